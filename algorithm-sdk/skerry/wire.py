@@ -1,0 +1,135 @@
+"""The values that cross between skerry's parts, and the words of the wire. No I/O, no dependency.
+
+Source of the words: the vantage6 4.x contract and ``docs/reference/native-protocol.md``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+MAGIC = b"SKR1"
+INLINE_LIMIT = 64 * 1024
+"""Payloads up to this many bytes travel inside a JSON message; larger ones as a stream of their own."""
+
+
+class Format(StrEnum):
+    """How a payload is protected on its way."""
+
+    NATIVE = "native"
+    VANTAGE6 = "vantage6"
+    PLAIN = "plain"
+
+
+class Status(StrEnum):
+    """What the world is told about a run or a task: vantage6's vocabulary."""
+
+    PENDING = "pending"
+    INITIALIZING = "initializing"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    START_FAILED = "start failed"
+    NO_IMAGE = "non-existing Docker image"
+    CRASHED = "crashed"
+    KILLED = "killed by user"
+    NOT_ALLOWED = "not allowed"
+    UNKNOWN_ERROR = "unknown error"
+
+    @property
+    def finished(self) -> bool:
+        return self not in {Status.PENDING, Status.INITIALIZING, Status.ACTIVE}
+
+    @property
+    def failed(self) -> bool:
+        return self.finished and self is not Status.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What an algorithm is asked to do: one function and its arguments."""
+
+    method: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def dump(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Input:
+        """Raises ValueError, with a sentence, for anything that is not an input; extra keys are let pass."""
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise ValueError("The input is not JSON.") from error
+        if not isinstance(value, dict) or not isinstance(value.get("method"), str):
+            raise ValueError('The input must be a JSON object with a string "method".')
+        args, kwargs = value.get("args") or [], value.get("kwargs") or {}
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise ValueError('In the input "args" must be a list and "kwargs" an object.')
+        return cls(value["method"], args, kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an envelope is bound to (native protocol, section 2). Ids are those of the server; times are Unix seconds."""
+
+    direction: str
+    task: str
+    parent: str | None
+    collaboration: int
+    sender: int
+    user: int | None
+    recipient: int
+    image: str
+    databases: tuple[dict[str, Any], ...]
+    attempt: int | None
+    created: int
+    expires: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "databases": [dict(d) for d in self.databases]}
+
+
+def b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")
+
+
+def unb64(text: str) -> bytes:
+    """Strict base64; raises ValueError."""
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError("not base64") from error
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON spelling of a value that gets signed: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def detect_format(payload: str) -> Format:
+    """The format of a payload as it stands in JSON. Three base64 fields joined by dollars are vantage6's."""
+    if payload.count("$") == 2:  # noqa: PLR2004
+        return Format.VANTAGE6
+    head = payload[:8]
+    return Format.NATIVE if head.startswith(b64(MAGIC)[:5]) else Format.PLAIN
+
+
+def to_stored(payload: str, fmt: Format) -> bytes:
+    """The bytes that the store keeps for a payload string; raises ValueError when it is not base64."""
+    if fmt is Format.VANTAGE6:
+        for part in payload.split("$"):
+            unb64(part)
+        return payload.encode("ascii")
+    return unb64(payload)
+
+
+def from_stored(stored: bytes, fmt: Format) -> str:
+    """The payload string for the bytes of the store."""
+    return stored.decode("ascii") if fmt is Format.VANTAGE6 else b64(stored)
