@@ -77,7 +77,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What an envelope is bound to (native protocol, section 2). Ids are those of the server; times are Unix seconds."""
+    """What an envelope is bound to (native protocol, section 2). Ids are the server's; times are Unix seconds."""
 
     direction: str
     task: str
@@ -94,6 +94,34 @@ class Context:
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "databases": [dict(d) for d in self.databases]}
+
+    @classmethod
+    def parse(cls, value: Any) -> Context:
+        """Raises ValueError, naming the field, for anything that is not exactly a context."""
+        if not isinstance(value, dict) or set(value) != set(_CONTEXT_TYPES):
+            raise ValueError("The context of the envelope lacks a field or has one too many.")
+        for name, types in _CONTEXT_TYPES.items():
+            if type(value[name]) not in types:
+                raise ValueError(f'The field "{name}" of the envelope\'s context has a wrong type.')
+        if not all(isinstance(d, dict) for d in value["databases"]):
+            raise ValueError('The field "databases" of the envelope\'s context has a wrong type.')
+        return cls(**{**value, "databases": tuple(value["databases"])})
+
+
+_CONTEXT_TYPES: dict[str, tuple[type, ...]] = {
+    "direction": (str,),
+    "task": (str,),
+    "parent": (str, type(None)),
+    "collaboration": (int,),
+    "sender": (int,),
+    "user": (int, type(None)),
+    "recipient": (int,),
+    "image": (str,),
+    "databases": (list,),
+    "attempt": (int, type(None)),
+    "created": (int,),
+    "expires": (int,),
+}
 
 
 def b64(raw: bytes) -> str:

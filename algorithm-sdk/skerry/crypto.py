@@ -1,0 +1,348 @@
+"""Envelopes: bytes in, bytes out. The native format, and vantage6 4.x's for its clients.
+
+The native format is described in ``docs/reference/native-protocol.md``, section 2; vantage6's in section 6 of its
+contract: AES-256-CTR without authentication, its key wrapped by RSA PKCS#1 v1.5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+from skerry.errors import DecryptionError, SignatureError
+from skerry.keys import Certificate, Identity, encryption_fingerprint, load_encryption_key, verify_signature
+from skerry.wire import MAGIC, Context, b64, canonical, unb64
+
+CHUNK_SIZE = 64 * 1024
+MAXIMUM_CHAIN = 8
+_MAXIMUM_HEADER = 1024 * 1024
+_MAXIMUM_CHUNK = 4 * 1024 * 1024
+_KEY_BYTES = 32
+_IV_BYTES = 16
+_PREFIX_BYTES = 7
+_TAG_BYTES = 16
+_SIGNATURE_BYTES = 64
+_LENGTH = struct.Struct(">I")
+_SIGNED = b"skerry envelope v1\0"
+_OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+_UNREADABLE = "The payload can't be decrypted: it was altered on its way, or it is for someone else."
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That someone signed an envelope, without its payload: what the signature covers, and the signature."""
+
+    head: bytes
+    body_sha256: bytes
+    signature: bytes
+
+    def verify(self, signing_key: bytes) -> None:
+        """Raises SignatureError unless this key signed the envelope."""
+        verify_signature(signing_key, self.signature, _signed_message(self.head, self.body_sha256))
+
+    def as_dict(self) -> dict[str, str]:
+        return {"head": b64(self.head), "body_sha256": self.body_sha256.hex(), "signature": b64(self.signature)}
+
+    @classmethod
+    def parse(cls, value: Any) -> Proof:
+        """Raises ValueError for anything that is not a proof."""
+        if not isinstance(value, dict) or set(value) != {"head", "body_sha256", "signature"}:
+            raise ValueError("A link of the envelope's chain is malformed.")
+        if not all(isinstance(part, str) for part in value.values()):
+            raise ValueError("A link of the envelope's chain is malformed.")
+        return cls(unb64(value["head"]), bytes.fromhex(value["body_sha256"]), unb64(value["signature"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """All of an envelope that can be read without a key. ``head`` is its bytes as they were signed."""
+
+    context: Context
+    certificate: Certificate | None
+    chain: tuple[Proof, ...]
+    chunk_size: int
+    nonce_prefix: bytes
+    keys: tuple[tuple[str, bytes], ...]
+    head: bytes
+
+
+def parse_header(start: bytes) -> Header:
+    """The header of an envelope, given its first bytes (more than the header do no harm).
+
+    Nothing of it is verified yet. Raises ValueError, with a sentence, for anything that is not an envelope.
+    """
+    size = _header_size(start)
+    if len(start) < size:
+        raise ValueError("The envelope is cut off in its header.")
+    return _decode_header(start[:size])
+
+
+def seal(
+    plaintext: Iterable[bytes],
+    context: Context,
+    *,
+    recipients: Sequence[bytes],
+    identity: Identity,
+    chain: Sequence[Proof] = (),
+) -> Iterator[bytes]:
+    """An envelope, piece by piece, for the holders of the recipients' PEM keys, signed by the identity.
+
+    Memory stays at a few chunks. Raises MissingKey when the identity has no signing key.
+    """
+    signer = identity.require_signing()
+    key, prefix = os.urandom(_KEY_BYTES), os.urandom(_PREFIX_BYTES)
+    head = _encode_header(context, identity.certificate, chain, prefix, _wrap(key, recipients))
+    yield head
+    cipher, aad, body = AESGCM(key), hashlib.sha256(head).digest(), hashlib.sha256()
+    for index, (chunk, last) in enumerate(_rechunk(plaintext)):
+        sealed = cipher.encrypt(_nonce(prefix, index, last=last), chunk, aad)
+        body.update(sealed)
+        yield sealed
+    yield signer.sign(_signed_message(head, body.digest()))
+
+
+@dataclass(slots=True)
+class Opened:
+    """An envelope that is being read.
+
+    ``chunks`` yields the plaintext and raises DecryptionError; what it yielded is to be believed only when it has
+    ended without raising, and the author only when ``proof`` (there from then on) was verified too.
+    """
+
+    header: Header
+    chunks: Iterator[bytes] = field(init=False)
+    _proof: Proof | None = None
+
+    @property
+    def proof(self) -> Proof:
+        if self._proof is None:
+            raise SignatureError("The envelope has not been read to its end, so its signature is not known yet.")
+        return self._proof
+
+
+def unseal(envelope: Iterable[bytes], identity: Identity) -> Opened:
+    """Starts to read an envelope; raises ValueError when it is none, DecryptionError when it is for someone else."""
+    reader = _Reader(iter(envelope))
+    start = reader.peek(len(MAGIC) + _LENGTH.size)
+    header = _decode_header(reader.take(_header_size(start)))
+    opened = Opened(header)
+    opened.chunks = _decrypt(reader, AESGCM(_unwrap(header, identity)), opened)
+    return opened
+
+
+def vantage6_encrypt(plaintext: bytes, public_key_pem: bytes) -> str:
+    """The string form of vantage6 4.x: three base64 fields joined by dollars. Not authenticated."""
+    key, iv = os.urandom(_KEY_BYTES), os.urandom(_IV_BYTES)
+    wrapped = load_encryption_key(public_key_pem).encrypt(key, padding.PKCS1v15())
+    encryptor = Cipher(AES(key), CTR(iv)).encryptor()
+    return "$".join(b64(part) for part in (wrapped, iv, encryptor.update(plaintext) + encryptor.finalize()))
+
+
+def vantage6_decrypt(text: str, identity: Identity) -> bytes:
+    """The plaintext of a vantage6 string.
+
+    A wrong key or an altered text gives garbage, never an error that tells more (the format has no authentication,
+    and an error that can be told apart would be an oracle for its padding). Raises DecryptionError only for
+    a text that has not the form. Its web client wraps the key and the text in base64 once more: undone here.
+    """
+    try:
+        wrapped, iv, ciphertext = (unb64(part) for part in text.split("$"))
+    except ValueError as error:
+        raise DecryptionError(_UNREADABLE) from error
+    if len(iv) != _IV_BYTES:
+        raise DecryptionError(_UNREADABLE)
+    decryptor = Cipher(AES(_unwrap_vantage6(wrapped, identity)), CTR(iv)).decryptor()
+    return _undo_double_base64(decryptor.update(ciphertext) + decryptor.finalize())
+
+
+# --- the native format, inside ---------------------------------------------------------------------------
+
+
+def _signed_message(head: bytes, body_sha256: bytes) -> bytes:
+    return _SIGNED + hashlib.sha256(head).digest() + body_sha256
+
+
+def _nonce(prefix: bytes, index: int, *, last: bool) -> bytes:
+    return prefix + _LENGTH.pack(index) + bytes([last])
+
+
+def _wrap(key: bytes, recipients: Sequence[bytes]) -> list[dict[str, str]]:
+    loaded = [load_encryption_key(pem) for pem in recipients]
+    return [{"recipient": encryption_fingerprint(k), "wrapped": b64(k.encrypt(key, _OAEP))} for k in loaded]
+
+
+def _unwrap(header: Header, identity: Identity) -> bytes:
+    wrapped = dict(header.keys).get(encryption_fingerprint(identity.encryption.public_key()))
+    if wrapped is None:
+        raise DecryptionError(_UNREADABLE)
+    try:
+        key = identity.encryption.decrypt(wrapped, _OAEP)
+    except ValueError as error:
+        raise DecryptionError(_UNREADABLE) from error
+    if len(key) != _KEY_BYTES:
+        raise DecryptionError(_UNREADABLE)
+    return key
+
+
+def _encode_header(
+    context: Context,
+    certificate: Certificate | None,
+    chain: Sequence[Proof],
+    prefix: bytes,
+    keys: list[dict[str, str]],
+) -> bytes:
+    body = canonical(
+        {
+            "v": 1,
+            "context": context.as_dict(),
+            "certificate": certificate and certificate.as_dict(),
+            "chain": [proof.as_dict() for proof in chain],
+            "chunk_size": CHUNK_SIZE,
+            "nonce_prefix": b64(prefix),
+            "keys": keys,
+        }
+    )
+    if len(body) > _MAXIMUM_HEADER:
+        raise ValueError("The header of the envelope would be larger than 1 MiB; use shorter database queries.")
+    return MAGIC + _LENGTH.pack(len(body)) + body
+
+
+def _header_size(start: bytes) -> int:
+    """The length of magic, length and header together."""
+    if len(start) < len(MAGIC) + _LENGTH.size or not start.startswith(MAGIC):
+        raise ValueError("This is not an envelope of skerry's native format.")
+    (length,) = _LENGTH.unpack_from(start, len(MAGIC))
+    if length > _MAXIMUM_HEADER:
+        raise ValueError("The header of the envelope is larger than 1 MiB.")
+    return len(MAGIC) + _LENGTH.size + int(length)
+
+
+def _decode_header(head: bytes) -> Header:
+    try:
+        value = json.loads(head[len(MAGIC) + _LENGTH.size :])
+    except (ValueError, RecursionError) as error:
+        raise ValueError("The header of the envelope is not JSON.") from error
+    wanted = {"v", "context", "certificate", "chain", "chunk_size", "nonce_prefix", "keys"}
+    if not isinstance(value, dict) or set(value) != wanted or value["v"] != 1:
+        raise ValueError("The envelope is of a version that this skerry does not know.")
+    size, prefix, chain = value["chunk_size"], unb64(str(value["nonce_prefix"])), value["chain"]
+    if type(size) is not int or not 0 < size <= _MAXIMUM_CHUNK or len(prefix) != _PREFIX_BYTES:
+        raise ValueError("The header of the envelope has an impossible chunk size or nonce.")
+    if not isinstance(chain, list) or len(chain) > MAXIMUM_CHAIN:
+        raise ValueError(f"The chain of the envelope is not a list of at most {MAXIMUM_CHAIN} links.")
+    certificate = None if value["certificate"] is None else Certificate.parse(value["certificate"])
+    links = tuple(Proof.parse(link) for link in chain)
+    return Header(Context.parse(value["context"]), certificate, links, size, prefix, _parse_keys(value["keys"]), head)
+
+
+def _parse_keys(value: Any) -> tuple[tuple[str, bytes], ...]:
+    try:
+        return tuple((str(entry["recipient"]), unb64(entry["wrapped"])) for entry in value)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("The list of wrapped keys in the envelope is malformed.") from error
+
+
+def _rechunk(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """The same bytes in pieces of CHUNK_SIZE, each with whether it is the last; at least one."""
+    buffer = bytearray()
+    for piece in pieces:
+        buffer += piece
+        while len(buffer) > CHUNK_SIZE:
+            yield bytes(buffer[:CHUNK_SIZE]), False
+            del buffer[:CHUNK_SIZE]
+    yield bytes(buffer), True
+
+
+class _Reader:
+    """Takes exact numbers of bytes from a stream of pieces; raises DecryptionError at a premature end."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._buffer = bytearray()
+
+    def fill(self, size: int) -> int:
+        """Reads until at least ``size`` bytes are waiting or the stream ends; how many wait."""
+        while len(self._buffer) < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._buffer += piece
+        return len(self._buffer)
+
+    def peek(self, size: int) -> bytes:
+        self.fill(size)
+        return bytes(self._buffer[:size])
+
+    def take(self, size: int) -> bytes:
+        if self.fill(size) < size:
+            raise DecryptionError(_UNREADABLE)
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
+
+
+def _decrypt(reader: _Reader, cipher: AESGCM, opened: Opened) -> Iterator[bytes]:
+    header = opened.header
+    aad, body = hashlib.sha256(header.head).digest(), hashlib.sha256()
+    record = header.chunk_size + _TAG_BYTES
+    index, last = 0, False
+    while not last:
+        waiting = reader.fill(record + _SIGNATURE_BYTES + 1)
+        last = waiting <= record + _SIGNATURE_BYTES
+        sealed = reader.take(max(waiting - _SIGNATURE_BYTES, _TAG_BYTES) if last else record)
+        body.update(sealed)
+        try:
+            chunk = cipher.decrypt(_nonce(header.nonce_prefix, index, last=last), sealed, aad)
+        except (InvalidTag, struct.error) as error:
+            raise DecryptionError(_UNREADABLE) from error
+        index += 1
+        yield chunk
+    opened._proof = Proof(header.head, body.digest(), reader.take(_SIGNATURE_BYTES))  # noqa: SLF001 - its maker
+
+
+# --- vantage6's format, inside ---------------------------------------------------------------------------
+
+
+def _unwrap_vantage6(wrapped: bytes, identity: Identity) -> bytes:
+    """The AES key, or a random one where there is none: a caller can't tell the two apart."""
+    try:
+        key = identity.encryption.decrypt(wrapped, padding.PKCS1v15())
+    except ValueError:
+        return os.urandom(_KEY_BYTES)
+    if len(key) != _KEY_BYTES:
+        try:
+            key = unb64(key.decode("ascii"))
+        except ValueError:
+            return os.urandom(_KEY_BYTES)
+    return key if len(key) == _KEY_BYTES else os.urandom(_KEY_BYTES)
+
+
+def _undo_double_base64(plaintext: bytes) -> bytes:
+    if _is_json(plaintext):
+        return plaintext
+    try:
+        inner = unb64(plaintext.decode("ascii"))
+    except ValueError:
+        return plaintext
+    return inner if _is_json(inner) else plaintext
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
