@@ -1,0 +1,77 @@
+"""The container contract: what a node puts into an algorithm's container, and what it expects back.
+
+It is vantage6 4.x's, so that images for either run on both. No I/O, no dependency.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+GATE_HOST = "http://127.0.0.1"
+GATE_PORT = 8642
+"""Where the gate listens inside every run's namespace; an image may not EXPOSE it."""
+
+DATA_FOLDER = "/mnt/data"
+TEMPORARY_FOLDER = "/mnt/tmp"
+DEFAULT_PEER_PORT = 8888
+
+INPUT_FILE = "INPUT_FILE"
+OUTPUT_FILE = "OUTPUT_FILE"
+TOKEN_FILE = "TOKEN_FILE"  # noqa: S105 - the name of a variable
+TEMPORARY = "TEMPORARY_FOLDER"
+HOST = "HOST"
+PORT = "PORT"
+API_PATH = "API_PATH"
+REQUESTED_LABELS = "USER_REQUESTED_DATABASE_LABELS"
+ALL_LABELS = "DB_LABELS"
+PACKAGE = "PKG_NAME"
+"""Set by the image, never by a node, and never encoded: the package whose functions may be called."""
+
+_ALWAYS_PLAIN = frozenset({PACKAGE, "PATH", "HOME", "HOSTNAME", "USER", "LOGNAME", "PWD", "SHELL", "TERM", "LANG", "TZ"})
+_PLAIN_PREFIXES = ("PYTHON", "LD_", "LC_")
+
+
+def encode(value: str) -> str:
+    """Base32 of the UTF-8 text with ``!`` for ``=``; the empty text stays empty."""
+    return base64.b32encode(value.encode()).decode("ascii").replace("=", "!")
+
+
+def decode(value: str) -> str:
+    """The inverse of ``encode``; raises ValueError for what ``encode`` can't have made."""
+    try:
+        return base64.b32decode(value.replace("!", "=").encode("ascii")).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise ValueError("not a value that a node encoded") from error
+
+
+def decode_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """All variables, those that a node encoded decoded.
+
+    Nothing marks an encoded variable, so what can be decoded to printable text is taken to be encoded, except the
+    names that belong to the image and its system.
+    """
+    return {name: value if _is_plain(name) else _decoded(value) for name, value in environment.items()}
+
+
+def run_folder(run_id: int) -> str:
+    """Where a run finds its input and token and leaves its output."""
+    return f"{DATA_FOLDER}/task-{run_id:09d}"
+
+
+def database_variable(label: str, what: str) -> str:
+    """The variable that tells ``what`` (``DATABASE_URI``, ``DATABASE_TYPE``, …) about the database of that label."""
+    return f"{label.upper()}_{what}"
+
+
+def _is_plain(name: str) -> bool:
+    return name in _ALWAYS_PLAIN or name.startswith(_PLAIN_PREFIXES)
+
+
+def _decoded(value: str) -> str:
+    try:
+        text = decode(value)
+    except ValueError:
+        return value
+    return text if text.isprintable() or "\n" in text else value
