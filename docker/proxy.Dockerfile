@@ -1,0 +1,15 @@
+# The proxy that serves the gates: what the node image adds its own to. A node starts its proxy itself, as a process of its own user.
+# docker/images.sh chooses BASE and fills the context: `lib`, the wheels of others, and `app`, skerry's own packages.
+ARG BASE=python:3.11-slim
+FROM ${BASE}
+
+COPY lib /opt/skerry/lib
+COPY settle.py /opt/skerry/settle.py
+RUN python3 /opt/skerry/settle.py /opt/skerry/lib
+COPY app /opt/skerry/lib
+RUN python3 /opt/skerry/settle.py /opt/skerry/lib \
+    && printf '#!/bin/sh\nexec python3 -m skerry.cli.main "$@"\n' >/usr/local/bin/skerry && chmod 0755 /usr/local/bin/skerry
+
+USER 64200:64200
+ENV PYTHONUNBUFFERED=1
+ENTRYPOINT ["python3", "-m", "skerry_proxy"]
