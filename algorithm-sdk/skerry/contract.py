@@ -29,7 +29,9 @@ ALL_LABELS = "DB_LABELS"
 PACKAGE = "PKG_NAME"
 """Set by the image, never by a node, and never encoded: the package whose functions may be called."""
 
-_ALWAYS_PLAIN = frozenset({PACKAGE, "PATH", "HOME", "HOSTNAME", "USER", "LOGNAME", "PWD", "SHELL", "TERM", "LANG", "TZ"})
+_ALWAYS_PLAIN = frozenset(
+    {PACKAGE, "PATH", "HOME", "HOSTNAME", "USER", "LOGNAME", "PWD", "SHELL", "TERM", "LANG", "TZ"}
+)
 _PLAIN_PREFIXES = ("PYTHON", "LD_", "LC_")
 
 
