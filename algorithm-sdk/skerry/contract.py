@@ -76,4 +76,4 @@ def _decoded(value: str) -> str:
         text = decode(value)
     except ValueError:
         return value
-    return text if text.isprintable() or "\n" in text else value
+    return text if all(letter.isprintable() or letter in "\n\r\t" for letter in text) else value
