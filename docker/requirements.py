@@ -1,4 +1,4 @@
-"""Print what skerry and the named extras require of others, one requirement a line: `requirements.py setup.cfg data client`."""
+"""Print what skerry and the named extras require of others, one a line: `requirements.py setup.cfg data client`."""
 
 from __future__ import annotations
 

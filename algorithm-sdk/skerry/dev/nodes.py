@@ -1,0 +1,72 @@
+"""The folder of a node: its configuration, its key to the server, its share of the data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from skerry.dev.connection import API_PATH
+from skerry.dev.folder import Folder, write_private
+from skerry.dev.plan import Plan
+
+PARALLEL_RUNS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a node needs to report at its server."""
+
+    name: str
+    api_key: str
+    url: str
+
+
+def write(folder: Folder, plan: Plan, number: int, post: Post, registry: Path) -> None:
+    """Makes the folder of node ``number`` (from 1) with its configuration, ``node.yaml``."""
+    home = folder.node(number)
+    (home / "data").mkdir(parents=True)
+    # Others may pass through, to what is theirs, but not look around.
+    home.chmod(folder.path.stat().st_mode & 0o777)
+    write_private(home / "api-key", post.api_key)
+    configuration = {
+        "name": post.name,
+        "server": {"url": post.url, "api_path": API_PATH},
+        "api_key_file": str(home / "api-key"),
+        "state_folder": str(home / "state"),
+        "encryption": {"private_key_file": str(folder.key(number))} if plan.encrypted else None,
+        "databases": [_share(home / "data", plan, index, number) for index in range(len(plan.databases))],
+        "policies": {"unsigned_tasks": "allow" if plan.admits_unsigned else "refuse"},
+        "limits": {"parallel_runs": PARALLEL_RUNS},
+        "launcher": plan.launcher,
+        "process": {"registry": str(registry)},
+        "development": True,
+    }
+    # JSON is YAML too.
+    write_private(home / "node.yaml", json.dumps(configuration, indent=2) + "\n")
+
+
+def _share(folder: Path, plan: Plan, index: int, number: int) -> dict[str, str]:
+    """A read-only copy: the original may change or be closed to the user of a run."""
+    database = plan.databases[index]
+    source = Path(database.files[number - 1])
+    copy = folder / f"{database.label}{source.suffix.lower()}"
+    shutil.copyfile(source, copy)
+    copy.chmod(0o444)
+    return {"label": database.label, "uri": str(copy), "type": database.type}
+
+
+def installation(folder: Folder, number: int) -> str | None:
+    """The id by which a node labels its containers; None when it never got so far."""
+    try:
+        return (folder.node(number) / "state" / "installation").read_text().strip()
+    except OSError:
+        return None
+
+
+def environment() -> dict[str, str]:
+    """What a part of the federation gets of ours: enough to start Python and find the engine."""
+    kept = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "DOCKER_HOST", "VIRTUAL_ENV", "XDG_RUNTIME_DIR")
+    return {name: os.environ[name] for name in kept if name in os.environ}

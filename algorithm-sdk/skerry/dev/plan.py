@@ -1,0 +1,103 @@
+"""What a development federation shall be, before anything is started."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from skerry.errors import ConfigurationError
+
+Accept = Literal["native", "vantage6", "both"]
+Launcher = Literal["docker", "process", "auto"]
+
+MAX_NODES = 50
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_TYPES = {".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A label and one file for each node, absolute."""
+
+    label: str
+    files: tuple[str, ...]
+
+    @property
+    def type(self) -> str:
+        return _TYPES[Path(self.files[0]).suffix.lower()]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that ``skerry dev up`` was asked for; ``port`` None is any free one."""
+
+    name: str = "dev"
+    nodes: int = 3
+    databases: tuple[Database, ...] = ()
+    accept: Accept = "native"
+    encrypted: bool = True
+    launcher: Launcher = "auto"
+    port: int | None = None
+
+    @property
+    def admits_unsigned(self) -> bool:
+        """Only native envelopes are signed."""
+        return not self.encrypted or self.accept != "native"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def with_launcher(self, launcher: Launcher) -> Plan:
+        return replace(self, launcher=launcher)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Plan:
+        databases = tuple(Database(one["label"], tuple(one["files"])) for one in value["databases"])
+        return cls(**{**value, "databases": databases})
+
+
+def check(plan: Plan) -> None:
+    """Raises ConfigurationError for what can't be built, naming the option."""
+    if not _NAME.fullmatch(plan.name):
+        raise ConfigurationError(
+            f"--name {plan.name}: use up to 40 lower-case letters, digits, - and _, a letter or digit first."
+        )
+    if not 1 <= plan.nodes <= MAX_NODES:
+        raise ConfigurationError(f"--nodes {plan.nodes}: choose 1 to {MAX_NODES}.")
+    labels = [database.label for database in plan.databases]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigurationError(f"--database {label}: given twice; each label names one database.")
+
+
+def parse_database(text: str, nodes: int) -> Database:
+    """``LABEL=FILE,FILE,…``: one file for each node, or one for all. Raises ConfigurationError."""
+    label, equals, files = text.partition("=")
+    if not equals or not _LABEL.fullmatch(label):
+        raise ConfigurationError(f"--database {text}: write LABEL=FILE,FILE,… with a label of letters, digits and _.")
+    return database(label, files.split(","), nodes)
+
+
+def database(label: str, files: Iterable[str | Path], nodes: int) -> Database:
+    """Raises ConfigurationError unless there is one readable file for each node (or one for all), all of one type."""
+    paths = [Path(file).expanduser().absolute() for file in files]
+    if len(paths) not in {1, nodes}:
+        raise ConfigurationError(
+            f"--database {label}: {len(paths)} files for {nodes} nodes; give one for each, or one for all."
+        )
+    for path in paths:
+        _check_file(label, path)
+    if len({path.suffix.lower() for path in paths}) > 1:
+        raise ConfigurationError(f"--database {label}: the files are of different types; use one type for a label.")
+    return Database(label, tuple(str(path) for path in paths * (nodes // len(paths))))
+
+
+def _check_file(label: str, path: Path) -> None:
+    if not path.is_file():
+        raise ConfigurationError(f"--database {label}: there is no file {path}.")
+    if path.suffix.lower() not in _TYPES:
+        raise ConfigurationError(f"--database {label}: {path.name} is neither .csv nor .parquet.")

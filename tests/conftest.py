@@ -1,0 +1,82 @@
+"""What all tests share: a real engine and its images, or a reason to skip; and the check that nothing is left over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skerry.dev.leftovers import mounts_below
+from skerry.dev.machine import docker_client, may_enter_namespaces
+
+ROOT = Path(__file__).parent.parent
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def skip_or_fail(reason: str) -> None:
+    """Nothing is skipped in CI: what is missing there is a failure."""
+    if IN_CI:
+        pytest.fail(f"in CI this has to be there: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine that nodes can use."""
+    if not may_enter_namespaces():
+        skip_or_fail("nodes with the Docker launcher need root with CAP_SYS_ADMIN")
+    client = docker_client()
+    if client is None:
+        skip_or_fail("no Docker engine answers (make engine starts one)")
+    else:
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def images(engine: None) -> None:
+    """The holder's and the base image, as the present sources make them."""
+    built = subprocess.run([ROOT / "docker" / "images.sh"], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_home() -> Iterator[Path]:
+    """Federations of this session live in a folder of their own; at its end nothing of them may be left."""
+    home = Path(tempfile.mkdtemp(prefix="skerry-"))  # short: the path of a socket has at most 107 bytes
+    home.chmod(0o711)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(home))
+        yield home
+    left = [*processes_of(home), *mounts_below(home), *map(str, home.glob("skerry/dev/*")), *containers()]
+    assert not left, f"left over: {left}"
+    shutil.rmtree(home)
+
+
+def processes_of(home: Path) -> list[str]:
+    """The command lines that name the folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(home) in line:
+            found.append(f"process {entry.parent.name}: {line}")
+    return found
+
+
+def containers() -> list[str]:
+    """Containers of any node: only where this session has the engine for itself."""
+    client = docker_client() if IN_CI else None
+    if client is None:
+        return []
+    try:
+        found = client.containers.list(all=True, ignore_removed=True, filters={"label": "skerry.installation"})
+        return [f"container {container.name}" for container in found]
+    finally:
+        client.close()
