@@ -1,0 +1,287 @@
+"""A node's configuration: one YAML file, checked as a whole before anything is started."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from skerry.errors import ConfigurationError
+
+MAX_SOCKET_PATH = 107
+"""sun_path of unix(7) without its closing zero."""
+
+_LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def parse_size(value: object) -> object:
+    """Bytes, from a number or a text such as 512m or 2g (powers of 1024); raises ValueError for another text."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("write a number of bytes, or one with a unit, such as 512m or 2g")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=4096)]
+File = Annotated[Path, Field(strict=False)]
+Words = Annotated[tuple[str, ...], Field(strict=False)]
+Names = Annotated[tuple[str | int, ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors: a misspelt limit must not silently be no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ServerSettings(Section):
+    url: str
+    api_path: str = "/api"
+    ca_file: File | None = None
+
+
+class Encryption(Section):
+    private_key_file: File
+
+
+class Database(Section):
+    """``uri`` is a path. ``other`` is a file that skerry itself can't load."""
+
+    label: str = Field(pattern=_LABEL)
+    uri: File
+    type: Literal["csv", "parquet", "excel", "folder", "other"]
+
+
+class Policies(Section):
+    """What the owner allows. A list that is left out allows all, an empty one nothing.
+
+    ``allowed_algorithms`` holds names, names with a tag or a digest, or regular expressions that match whole names.
+    """
+
+    allowed_algorithms: Words | None = None
+    allowed_users: Names | None = None
+    allowed_organizations: Names | None = None
+    allowed_functions: Words | None = None
+    unsigned_tasks: Literal["refuse", "allow"] = "refuse"
+    require_confirmed_keys: bool = False
+
+    @model_validator(mode="after")
+    def _patterns(self) -> Self:
+        for entry in self.allowed_algorithms or ():
+            try:
+                re.compile(entry)
+            except re.error as error:
+                raise ValueError(f'allowed_algorithms: "{entry}" is not a regular expression ({error})') from error
+        return self
+
+
+class Limits(Section):
+    """Bounds of each run; sizes in bytes. ``output`` bounds the result, ``temporary`` /tmp and the job's folder."""
+
+    parallel_runs: int = Field(default=4, ge=1, le=64)
+    memory: Size = 2 << 30
+    cpus: float = Field(default=1.0, ge=0.05, le=1024)
+    processes: int = Field(default=256, ge=4, le=32768)
+    output: Size = 256 << 20
+    temporary: Size = 128 << 20
+    log: Size = 1 << 20
+    seconds: float = Field(default=86400.0, ge=1)
+
+
+class DockerSettings(Section):
+    """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket."""
+
+    host: str | None = None
+    holder_image: str = "skerry/holder"
+    holder_pool: int = Field(default=2, ge=0, le=64)
+    pull: Literal["missing", "always", "never"] = "missing"
+
+
+class ProcessSettings(Section):
+    registry: File
+
+
+class Config(Section):
+    """``uid_base`` None: a range of a thousand users that is this installation's own."""
+
+    name: str = Field(pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]{0,127}$")
+    server: ServerSettings
+    api_key_file: File
+    state_folder: File
+    encryption: Encryption | None
+    databases: Annotated[tuple[Database, ...], Field(strict=False)] = ()
+    policies: Policies = Policies()
+    limits: Limits = Limits()
+    launcher: Literal["docker", "process"] = "docker"
+    docker: DockerSettings = DockerSettings()
+    process: ProcessSettings | None = None
+    proxy_uid: int = Field(default=64200, ge=1, lt=1 << 31)
+    uid_base: int | None = Field(default=None, ge=1000, lt=(1 << 31) - 1000)
+    data_group: int | None = Field(default=None, ge=1, lt=1 << 31)
+    development: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(database.label for database in self.databases)
+
+    @property
+    def control_socket(self) -> Path:
+        return self.state_folder / "proxy" / "control.sock"
+
+    def api_key(self) -> str:
+        return self.api_key_file.read_text().strip()
+
+
+def load(path: Path) -> Config:
+    """The configuration, its paths absolute and its files there. Raises ConfigurationError, a line a problem."""
+    path = path.absolute()
+    problems: list[str] = []
+    try:
+        config = _absolute(Config.model_validate(_read(path)), path.parent)
+    except ValidationError as error:
+        problems = [_sentence(detail) for detail in error.errors()]
+    else:
+        problems = list(_problems(config))
+    if problems:
+        raise ConfigurationError("\n".join(f"{path}: {problem}" for problem in problems))
+    return config
+
+
+def _read(path: Path) -> object:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"The configuration {path} can't be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"The configuration {path} is not YAML: {reason}.") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"The configuration {path} must be keys and values, as skerry node new makes it.")
+    return value
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    """Relative paths are relative to the configuration's own folder."""
+    server, encryption, process = config.server, config.encryption, config.process
+    changes: dict[str, Any] = {
+        "api_key_file": folder / config.api_key_file,
+        "state_folder": folder / config.state_folder,
+        "databases": tuple(d.model_copy(update={"uri": folder / d.uri}) for d in config.databases),
+        "server": server.model_copy(update={"ca_file": folder / server.ca_file if server.ca_file else None}),
+    }
+    if encryption is not None:
+        path = folder / encryption.private_key_file
+        changes["encryption"] = encryption.model_copy(update={"private_key_file": path})
+    if process is not None:
+        changes["process"] = process.model_copy(update={"registry": folder / process.registry})
+    return config.model_copy(update=changes)
+
+
+def _problems(config: Config) -> Iterator[str]:
+    yield from _server_problems(config)
+    yield from _secret_problems("api_key_file", config.api_key_file)
+    if config.encryption is not None:
+        yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
+    yield from _database_problems(config)
+    yield from _launcher_problems(config)
+    if config.policies.allowed_algorithms is None and not config.development:
+        yield "policies.allowed_algorithms: say which images may run here (a single .* allows every image)."
+    if len(str(config.control_socket)) > MAX_SOCKET_PATH:
+        yield f"state_folder: {config.state_folder} is too long a path for a socket; choose a shorter one."
+
+
+def _server_problems(config: Config) -> Iterator[str]:
+    url = urlsplit(config.server.url)
+    if url.scheme not in {"http", "https"} or not url.hostname or url.path not in {"", "/"}:
+        yield "server.url: write it as https://host or https://host:port; the path belongs into server.api_path."
+    elif url.scheme == "http" and not config.development and not _is_loopback(url.hostname):
+        yield "server.url: use https; http is for a server on this very machine."
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", config.server.api_path):
+        yield "server.api_path: write it as /api, or leave it empty."
+    if config.server.ca_file is not None and not config.server.ca_file.is_file():
+        yield f"server.ca_file: there is no file {config.server.ca_file}."
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _secret_problems(key: str, path: Path) -> Iterator[str]:
+    """A secret that others can read is none."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        yield f"{key}: {path} can't be read ({error.strerror})."
+        return
+    if not stat.S_ISREG(mode):
+        yield f"{key}: {path} is not a file."
+    elif stat.S_IMODE(mode) & 0o077:
+        yield f"{key}: {path} is open to other users of this machine; close it with chmod 600 {path}"
+
+
+def _database_problems(config: Config) -> Iterator[str]:
+    seen: set[str] = set()
+    for number, database in enumerate(config.databases):
+        key = f"databases.{number}"
+        if database.label.upper() in seen:
+            yield f'{key}.label: "{database.label}" is there twice; upper and lower case make no difference.'
+        seen.add(database.label.upper())
+        if database.type == "folder" and not database.uri.is_dir():
+            yield f"{key}.uri: there is no folder {database.uri}."
+        elif database.type != "folder" and not database.uri.is_file():
+            yield f"{key}.uri: there is no file {database.uri}."
+
+
+def _launcher_problems(config: Config) -> Iterator[str]:
+    if config.launcher != "process":
+        return
+    if not config.development:
+        yield "launcher: process is for development only (skerry dev makes such nodes); use docker."
+    if config.process is None:
+        yield "process.registry: name the folder where skerry algorithm build --launcher process keeps its images."
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-"))
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: there is no such key{_nearest(detail['loc'])}."
+    if detail["type"] == "missing":
+        return f"{where}: this key is missing."
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}." if where else f"{message}."
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] | None = Config
+    for part in location[:-1]:
+        section = _SECTIONS.get(str(part), section)
+    known = list(section.model_fields) if section is not None else []
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(known)}"
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "server": ServerSettings,
+    "encryption": Encryption,
+    "databases": Database,
+    "policies": Policies,
+    "limits": Limits,
+    "docker": DockerSettings,
+    "process": ProcessSettings,
+}
