@@ -11,4 +11,4 @@ COPY app /opt/skerry/lib
 RUN python3 /opt/skerry/settle.py /opt/skerry/lib
 
 ENTRYPOINT ["skerry", "node"]
-CMD ["start", "--config", "/var/lib/skerry/node/node.yaml"]
+CMD ["start", "--config", "/var/lib/skerry-node/node.yaml"]
