@@ -26,8 +26,6 @@ _PATIENCE = 600.0
 class Gate(Protocol):
     """What the client needs of its transport."""
 
-    base_url: str
-
     def json(self, call: Call) -> Any: ...
 
 

@@ -45,15 +45,11 @@ def run(environment: Mapping[str, str]) -> int:
         asked, module = container.input(), container.module()
         result = functions.call(functions.find(module, asked.method), asked, container)
         container.write(functions.dump(result, asked.method))
-    except (InputError, MethodNotFound, ConfigurationError) as problem:
-        error(_one_line(problem))
-        return NOT_CALLED
-    except SkerryError as problem:
-        error(_one_line(problem))
-        return FAILED
     except Exception as problem:  # noqa: BLE001 - whatever an algorithm raises, its user gets a sentence
-        _explain(problem, environment.get(contract.PACKAGE, ""))
-        return FAILED
+        if not isinstance(problem, SkerryError):
+            _print_frames(problem, environment.get(contract.PACKAGE, ""))
+        error(sentence(problem))
+        return NOT_CALLED if isinstance(problem, InputError | MethodNotFound | ConfigurationError) else FAILED
     return DONE
 
 
@@ -133,23 +129,21 @@ def take(given: Sequence[Any], count: int) -> Sequence[Any]:
     return given[:count]
 
 
-def _explain(problem: Exception, package: str) -> None:
-    _print_frames(problem, package)
-    text = _one_line(problem)
-    error(f"{type(problem).__name__}: {text}" if text else type(problem).__name__)
+def sentence(problem: BaseException) -> str:
+    """One line: skerry's own errors in their own words, all others with what they are."""
+    text = " ".join(str(problem).split())
+    if isinstance(problem, SkerryError) and text:
+        return text
+    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
 
 
 def _print_frames(problem: BaseException, package: str) -> None:
     """Where in the algorithm's own code it happened; what lies below is of no help to its author."""
     module = sys.modules.get(package)
-    folder = str(Path(module.__file__).parent) if module is not None and module.__file__ else package or "?"
+    folder = str(Path(module.__file__).parent) if module is not None and module.__file__ else f"/{package}/"
     for frame in traceback.extract_tb(problem.__traceback__):
         if folder in frame.filename and "importlib" not in frame.filename:
             info(f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line or ''}")
-
-
-def _one_line(problem: BaseException) -> str:
-    return " ".join(str(problem).split())
 
 
 if __name__ == "__main__":
