@@ -1,7 +1,8 @@
 """What skerry adds on top of the engine: a no-op task on one node beside `docker run --rm` of the same image.
 
-The task is timed from `create` to the decrypted result at the client; the container of the reference does the same no-op, by the
-same entry point, with its input and output in a folder. Both take turns, so that what else the machine does hits both.
+The task is timed from `create` to the decrypted result at the client. The container of the reference does the same
+no-op by the same entry point, with its input and output in a folder. Both take turns, so that what else the machine
+does hits both.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def measure() -> tuple[list[float], list[float]]:
 
 def reference_folder() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory(prefix="skerry-bench-")
-    Path(folder.name).chmod(0o777)  # noqa: S103 (the image's user writes its output here)
+    Path(folder.name).chmod(0o777)
     (Path(folder.name) / "input").write_text('{"method": "noop", "args": [], "kwargs": {}}')
     return folder
 

@@ -143,6 +143,8 @@ main() {
     [ -x "$PYTHON" ] || fail "there is no virtual environment; run: make dev"
     docker version >/dev/null 2>&1 || fail "no Docker engine answers; run: make engine"
     mkdir -p "$WORK"
+    # By sudo, what lies in the user's folder stays the user's.
+    [ -z "${SUDO_UID:-}" ] || trap 'chown -R "$SUDO_UID:$SUDO_GID" "$ROOT/build"' EXIT
     local name
     for name in "${@:-holder algorithm-base}"; do
         for name in $name; do build_one "$name"; done

@@ -68,7 +68,8 @@ def check(plan: Plan) -> None:
         )
     if not 1 <= plan.nodes <= MAX_NODES:
         raise ConfigurationError(f"--nodes {plan.nodes}: choose 1 to {MAX_NODES}.")
-    labels = [database.label for database in plan.databases]
+    # A label becomes part of an environment variable's name, in upper case.
+    labels = [database.label.upper() for database in plan.databases]
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigurationError(f"--database {label}: given twice; each label names one database.")
