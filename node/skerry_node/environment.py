@@ -1,0 +1,44 @@
+"""The variables that an algorithm's container gets: the contract's names, and nothing that a user can choose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from skerry import contract
+from skerry_node.launchers.launcher import Layout, Source
+
+_PARAMETERS = {"query": "QUERY", "sheet_name": "SHEET_NAME", "preprocessing": "PREPROCESSING"}
+
+
+def build(
+    layout: Layout, sources: Sequence[Source], labels: Sequence[str], requested: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """All variables, encoded. ``sources`` are the requested databases, ``labels`` all that the node has."""
+    variables = {
+        contract.INPUT_FILE: f"{layout.folder}/input",
+        contract.OUTPUT_FILE: f"{layout.folder}/output",
+        contract.TOKEN_FILE: f"{layout.folder}/token",
+        contract.TEMPORARY: layout.temporary,
+        contract.HOST: contract.GATE_HOST,
+        contract.PORT: str(layout.port),
+        contract.API_PATH: "",
+        contract.REQUESTED_LABELS: ",".join(source.label for source in sources),
+        contract.ALL_LABELS: ",".join(labels),
+    }
+    for source, wanted in zip(sources, requested, strict=True):
+        variables |= _database(source, layout.databases[source.label], wanted)
+    return {name: contract.encode(value) for name, value in variables.items()}
+
+
+def _database(source: Source, path: str, wanted: Mapping[str, Any]) -> dict[str, str]:
+    variables = {
+        contract.database_variable(source.label, "DATABASE_URI"): path,
+        contract.database_variable(source.label, "DATABASE_TYPE"): source.type,
+    }
+    for key, name in _PARAMETERS.items():
+        if wanted.get(key):
+            value = wanted[key] if isinstance(wanted[key], str) else json.dumps(wanted[key])
+            variables[contract.database_variable(source.label, name)] = value
+    return variables

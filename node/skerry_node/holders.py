@@ -1,0 +1,168 @@
+"""Namespace holders: containers without a network that each own the network namespace of one run.
+
+Made ahead in the background, each with the gate's listener in it already; used once, never again.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, ImageNotFound, NotFound
+
+from skerry import contract
+from skerry_node.launchers.launcher import LauncherError
+from skerry_node.namespace import listen_inside
+
+log = logging.getLogger(__name__)
+
+_HOST_CONFIG: dict[str, Any] = {
+    "NetworkMode": "none",
+    "CapDrop": ["ALL"],
+    "SecurityOpt": ["no-new-privileges"],
+    "ReadonlyRootfs": True,
+    "PidsLimit": 4,
+    "Memory": 16 << 20,
+    "MemorySwap": 16 << 20,
+    "LogConfig": {"Type": "none", "Config": {}},
+    "RestartPolicy": {"Name": "no"},
+}
+_USER = "65534:65534"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A holder's container and the listener in its namespace."""
+
+    id: str
+    listener: socket.socket
+
+
+class Holders:
+    """The pool. Safe for threads; its methods raise LauncherError."""
+
+    def __init__(self, api: docker.APIClient, image: str, labels: dict[str, str], size: int) -> None:
+        self._api = api
+        self._image = image
+        self._labels = {**labels, "skerry.kind": "holder"}
+        self._size = size
+        self._ready: deque[Holder] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._fill, name="holders", daemon=True)
+
+    def start(self) -> None:
+        """Removes what an earlier process left unused, then begins to fill the pool."""
+        in_use = self._in_use()
+        for found in self._api.containers(all=True, filters=self._filter()):
+            if found["Id"] not in in_use:
+                self.remove(found["Id"])
+        self._thread.start()
+
+    def take(self) -> Holder:
+        """One that nobody used; made now when none is ready."""
+        with self._changed:
+            holder = self._ready.popleft() if self._ready else None
+            self._changed.notify_all()
+        return holder or self._make()
+
+    def listen(self, holder: str) -> socket.socket:
+        """A new listener in the namespace of a holder that has lost its first one."""
+        try:
+            state = self._api.inspect_container(holder)["State"]
+        except APIError as error:
+            raise LauncherError(f"A run's namespace holder is gone: {error.explanation}") from error
+        if not state["Running"]:
+            raise LauncherError("A run's namespace holder has ended.")
+        _check_owner(state["Pid"], holder)
+        return listen_inside(state["Pid"], contract.GATE_PORT)
+
+    def remove(self, holder: str) -> None:
+        try:
+            self._api.remove_container(holder, force=True, v=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != 409:  # noqa: PLR2004 - its removal is under way already
+                raise LauncherError(f"A namespace holder can't be removed: {error.explanation}") from error
+
+    def close(self) -> None:
+        """Removes the unused ones; those of running attempts stay."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        while self._ready:
+            self._discard(self._ready.popleft())
+
+    def _fill(self) -> None:
+        while self._wait_for_room():
+            try:
+                holder = self._make()
+            except (LauncherError, OSError) as error:
+                log.warning("No namespace holder can be made ahead: %s", error)
+                with self._changed:
+                    self._changed.wait(timeout=5)
+                continue
+            with self._changed:
+                self._ready.append(holder)
+
+    def _wait_for_room(self) -> bool:
+        """False when the pool is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._ready) < self._size)
+            return not self._closed
+
+    def _make(self) -> Holder:
+        holder = self._create()
+        try:
+            self._api.start(holder)
+            return Holder(holder, self.listen(holder))
+        except (APIError, LauncherError) as error:
+            self.remove(holder)
+            raise LauncherError(f"A namespace holder can't be started: {error}") from error
+
+    def _create(self) -> str:
+        config = {"Image": self._image, "User": _USER, "Labels": self._labels, "HostConfig": _HOST_CONFIG}
+        name = f"skerry-{self._labels['skerry.installation']}-holder-{secrets.token_hex(6)}"
+        try:
+            return str(self._api.create_container_from_config(config, name)["Id"])
+        except ImageNotFound as error:
+            raise LauncherError(f"The image {self._image} is missing; build it with: make images") from error
+        except APIError as error:
+            raise LauncherError(f"A namespace holder can't be made: {error.explanation}") from error
+
+    def _discard(self, holder: Holder) -> None:
+        holder.listener.close()
+        self.remove(holder.id)
+
+    def _in_use(self) -> set[str]:
+        """The holders that algorithms' containers of this installation stand in."""
+        found = self._api.containers(all=True, filters=self._filter("algorithm"))
+        modes = [str(container["HostConfig"]["NetworkMode"]) for container in found]
+        return {mode.removeprefix("container:") for mode in modes}
+
+    def _filter(self, kind: str = "holder") -> dict[str, list[str]]:
+        installation = self._labels["skerry.installation"]
+        return {"label": [f"skerry.kind={kind}", f"skerry.installation={installation}"]}
+
+
+def _check_owner(pid: int, container: str) -> None:
+    """The process really is the container's: its number may have been given to another in the meantime."""
+    try:
+        text = Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError as error:
+        raise LauncherError(
+            "The engine's processes can't be seen: the node must run on the engine's machine (in a container: in "
+            "the host's pid namespace)."
+        ) from error
+    if container not in text:
+        raise LauncherError("A namespace holder's process is not the one that the engine says.")

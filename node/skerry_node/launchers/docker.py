@@ -1,0 +1,303 @@
+"""Algorithms as containers of a Docker engine, each in the namespace of its own holder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, NotFound
+from docker.errors import ImageNotFound as DockerImageNotFound
+
+from skerry import contract
+from skerry_node import sandbox
+from skerry_node.config import DockerSettings, Limits
+from skerry_node.holders import Holder, Holders
+from skerry_node.launchers.launcher import (
+    AlreadyStarted,
+    Attempt,
+    Ended,
+    Found,
+    Image,
+    ImageNotFound,
+    LauncherError,
+    Layout,
+    Phase,
+    Spec,
+    StartFailed,
+    Vanished,
+)
+
+log = logging.getLogger(__name__)
+
+_CONFLICT = 409
+_SECONDS = 60
+_CONNECTIONS = 128
+_REFERENCE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]{0,254}(@sha256:[0-9a-f]{64})?")
+_PHASES = {"created": Phase.CREATED, "exited": Phase.EXITED, "dead": Phase.EXITED}
+
+
+def connect(host: str | None) -> docker.APIClient:
+    """The engine; raises LauncherError when none answers."""
+    try:
+        return docker.APIClient(base_url=host, version="auto", timeout=_SECONDS, max_pool_size=_CONNECTIONS)
+    except (DockerException, requests.RequestException) as error:
+        where = host or "its standard socket"
+        raise LauncherError(
+            f"No Docker engine answers at {where}: start it, or name another one in docker.host."
+        ) from error
+
+
+class DockerLauncher:
+    """Containers of one installation; ``node`` is the name on their labels."""
+
+    def __init__(self, settings: DockerSettings, limits: Limits, installation: str, node: str) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._profile = sandbox.Profile(limits)
+        self._labels = {"skerry.installation": installation, "skerry.node": node}
+        self._api = connect(settings.host)
+        self._holders = Holders(self._api, settings.holder_image, self._labels, settings.holder_pool)
+        self._prepared: dict[Attempt, Holder] = {}
+        self._lock = threading.Lock()
+        with _engine("The namespace holders of an earlier process can't be listed"):
+            self._holders.start()
+
+    def missing(self) -> list[str]:
+        return []
+
+    def resolve(self, reference: str) -> Image:
+        if not _REFERENCE.fullmatch(reference):
+            raise ImageNotFound(f'"{reference}" is not the name of an image.')
+        policy = self._settings.pull
+        found = self._find(reference) if policy != "always" else None
+        if found is None and policy == "never":
+            raise ImageNotFound(f"The image {reference} is not on the node's machine, and the node pulls none.")
+        if found is None:
+            self._pull(reference)
+            found = self._find(reference)
+        if found is None:
+            raise ImageNotFound(f"The image {reference} was pulled and still is not there.")
+        return _describe(reference, found)
+
+    def prepare(self, attempt: Attempt) -> socket.socket:
+        with _engine("A namespace holder can't be made"):
+            holder = self._holders.take()
+        with self._lock:
+            self._prepared[attempt] = holder
+        return holder.listener
+
+    def layout(self, spec: Spec) -> Layout:
+        databases = {s.label: sandbox.database_path(s.label, s.path.name, s.type) for s in spec.sources}
+        folder = contract.run_folder(spec.attempt.run)
+        return Layout(folder, contract.TEMPORARY_FOLDER, databases, contract.GATE_PORT)
+
+    def start(self, spec: Spec, environment: Mapping[str, str]) -> None:
+        with self._lock:
+            holder = self._prepared[spec.attempt]
+        intended = self._profile.host_config(spec, holder.id)
+        container = self._create(spec, environment, intended)
+        self._check(container, intended)
+        try:
+            self._api.start(container)
+        except APIError as error:
+            raise StartFailed(f"The image {spec.image.reference} can't be started: {_reason(error)}") from error
+        except requests.RequestException as error:
+            raise LauncherError("The Docker engine broke off while starting a container.") from error
+
+    def attach(self, attempt: Attempt) -> socket.socket:
+        with _engine("A running container can't be looked at"):
+            mode = str(self._inspect(attempt)["HostConfig"]["NetworkMode"])
+            return self._holders.listen(mode.removeprefix("container:"))
+
+    def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
+        try:
+            self._api.wait(self._name(attempt), timeout=timeout)
+        except NotFound as error:
+            raise Vanished(f"The container of run {attempt.run} is gone.") from error
+        except requests.RequestException as error:
+            if _timed_out(error):
+                return None
+            raise LauncherError("The Docker engine broke off while a container was watched.") from error
+        except APIError as error:
+            raise LauncherError(f"A container can't be watched: {_reason(error)}") from error
+        with _engine("A container that has ended can't be looked at"):
+            return self._ended(self._inspect(attempt)["State"])
+
+    def logs(self, attempt: Attempt) -> str:
+        try:
+            raw: bytes = self._api.logs(self._name(attempt), stdout=True, stderr=True)
+        except NotFound:
+            return ""
+        except (APIError, requests.RequestException) as error:
+            raise LauncherError(f"The log of run {attempt.run} can't be read.") from error
+        return raw.decode(errors="replace")
+
+    def stop(self, attempt: Attempt) -> None:
+        try:
+            self._api.kill(self._name(attempt))
+        except APIError as error:
+            if error.status_code not in {404, _CONFLICT}:
+                raise LauncherError(f"The container of run {attempt.run} can't be stopped: {_reason(error)}") from error
+        except requests.RequestException as error:
+            raise LauncherError("The Docker engine broke off while stopping a container.") from error
+
+    def remove(self, attempt: Attempt) -> None:
+        with _engine("A container can't be removed"):
+            holder = self._holder_of(attempt)
+            try:
+                self._api.remove_container(self._name(attempt), force=True, v=True)
+            except NotFound:
+                pass
+            except APIError as error:
+                if error.status_code != _CONFLICT:
+                    raise
+            if holder is not None:
+                self._holders.remove(holder)
+
+    def list(self) -> list[Found]:
+        wanted = ["skerry.kind=algorithm", f"skerry.installation={self._labels['skerry.installation']}"]
+        with _engine("The containers of this node can't be listed"):
+            containers = self._api.containers(all=True, filters={"label": wanted})
+        return [_found(container) for container in containers]
+
+    def close(self) -> None:
+        with _engine("Unused namespace holders can't be removed"):
+            self._holders.close()
+        self._api.close()
+
+    def _name(self, attempt: Attempt) -> str:
+        return f"skerry-{self._labels['skerry.installation']}-run-{attempt}"
+
+    def _inspect(self, attempt: Attempt) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = self._api.inspect_container(self._name(attempt))
+        except NotFound as error:
+            raise Vanished(f"The container of run {attempt.run} is gone.") from error
+        return found
+
+    def _find(self, reference: str) -> dict[str, Any] | None:
+        """The image's own description. Without a registry an image has no digest, and its id serves as one."""
+        with _engine("The engine's images can't be looked at"):
+            with contextlib.suppress(DockerImageNotFound):
+                return dict(self._api.inspect_image(reference))
+            name, _, digest = reference.partition("@")
+            with contextlib.suppress(DockerImageNotFound):
+                found = dict(self._api.inspect_image(name)) if digest else {}
+                return found if found.get("Id") == digest else None
+        return None
+
+    def _pull(self, reference: str) -> None:
+        try:
+            # Without a tag the engine would pull them all.
+            name = reference if "@" in reference or ":" in reference.rpartition("/")[2] else f"{reference}:latest"
+            for line in self._api.pull(name, stream=True, decode=True):
+                if "error" in line:
+                    raise ImageNotFound(_not_found(reference, str(line["error"])))
+        except APIError as error:
+            raise ImageNotFound(_not_found(reference, _reason(error))) from error
+        except (requests.RequestException, json.JSONDecodeError) as error:
+            raise LauncherError(f"The Docker engine broke off while pulling {reference}.") from error
+
+    def _create(self, spec: Spec, environment: Mapping[str, str], intended: dict[str, Any]) -> str:
+        config = {
+            "Image": spec.image.id,
+            "User": f"{spec.user}:{spec.user}",
+            "Env": [f"{name}={value}" for name, value in {**sandbox.HOME_VARIABLES, **environment}.items()],
+            "Labels": self._labels_of(spec),
+            "Healthcheck": {"Test": ["NONE"]},
+            "HostConfig": intended,
+        }
+        try:
+            return str(self._api.create_container_from_config(config, self._name(spec.attempt))["Id"])
+        except DockerImageNotFound as error:
+            raise ImageNotFound(f"The image {spec.image.reference} is no longer on the node's machine.") from error
+        except APIError as error:
+            if error.status_code == _CONFLICT:
+                raise AlreadyStarted(f"Attempt {spec.attempt.number} of run {spec.attempt.run} was started.") from error
+            raise StartFailed(f"The image {spec.image.reference} can't be started: {_reason(error)}") from error
+        except requests.RequestException as error:
+            raise LauncherError("The Docker engine broke off while making a container.") from error
+
+    def _labels_of(self, spec: Spec) -> dict[str, str]:
+        return {
+            **self._labels,
+            "skerry.kind": "algorithm",
+            "skerry.run": str(spec.attempt.run),
+            "skerry.attempt": str(spec.attempt.number),
+            "skerry.job": str(spec.job),
+            "skerry.image": spec.image.id,
+        }
+
+    def _check(self, container: str, intended: dict[str, Any]) -> None:
+        """Raises StartFailed, before anything has run, when the engine made something else than was asked for."""
+        with _engine("A new container can't be looked at"):
+            seen = self._api.inspect_container(container)
+        wrong = sandbox.differences(intended, seen["HostConfig"])
+        targets = {mount["Target"] for mount in intended["Mounts"]}
+        wrong += ["Mounts"] if {mount["Destination"] for mount in seen["Mounts"]} - targets else []
+        if wrong:
+            log.error("The engine changed the settings of a container: %s", ", ".join(wrong))
+            raise StartFailed(f"The node's engine does not keep the sandbox's settings: {', '.join(wrong)}.")
+
+    def _holder_of(self, attempt: Attempt) -> str | None:
+        with self._lock:
+            prepared = self._prepared.pop(attempt, None)
+        if prepared is not None:
+            return prepared.id
+        with contextlib.suppress(Vanished):
+            return str(self._inspect(attempt)["HostConfig"]["NetworkMode"]).removeprefix("container:")
+        return None
+
+    def _ended(self, state: dict[str, Any]) -> Ended:
+        if state["OOMKilled"]:
+            return Ended(
+                state["ExitCode"],
+                f"The run needed more memory than this node allows ({self._limits.memory >> 20} MiB).",
+            )
+        return Ended(state["ExitCode"])
+
+
+@contextlib.contextmanager
+def _engine(trouble: str) -> Iterator[None]:
+    """What the engine or the way to it raises, as a LauncherError."""
+    try:
+        yield
+    except APIError as error:
+        raise LauncherError(f"{trouble}: {_reason(error)}") from error
+    except requests.RequestException as error:
+        raise LauncherError(f"{trouble}: the Docker engine does not answer.") from error
+
+
+def _timed_out(error: requests.RequestException) -> bool:
+    """A read that times out may come wrapped in a ConnectionError (requests, issue of streamed bodies)."""
+    return isinstance(error, requests.Timeout) or "timed out" in str(error).lower()
+
+
+def _reason(error: APIError) -> str:
+    return " ".join(str(error.explanation or error).split())
+
+
+def _not_found(reference: str, reason: str) -> str:
+    return f"The image {reference} is not on the node's machine and can't be pulled: {' '.join(reason.split())}"
+
+
+def _describe(reference: str, found: dict[str, Any]) -> Image:
+    config = found.get("Config") or {}
+    digests = {entry.partition("@")[2] for entry in found.get("RepoDigests") or ()} | {found["Id"]}
+    ports = [int(port.partition("/")[0]) for port in config.get("ExposedPorts") or ()]
+    volumes = tuple(sorted(config.get("Volumes") or ()))
+    return Image(reference, found["Id"], tuple(sorted(digests)), tuple(sorted(ports)), volumes)
+
+
+def _found(container: dict[str, Any]) -> Found:
+    labels = container["Labels"]
+    attempt = Attempt(int(labels["skerry.run"]), int(labels["skerry.attempt"]))
+    return Found(attempt, _PHASES.get(container["State"], Phase.RUNNING))

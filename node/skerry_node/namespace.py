@@ -1,0 +1,87 @@
+"""Opening a listener inside the network namespace of another process."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+from skerry_node.launchers.launcher import LauncherError
+
+_CLONE_NEWNET = 0x40000000
+_BACKLOG = 64
+
+
+def listen(port: int) -> socket.socket:
+    """A listener on 127.0.0.1; port 0 is any. Raises OSError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def listen_inside(pid: int, port: int) -> socket.socket:
+    """A listener on 127.0.0.1 of the network namespace of process ``pid``. Raises LauncherError.
+
+    A thread enters the namespace, binds and ends there; all other threads stay where they are.
+    """
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LauncherError(
+            f"The namespace of process {pid} can't be opened ({error.strerror}): the node needs root, and must see "
+            "the engine's processes (in a container: the host's pid namespace)."
+        ) from error
+    try:
+        _refuse_own(namespace)
+        return _in_thread(lambda: _enter_and_listen(namespace, port))
+    finally:
+        os.close(namespace)
+
+
+def _refuse_own(namespace: int) -> None:
+    if os.path.samestat(os.fstat(namespace), os.stat("/proc/self/ns/net")):  # noqa: PTH116 - follows a magic link
+        raise LauncherError("A run's namespace turned out to be the node's own; nothing is started in it.")
+
+
+def _enter_and_listen(namespace: int, port: int) -> socket.socket:
+    _enter(namespace)
+    try:
+        return listen(port)
+    except OSError as error:
+        raise LauncherError(f"The gate can't listen on port {port} in a run's namespace ({error.strerror}).") from error
+
+
+def _enter(namespace: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, _CLONE_NEWNET) == 0:
+        return
+    number = ctypes.get_errno()
+    remedy = "run the node as root, with CAP_SYS_ADMIN" if number == errno.EPERM else "see setns(2)"
+    raise LauncherError(f"The node can't enter a run's network namespace ({os.strerror(number)}): {remedy}.")
+
+
+def _in_thread(work: Callable[[], socket.socket]) -> socket.socket:
+    outcome: list[socket.socket | LauncherError] = []
+
+    def body() -> None:
+        try:
+            outcome.append(work())
+        except LauncherError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=body, name="namespace")
+    thread.start()
+    thread.join()
+    [result] = outcome
+    if isinstance(result, LauncherError):
+        raise result
+    return result
