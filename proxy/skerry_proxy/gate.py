@@ -1,0 +1,199 @@
+"""A gate: all that one run's container can reach. Its listeners, their connections, and what is done with each call."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from skerry.errors import CryptoError, ServerError, ServerUnreachable, SkerryError
+from skerry_proxy.children import Children
+from skerry_proxy.forwarding import Forwarder
+from skerry_proxy.gate_tokens import is_gate_token
+from skerry_proxy.messages import Connection, Gone, Limits, Refusal, Request, Response
+from skerry_proxy.routes import Action, Match, find_route, parse_query
+from skerry_proxy.runs import Run
+
+MOST_CONNECTIONS = 16
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Answers the calls of one run. Raises Refusal, or an error of skerry's that ``explain`` knows."""
+
+    run: Run
+    gate_token: str
+    forwarder: Forwarder
+    children: Children
+
+    def answer(self, request: Request) -> Response:
+        match = self._admit(request)
+        response = self._act(match, request)
+        _log.info("run %d: %s %d", self.run.id, match.route.name, response.status)
+        return response
+
+    def _admit(self, request: Request) -> Match:
+        """The call, when it is in the table and shows the run's own token."""
+        try:
+            match = find_route(request.method, request.path)
+        except Refusal:
+            self._check_token(request)
+            raise
+        if not match.route.public:
+            self._check_token(request)
+        return parse_query(match, request.query)
+
+    def _check_token(self, request: Request) -> None:
+        scheme, _, shown = (request.authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not is_gate_token(self.gate_token, shown.strip()):
+            raise Refusal(401, "The call does not carry this run's token.")
+
+    def _act(self, match: Match, request: Request) -> Response:  # noqa: PLR0911 - one line for each action
+        match match.route.action:
+            case Action.FORWARD:
+                return Response.of(self.forwarder.get(match))
+            case Action.LIST:
+                return Response.of(self.forwarder.get_all(match))
+            case Action.OWN_NODE:
+                return Response.of(self._get_own_node(match))
+            case Action.GET_RUN:
+                return Response.of(self.children.open_log(self.forwarder.get(match)))
+            case Action.LIST_RUNS:
+                rows = self.forwarder.get_all(match)
+                return Response.of({**rows, "data": [self.children.open_log(row) for row in rows["data"]]})
+            case Action.GET_RESULT:
+                return self.children.get_result(match.require_id())
+            case Action.LIST_RESULTS:
+                return self.children.list_results(match.require_number("task_id"))
+            case Action.CREATE_TASK:
+                return Response.of(self.children.create(request.read_json()), 201)
+
+    def _get_own_node(self, match: Match) -> object:
+        if match.number != self.run.node:
+            raise Refusal(403, "An algorithm sees its own node only.")
+        return self.forwarder.get(match)
+
+
+def explain(error: SkerryError | ValueError) -> Refusal:
+    """What the container is told of an error behind the gate."""
+    if isinstance(error, ServerUnreachable):
+        return Refusal(503, str(error))
+    if isinstance(error, CryptoError):
+        return Refusal(502, str(error))
+    if isinstance(error, ServerError) and 400 <= error.status < 500:  # noqa: PLR2004
+        return Refusal(error.status, str(error))
+    return Refusal(502, f"The server's answer can't be used. {error}")
+
+
+class Gate:
+    """Serves one run until it is closed. It takes over the listeners; each connection has a thread, of at most 16."""
+
+    def __init__(
+        self, desk: Desk, listeners: Sequence[socket.socket], closing: threading.Event, limits: Limits, folder: Path
+    ) -> None:
+        self._desk = desk
+        self._listeners = listeners
+        self._closing = closing
+        self._limits = limits
+        self._folder = folder
+        self._connected: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def run(self) -> Run:
+        return self._desk.run
+
+    def start(self) -> None:
+        for listener in self._listeners:
+            listener.settimeout(None)
+            _start(self._listen, listener, f"gate-{self.run.id}")
+
+    def close(self) -> None:
+        """Ends the listeners and all connections at once; what still waits for the server is dropped."""
+        self._closing.set()
+        with self._lock:
+            for open_socket in (*self._listeners, *self._connected):
+                _shut(open_socket)
+
+    def _listen(self, listener: socket.socket) -> None:
+        with listener:
+            while not self._closing.is_set():
+                try:
+                    connected, _ = listener.accept()
+                except OSError:
+                    if self._closing.wait(0.05):
+                        return
+                    continue
+                self._receive(connected)
+
+    def _receive(self, connected: socket.socket) -> None:
+        with self._lock:
+            admitted = len(self._connected) < MOST_CONNECTIONS and not self._closing.is_set()
+            if admitted:
+                self._connected.add(connected)
+        if admitted:
+            _start(self._serve, connected, f"gate-{self.run.id}-connection")
+        else:
+            _turn_away(connected, self._folder)
+
+    def _serve(self, connected: socket.socket) -> None:
+        try:
+            with connected:
+                self._converse(Connection(connected, self._limits, self._folder))
+        except Gone:
+            pass
+        except Exception:  # noqa: BLE001 - the top of a thread; the log has the traceback
+            _log.exception("run %d: a connection failed", self.run.id)
+        finally:
+            with self._lock:
+                self._connected.discard(connected)
+
+    def _converse(self, connection: Connection) -> None:
+        while not self._closing.is_set():
+            try:
+                request = connection.read()
+            except Refusal as refusal:
+                _log.info("run %d: refused a request: %d", self.run.id, refusal.status)
+                connection.refuse(refusal)
+                return
+            with request.body:
+                response = self._answer(request)
+            if not connection.write(response):
+                return
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            return self._desk.answer(request)
+        except Refusal as refusal:
+            return self._refuse(refusal)
+        except (SkerryError, ValueError) as error:
+            return self._refuse(explain(error))
+        except Exception:  # noqa: BLE001 - the top of the loop; the log has the traceback
+            _log.exception("run %d: a call failed", self.run.id)
+            return self._refuse(Refusal(500, "The gate failed; its log says why."))
+
+    def _refuse(self, refusal: Refusal) -> Response:
+        _log.info("run %d: refused a call: %d", self.run.id, refusal.status)
+        return Response.refuse(refusal)
+
+
+def _start(target: Callable[[socket.socket], None], of: socket.socket, name: str) -> None:
+    threading.Thread(target=target, args=(of,), name=name, daemon=True).start()
+
+
+def _shut(open_socket: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        open_socket.shutdown(socket.SHUT_RDWR)
+
+
+def _turn_away(connected: socket.socket, folder: Path) -> None:
+    """Answers 503 without reading."""
+    with connected:
+        refusal = Refusal(503, f"An algorithm may have {MOST_CONNECTIONS} connections to its gate at a time.")
+        with contextlib.suppress(Gone):
+            Connection(connected, Limits(), folder).refuse(refusal)

@@ -1,0 +1,221 @@
+"""What the proxy does for its node: opens inputs, serves gates, seals and delivers results."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+from skerry.errors import ContextError
+from skerry.keys import Identity
+from skerry.pins import Pins
+from skerry.wire import INLINE_LIMIT, Format, b64
+from skerry_proxy.access import Access, Renewer
+from skerry_proxy.children import Children
+from skerry_proxy.envelopes import (
+    Envelopes,
+    NativeProtection,
+    Opened,
+    PlainProtection,
+    Protection,
+    Vantage6Protection,
+)
+from skerry_proxy.fields import Fields
+from skerry_proxy.forwarding import Forwarder
+from skerry_proxy.gate import Desk, Gate
+from skerry_proxy.gate_tokens import mint_gate_token
+from skerry_proxy.inputs import read_method
+from skerry_proxy.keyring import Keyring
+from skerry_proxy.ledger import Ledger
+from skerry_proxy.logs import shorten
+from skerry_proxy.messages import Limits
+from skerry_proxy.orders import Order
+from skerry_proxy.runs import Run
+from skerry_proxy.settings import Settings
+from skerry_proxy.upstream import Call, Upstream
+
+_PIECE = 256 * 1024
+
+
+class Office:
+    """All of the proxy behind its control socket. Safe for threads.
+
+    Its methods raise skerry's errors, or ValueError for what is malformed. Descriptors stay the caller's.
+    """
+
+    def __init__(self, settings: Settings, identity: Identity | None, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._folder = settings.state_folder
+        self._upstream = Upstream(settings)
+        self._ledger = Ledger(self._folder / "ledger.sqlite3")
+        self._pins = Pins(self._folder / "pins.json", require_confirmed=settings.require_confirmed_keys)
+        self._envelopes = Envelopes(self._make_protections(identity))
+        self._renewer = Renewer(clock)
+        self._gates: dict[tuple[int, int], tuple[Gate, Access]] = {}
+        self._lock = threading.Lock()
+
+    def _make_protections(self, identity: Identity | None) -> dict[Format, Protection]:
+        settings, made = self._settings, dict[Format, Protection]()
+        if identity is not None:
+            keyring = Keyring(settings.organization, settings.collaboration, identity, self._pins, self._upstream)
+            made[Format.NATIVE] = NativeProtection(identity, keyring, self._ledger, self._clock)
+            made[Format.VANTAGE6] = Vantage6Protection(identity, keyring, self._clock)
+        made[Format.PLAIN] = PlainProtection(self._clock)
+        return {fmt: protection for fmt, protection in made.items() if fmt in settings.formats}
+
+    def open(self, value: Any, destination: int) -> dict[str, Any]:
+        """Opens the input of an order into the descriptor, which is left empty when anything is amiss."""
+        order = Order.parse(value)
+        self._check_addressee(order)
+        protection = self._envelopes.of(order.format)
+        with _rewritten(destination) as file, self._stored_input(order) as stored:
+            opened = protection.open_input(order, stored, file)
+            method = read_method(file)
+        return _describe_opened(opened, method)
+
+    def serve(self, resume: Any, token: str, listeners: Sequence[int]) -> str:
+        """Opens the gate of a run on these listeners, in place of one that there was; the gate token."""
+        run = Run.parse(resume)
+        sockets = [socket.socket(fileno=os.dup(listener)) for listener in listeners]
+        access = Access(run.id, run.attempt, token, self._upstream)
+        gate_token = mint_gate_token(run)
+        gate = self._make_gate(run, access, gate_token, sockets)
+        self.close_gate(run.key)
+        with self._lock:
+            self._gates[run.key] = gate, access
+        self._renewer.add(access)
+        gate.start()
+        return gate_token
+
+    def seal(self, resume: Any, log: str, output: int | None, destination: int | None) -> tuple[int, str]:
+        """Seals the output into the destination, and the log; the size of the former and the latter."""
+        run = Run.parse(resume)
+        protection = self._envelopes.of(run.format)
+        sealed_log, size = protection.seal_log(run, shorten(log)), 0
+        if output is not None and destination is not None:
+            with _rewritten(destination) as file, _reading(output) as plaintext:
+                for piece in protection.seal_result(run, _pieces(plaintext)):
+                    size += file.write(piece)
+        return size, sealed_log
+
+    def deliver(self, resume: Any, token: str, status: str, log: str | None, sealed: int | None) -> str:
+        """Ends the run at the server, with its sealed result if there is one; may be repeated. The run's status."""
+        run = Run.parse(resume)
+        body = {"attempt": run.attempt, "status": status, "log": log, "result": None, "staged": False}
+        if sealed is not None:
+            with _reading(sealed) as file:
+                body |= self._send_result(run, token, file)
+        call = Call("POST", f"/skerry/run/{run.id}/finish", token, json=body)
+        return Fields(self._upstream.answer(call), "The server's answer").text("status")
+
+    def close_gate(self, run: tuple[int, int]) -> None:
+        """Ends the gate of a run and attempt, if there is one."""
+        with self._lock:
+            gate, access = self._gates.pop(run, (None, None))
+        if gate is not None and access is not None:
+            self._renewer.remove(access)
+            gate.close()
+
+    def list_pins(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "organization_id": pin.keys.organization_id,
+                "fingerprint": pin.keys.fingerprint,
+                "confirmed": pin.confirmed,
+            }
+            for pin in self._pins.all()
+        ]
+
+    def close(self) -> None:
+        """Closes all gates."""
+        for run in list(self._gates):
+            self.close_gate(run)
+        self._renewer.close()
+        self._upstream.close()
+        self._ledger.close()
+
+    def _check_addressee(self, order: Order) -> None:
+        own = self._settings
+        if (order.organization, order.node, order.collaboration) != (own.organization, own.node, own.collaboration):
+            raise ContextError("The order is for another organization, node or collaboration than this node's.")
+
+    @contextmanager
+    def _stored_input(self, order: Order) -> Iterator[Iterable[bytes]]:
+        if order.input is not None:
+            yield [order.input]
+            return
+        with self._upstream.download(f"/skerry/run/{order.run}/input", order.token) as pieces:
+            yield pieces
+
+    def _make_gate(self, run: Run, access: Access, gate_token: str, sockets: list[socket.socket]) -> Gate:
+        closing = threading.Event()
+        forwarder = Forwarder(self._upstream, access, closing)
+        children = Children(
+            run=run,
+            protection=self._envelopes.of(run.format),
+            forwarder=forwarder,
+            upstream=self._upstream,
+            ledger=self._ledger,
+            folder=self._folder,
+            clock=self._clock,
+        )
+        return Gate(Desk(run, gate_token, forwarder, children), sockets, closing, Limits(), self._folder)
+
+    def _send_result(self, run: Run, token: str, file: IO[bytes]) -> dict[str, Any]:
+        """What the finishing call says of the result: it itself when it is small, else that it was staged."""
+        if os.fstat(file.fileno()).st_size <= INLINE_LIMIT:
+            return {"result": b64(file.read())}
+        self._upstream.upload(f"/skerry/run/{run.id}/result", token, file, [("attempt", run.attempt)])
+        return {"staged": True}
+
+
+def _describe_opened(opened: Opened, method: str) -> dict[str, Any]:
+    sender, run = opened.sender, opened.run
+    return {
+        "sender": {
+            "organization": sender.organization,
+            "user": sender.user,
+            "origin": sender.origin,
+            "signed": sender.signed,
+        },
+        "method": method,
+        "databases": [str(database.get("label")) for database in run.databases],
+        "image": run.image,
+        "resume": run.dump(),
+    }
+
+
+@contextmanager
+def _rewritten(descriptor: int) -> Iterator[IO[bytes]]:
+    """The file behind a descriptor, emptied; and emptied again when what is written there fails."""
+    with os.fdopen(os.dup(descriptor), "w+b") as file:
+        _empty(file)
+        try:
+            yield file
+            file.flush()
+        except BaseException:
+            file.flush()
+            _empty(file)
+            raise
+
+
+def _empty(file: IO[bytes]) -> None:
+    file.seek(0)
+    file.truncate()
+
+
+@contextmanager
+def _reading(descriptor: int) -> Iterator[IO[bytes]]:
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        yield file
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE):
+        yield piece

@@ -1,0 +1,188 @@
+"""The one way from the proxy to the server: requests made anew from parsed parts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import IO, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from skerry.errors import (
+    AuthenticationError,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    ServerError,
+    ServerUnreachable,
+)
+from skerry_proxy.settings import Settings
+
+LARGEST_ANSWER = 64 * 1024 * 1024
+PATIENCE = 60.0
+"""Seconds for which a call that may be repeated is repeated while the server can't be reached."""
+
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 90
+_PIECE = 256 * 1024
+_CONNECTIONS = 64
+_AWAY = frozenset({502, 503, 504})
+_ERRORS: dict[int, type[ServerError]] = {
+    400: InvalidInput,
+    401: AuthenticationError,
+    404: NotFound,
+    409: Conflict,
+    422: InvalidInput,
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. ``path`` is made of constants and numbers; ``token`` None is a call without one."""
+
+    method: str
+    path: str
+    token: str | None = None
+    params: Sequence[tuple[str, str | int]] = ()
+    json: Any = None
+
+
+class Upstream:
+    """The server. Safe for threads; connections are kept and shared; redirects are never followed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._base = settings.server_url + settings.api_path
+        self._session = _make_session(settings.ca_file)
+
+    def answer(self, call: Call, *, patience: float = 0.0, closing: threading.Event | None = None) -> Any:
+        """The JSON of the answer. Raises ServerUnreachable, or the ServerError that fits the status.
+
+        With ``patience`` the call is repeated while the server is away: only for calls that may be repeated.
+        """
+        closing = closing or threading.Event()
+        deadline, wait = time.monotonic() + patience, 0.1
+        while True:
+            try:
+                return self._once(call)
+            except ServerUnreachable:
+                wait = min(wait * 2, 5.0)
+                pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+                if time.monotonic() + pause > deadline or closing.wait(pause):
+                    raise
+
+    @contextmanager
+    def download(self, path: str, token: str) -> Iterator[Iterator[bytes]]:
+        """The bytes of a stored payload, piece by piece. Raises as ``answer`` does, also while it is read."""
+        with self._send(Call("GET", path, token), accept="application/octet-stream") as response:
+            _refuse_errors(response)
+            yield _pieces(response)
+
+    def upload(self, path: str, token: str, file: IO[bytes], params: Sequence[tuple[str, str | int]]) -> None:
+        """Sends the whole file as the body of a PUT. Raises as ``answer`` does."""
+        with self._send(Call("PUT", path, token, params), data=file) as response:
+            _refuse_errors(response)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _once(self, call: Call) -> Any:
+        with self._send(call) as response:
+            _refuse_errors(response)
+            return _read_json(response)
+
+    @contextmanager
+    def _send(
+        self, call: Call, *, data: IO[bytes] | None = None, accept: str = "application/json"
+    ) -> Iterator[requests.Response]:
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        if call.token is not None:
+            headers["Authorization"] = f"Bearer {call.token}"
+        if data is not None:
+            headers["Content-Type"] = "application/octet-stream"
+        try:
+            with self._session.request(
+                call.method,
+                self._base + call.path,
+                params=list(call.params),
+                json=call.json,
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                stream=True,
+                timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+            ) as response:
+                yield response
+        except requests.RequestException as error:
+            _log.debug("%s %s: %s", call.method, call.path, type(error).__name__)
+            raise ServerUnreachable("The server can't be reached at the moment.") from error
+
+
+def _make_session(ca_file: str | None) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers.clear()
+    session.headers["User-Agent"] = "skerry-proxy"
+    session.verify = ca_file or _system_store()
+    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _system_store() -> str | bool:
+    """The machine's own certificates, which every user may read; else those that ``requests`` brings."""
+    paths = ssl.get_default_verify_paths()
+    candidates = (paths.cafile, "/etc/ssl/certs/ca-certificates.crt")
+    return next((path for path in candidates if path and Path(path).is_file()), True)
+
+
+def _refuse_errors(response: requests.Response) -> None:
+    status = response.status_code
+    if status in _AWAY:
+        raise ServerUnreachable("The server can't be reached at the moment.")
+    if not 200 <= status < 300:  # noqa: PLR2004
+        raise _ERRORS.get(status, ServerError)(_read_message(response), status)
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise ServerError("The server sent an encoded answer, which was not asked for.", status)
+
+
+def _read_message(response: requests.Response) -> str:
+    """The server's own sentence, or one about its status."""
+    fallback = f"The server answered with status {response.status_code}."
+    if not 400 <= response.status_code < 500:  # noqa: PLR2004
+        return fallback
+    try:
+        body = _read_json(response)
+    except ServerError:
+        return fallback
+    message = body.get("msg") if isinstance(body, dict) else None
+    return message if isinstance(message, str) else fallback
+
+
+def _read_json(response: requests.Response) -> Any:
+    """The body; None for an empty one. Raises ServerError for what is no JSON or larger than LARGEST_ANSWER."""
+    body = bytearray()
+    for piece in _pieces(response):
+        body += piece
+        if len(body) > LARGEST_ANSWER:
+            raise ServerError("The server's answer is larger than 64 MiB.", response.status_code)
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError) as error:
+        raise ServerError("The server's answer is not JSON.", response.status_code) from error
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    yield from response.iter_content(_PIECE)
