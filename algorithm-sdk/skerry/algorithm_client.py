@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from skerry import outcomes
+from skerry.contract import read_claims
 from skerry.errors import AlgorithmError, ChildTaskFailed, InputError, NotFound, ServerError
 from skerry.wire import Format, Status, b64, detect_format, unb64
 
@@ -46,8 +47,7 @@ class Claims:
     def of(cls, token: str) -> Claims:
         """Raises InputError when the token has not the form that the container contract gives it."""
         try:
-            body = token.split(".")[1].replace("-", "+").replace("_", "/")
-            subject = json.loads(unb64(body + "=" * (-len(body) % 4)))["sub"]
+            subject = read_claims(token)["sub"]
             ids = {name: int(subject[name]) for name in ("task_id", "node_id", "organization_id", "collaboration_id")}
             return cls(
                 **ids,
@@ -56,7 +56,7 @@ class Claims:
                 image=str(subject["image"]),
                 databases=list(subject.get("databases") or []),
             )
-        except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("The run's token is not one that a node makes.") from error
 
 

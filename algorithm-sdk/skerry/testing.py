@@ -1,7 +1,7 @@
 """A federation in memory: an algorithm on a few data frames, in a unit test, without server, node or container.
 
     federation = Federation(my_algorithm, [hospital_a, hospital_b])
-    assert federation.call("mean", column="age") == {"mean": 51.5}
+    assert federation.run("mean", column="age") == {"mean": 51.5}
 
 The algorithm gets the real AlgorithmClient. Inputs and results take the way through JSON that they take in a
 federation of machines, so what can't take it fails here too. A run happens when its task is created.
@@ -73,12 +73,12 @@ class Federation:
     def organizations(self) -> list[int]:
         return list(range(1, len(self._tables) + 1))
 
-    def call(self, method: str, *args: Any, organization: int = 1, **kwargs: Any) -> Any:
+    def run(self, method: str, *args: Any, organization: int = 1, **kwargs: Any) -> Any:
         """The result of a function at one organization. Raises AlgorithmError with its own words when it fails."""
         return self._results(method, [organization], args, kwargs)[0]
 
-    def call_all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
-        """The results of a function at each organization, in their order. Raises as ``call`` does."""
+    def run_all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """The results of a function at each organization, in their order. Raises as ``run`` does."""
         return self._results(method, self.organizations, args, kwargs)
 
     def client(self, organization: int = 1) -> AlgorithmClient:
@@ -98,12 +98,12 @@ class Federation:
             self._execute(task, organization, raw)
         return task
 
-    def task(self, id_: int) -> _Task:
+    def task_of(self, id_: int) -> _Task:
         if not 1 <= id_ <= len(self._tasks):
             raise NotFound(f"There is no task {id_} in this federation.", 404)
         return self._tasks[id_ - 1]
 
-    def run(self, id_: int) -> _Run:
+    def run_of(self, id_: int) -> _Run:
         if not 1 <= id_ <= len(self._runs):
             raise NotFound(f"There is no run {id_} in this federation.", 404)
         return self._runs[id_ - 1]
@@ -131,7 +131,7 @@ class Federation:
         except Exception as problem:  # noqa: BLE001 - see above
             run.fail(problem)
 
-    def _results(self, method: str, organizations: list[int], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    def _results(self, method: str, organizations: list[int], args: Any, kwargs: Any) -> list[Any]:
         raw = functions.dump({"method": method, "args": args, "kwargs": kwargs}, method)
         task = self.create(None, method, dict.fromkeys(organizations, raw))
         if task.status.failed:
@@ -194,7 +194,7 @@ class _Gate:
         return {"data": []}
 
     def get_task(self, _: Call, id_: int) -> Any:
-        return _task_as_told(self.federation.task(id_))
+        return _task_as_told(self.federation.task_of(id_))
 
     def create_task(self, call: Call) -> Any:
         inputs = {int(target["id"]): unb64(target["input"]) for target in call.json["organizations"]}
@@ -203,23 +203,23 @@ class _Gate:
         return _task_as_told(self.federation.create(self.task.id, str(call.json["name"]), inputs))
 
     def wait(self, _: Call, id_: int) -> Any:
-        task = self.federation.task(id_)
+        task = self.federation.task_of(id_)
         return {"id": id_, "status": task.status, "finished": True, "seen": "all"}
 
     def runs(self, call: Call) -> Any:
         return {"data": [_run_as_told(run) for run in self._runs_of(call)]}
 
     def get_run(self, _: Call, id_: int) -> Any:
-        return _run_as_told(self.federation.run(id_))
+        return _run_as_told(self.federation.run_of(id_))
 
     def results(self, call: Call) -> Any:
         return {"data": [_result_as_told(run) for run in self._runs_of(call)]}
 
     def result(self, _: Call, id_: int) -> Any:
-        return _result_as_told(self.federation.run(id_))
+        return _result_as_told(self.federation.run_of(id_))
 
     def _runs_of(self, call: Call) -> list[_Run]:
-        return self.federation.task(int((call.params or {})["task_id"])).runs
+        return self.federation.task_of(int((call.params or {})["task_id"])).runs
 
 
 _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [

@@ -56,21 +56,21 @@ def test_any_number_of_shares(demo_data, tmp_path, nodes) -> None:
 
 
 def test_mean(demo_data, shares) -> None:
-    result = federation("federated_mean", shares).call("mean", column=demo_data.COLUMN)
+    result = federation("federated_mean", shares).run("mean", column=demo_data.COLUMN)
     pooled = demo_data.pooled_mean()
     assert result["n"] == pooled["n"] == 569
     assert result["mean"] == pytest.approx(pooled["mean"], rel=1e-12)
 
 
 def test_mean_of_some_organizations(shares) -> None:
-    result = federation("federated_mean", shares).call("mean", column="mean area", organizations=[2, 3])
+    result = federation("federated_mean", shares).run("mean", column="mean area", organizations=[2, 3])
     some = pd.concat([pd.read_csv(path) for path in shares[1:]])
     assert result == {"mean": pytest.approx(some["mean area"].mean()), "n": len(some)}
 
 
 def test_mean_leaves_missing_values_out() -> None:
     tables = [pd.DataFrame({"age": [1.0, 2.0, None, 3.0, 4.0, 5.0]}), pd.DataFrame({"age": range(10)})]
-    assert federation("federated_mean", tables).call("mean", "age") == {"mean": 60 / 15, "n": 15}
+    assert federation("federated_mean", tables).run("mean", "age") == {"mean": 60 / 15, "n": 15}
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_mean_leaves_missing_values_out() -> None:
 def test_mean_refuses(table, words) -> None:
     tables = [pd.DataFrame({"age": range(10)}), table]
     with pytest.raises(AlgorithmError, match=words) as caught:
-        federation("federated_mean", tables).call("mean", column="age")
+        federation("federated_mean", tables).run("mean", column="age")
     assert "Organization 2" in str(caught.value)
 
 
 def test_logistic_regression(demo_data, shares) -> None:
-    result = federation("logistic_regression", shares).call(
+    result = federation("logistic_regression", shares).run(
         "fit", outcome=demo_data.OUTCOME, features=list(demo_data.FEATURES)
     )
     pooled = demo_data.pooled_logistic()
@@ -105,7 +105,7 @@ def test_standard_errors_are_those_of_the_pooled_information() -> None:
     """One balanced binary feature: the variance of the log odds is the sum of the four counts' reciprocals."""
     rows = [(0, 0)] * 30 + [(0, 1)] * 10 + [(1, 0)] * 20 + [(1, 1)] * 40
     table = pd.DataFrame(rows, columns=["x", "y"])
-    result = federation("logistic_regression", [table[::2], table[1::2]]).call("fit", outcome="y", features=["x"])
+    result = federation("logistic_regression", [table[::2], table[1::2]]).run("fit", outcome="y", features=["x"])
     assert result["standard_errors"]["x"] == pytest.approx((1 / 30 + 1 / 10 + 1 / 20 + 1 / 40) ** 0.5, rel=1e-6)
     assert result["standard_errors"]["(intercept)"] == pytest.approx((1 / 30 + 1 / 10) ** 0.5, rel=1e-6)
 
@@ -123,4 +123,4 @@ def test_standard_errors_are_those_of_the_pooled_information() -> None:
 def test_logistic_regression_refuses(change, words) -> None:
     table = pd.DataFrame({"x": [float(i) for i in range(20)], "y": [0, 1, 0, 0, 1] * 4})
     with pytest.raises(AlgorithmError, match=words):
-        federation("logistic_regression", [change(table)]).call("fit", outcome="y", features=["x"])
+        federation("logistic_regression", [change(table)]).run("fit", outcome="y", features=["x"])

@@ -1,0 +1,203 @@
+"""How a client's inputs go out and its results come back: in the clear, in the native format, or in vantage6's.
+
+What the server says is not believed further than it must be: a client that has set up encryption sends nothing in
+the clear, encrypts for keys that it has pinned, and reads only results that the organization of the run signed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skerry import crypto, trust
+from skerry.errors import ConfigurationError, ContextError, DecryptionError, KeyChanged, MissingKey
+from skerry.keys import Identity, OrganizationKeys
+from skerry.pins import Pins
+from skerry.wire import MAGIC, Context, Format, b64
+
+LIFETIME = 14 * 24 * 3600
+"""Seconds for which a node may still start a task after it was created."""
+
+KeysIn = Callable[[int], list[dict[str, Any]]]
+"""What the server says are the keys of a collaboration's organizations, in their wire form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collaboration:
+    """What a collaboration demands of payloads."""
+
+    id: int
+    encrypted: bool
+    accept: str
+
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> Collaboration:
+        return cls(int(answer["id"]), bool(answer["encrypted"]), str(answer.get("accept") or Format.VANTAGE6))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What a payload is bound to, apart from its sender and recipient."""
+
+    uuid: str
+    collaboration: Collaboration
+    image: str
+    databases: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose payloads these are."""
+
+    organization_id: int
+    user_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The keys of this client's organization, and those of others as this client has pinned them."""
+
+    identity: Identity
+    pins: Pins
+
+    @classmethod
+    def open(cls, key_file: Path, *, require_confirmed: bool = False) -> Keyring:
+        """Raises KeyFileError, or ConfigurationError when the pins beside the key file can't be read."""
+        identity = Identity.load(key_file)
+        pins = key_file.with_name(f"{key_file.name}.pins.json")
+        return cls(identity, Pins(pins, require_confirmed=require_confirmed))
+
+    def check_certified(self, organization_id: int, registered_key: str, file: str) -> None:
+        """For a user's own file; raises KeyChanged unless it was made from the organization's present keys."""
+        certificate = self.identity.certificate
+        of_other = certificate is not None and certificate.organization != organization_id
+        if of_other or registered_key != b64(self.identity.public_pem):
+            raise KeyChanged(
+                f"{file} was not made from your organization's present keys: ask for a new one, made with "
+                "`skerry key certify`."
+            )
+
+
+@dataclass(slots=True)
+class Payloads:
+    """The payloads of one user. ``keyring`` None: nothing is encrypted, and nothing encrypted can be read."""
+
+    owner: Owner
+    keys_in: KeysIn
+    keyring: Keyring | None = None
+    _keys: dict[int, OrganizationKeys] = field(default_factory=dict)
+
+    def format_for(self, collaboration: Collaboration) -> Format:
+        """The best that the collaboration and the key file allow; raises ConfigurationError, with the remedy."""
+        if self.keyring is None:
+            if collaboration.encrypted:
+                raise ConfigurationError(
+                    f"Collaboration {collaboration.id} is encrypted: call setup_encryption with your organization's "
+                    "private key file first."
+                )
+            return Format.PLAIN
+        if not collaboration.encrypted:
+            raise ConfigurationError(
+                f"The server says that collaboration {collaboration.id} is not encrypted, and you have set up "
+                "encryption; to send your input in the clear, call setup_encryption(None)."
+            )
+        signs = self.keyring.identity.signing is not None
+        if collaboration.accept == Format.VANTAGE6 or (collaboration.accept == "both" and not signs):
+            return Format.VANTAGE6
+        return Format.NATIVE
+
+    def seal_input(self, raw: bytes, task: TaskFacts, recipients: Sequence[int]) -> dict[int, str]:
+        """The input as it travels, for each organization. Raises MissingKey, KeyChanged, KeyNotConfirmed, …"""
+        fmt = self.format_for(task.collaboration)
+        if fmt is Format.PLAIN:
+            return dict.fromkeys(recipients, b64(raw))
+        self._learn(task.collaboration.id, recipients)
+        return {recipient: self._seal(raw, task, recipient, fmt) for recipient in recipients}
+
+    def open(self, stored: bytes, direction: str, task: TaskFacts, sender: int) -> bytes:
+        """The plaintext of a result or a log of an organization's run.
+
+        Raises DecryptionError, SignatureError or ContextError when it was altered, is for someone else, or is not
+        what that organization made for this task.
+        """
+        if self.keyring is None:
+            return self._open_plain(stored, task)
+        if stored.startswith(MAGIC):
+            return self._open_native(self.keyring, stored, direction, task, sender)
+        if task.collaboration.encrypted and task.collaboration.accept != Format.NATIVE:
+            return crypto.vantage6_decrypt(stored.decode("ascii", "replace"), self.keyring.identity)
+        raise DecryptionError(f"The {direction} of organization {sender} is not encrypted as it should be.")
+
+    def _open_plain(self, stored: bytes, task: TaskFacts) -> bytes:
+        if task.collaboration.encrypted:
+            self.format_for(task.collaboration)
+        return stored
+
+    def _open_native(self, keyring: Keyring, stored: bytes, direction: str, task: TaskFacts, sender: int) -> bytes:
+        try:
+            opened = crypto.unseal([stored], keyring.identity)
+            plaintext = b"".join(opened.chunks)
+        except ValueError as error:
+            raise DecryptionError(f"The {direction} of organization {sender} was altered: {error}") from error
+        context = opened.header.context
+        if context.attempt is None:
+            raise ContextError(f"The {direction} of organization {sender} does not say which attempt made it.")
+        expected = trust.Expected(
+            direction=direction,
+            task=task.uuid,
+            collaboration=task.collaboration.id,
+            recipient=self.owner.organization_id,
+            image=task.image,
+            databases=context.databases,
+            attempt=context.attempt,
+            sender=sender,
+        )
+        # What a run once answered stays true: only the time at which it was made is checked against the clock.
+        now = min(time.time(), context.expires)
+        trust.verify(opened.header, opened.proof, expected, self._keys_of(task.collaboration.id), now)
+        return plaintext
+
+    def _keys_of(self, collaboration_id: int) -> trust.KeysOf:
+        def keys_of(organization_id: int) -> OrganizationKeys:
+            self._learn(collaboration_id, [organization_id])
+            return self._keys[organization_id]
+
+        return keys_of
+
+    def _learn(self, collaboration_id: int, organizations: Iterable[int]) -> None:
+        """Pins the keys of these organizations, where that has not been done since the client started."""
+        wanted = set(organizations) - self._keys.keys()
+        if self.keyring is None or not wanted:
+            return
+        shown = {int(keys["organization_id"]): keys for keys in self.keys_in(collaboration_id) if keys["public_key"]}
+        if missing := sorted(wanted - shown.keys()):
+            raise MissingKey(f"No key is registered for organization {', '.join(map(str, missing))}.")
+        for organization in sorted(wanted):
+            self._keys[organization] = self.keyring.pins.trust(OrganizationKeys.from_wire(shown[organization]))
+
+    def _seal(self, raw: bytes, task: TaskFacts, recipient: int, fmt: Format) -> str:
+        key = self._keys[recipient].encryption
+        if self.keyring is None or fmt is Format.VANTAGE6:
+            return crypto.vantage6_encrypt(raw, key)
+        context = self._context(task, recipient)
+        return b64(b"".join(crypto.seal([raw], context, recipients=[key], identity=self.keyring.identity)))
+
+    def _context(self, task: TaskFacts, recipient: int) -> Context:
+        now = int(time.time())
+        return Context(
+            direction="input",
+            task=task.uuid,
+            parent=None,
+            collaboration=task.collaboration.id,
+            sender=self.owner.organization_id,
+            user=self.owner.user_id,
+            recipient=recipient,
+            image=task.image,
+            databases=task.databases,
+            attempt=None,
+            created=now,
+            expires=now + LIFETIME,
+        )

@@ -1,0 +1,97 @@
+"""A user's login at a server: tokens, and the calls that carry them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from skerry.contract import read_claims
+from skerry.errors import AuthenticationError, ServerError
+from skerry.transport import Call, Transport
+
+AnswerT = TypeVar("AnswerT")
+
+_EARLY = 30.0
+"""Seconds before its end at which a token is renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """``subject`` is the user's id; ``until`` is by this machine's monotonic clock, so clocks need not agree."""
+
+    access: str
+    refresh: str
+    subject: int
+    until: float
+
+    @classmethod
+    def of(cls, answer: Any, now: float) -> Tokens:
+        """Raises AuthenticationError when the server did not give any, with its reason."""
+        try:
+            claims = read_claims(answer["access_token"])
+            lifetime = float(claims["exp"]) - float(claims["iat"])
+            return cls(answer["access_token"], answer["refresh_token"], int(claims["sub"]), now + lifetime)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = str(answer.get("msg", "")) if isinstance(answer, dict) else ""
+            raise AuthenticationError(reason or "The server did not answer the log-in with tokens.", 401) from error
+
+
+class Session:
+    """Calls in a user's name. Renews the access token before its end; the user logs in again when that fails."""
+
+    def __init__(self, transport: Transport, clock: Callable[[], float] = time.monotonic) -> None:
+        self.transport = transport
+        self._clock = clock
+        self._tokens: Tokens | None = None
+
+    def log_in(self, username: str, password: str, mfa_code: str | None) -> int:
+        """The user's id. Raises AuthenticationError when the server does not let the user in."""
+        body = {"username": username, "password": password}
+        if mfa_code is not None:
+            body["mfa_code"] = str(mfa_code)
+        try:
+            answer = self.transport.json(Call("POST", "token/user", json=body, repeatable=True))
+        except AuthenticationError as error:
+            raise AuthenticationError(
+                f'The server did not let "{username}" log in: {error} Check the name, the password and the server\'s '
+                "address; after several failures an account is locked for a while.",
+                error.status,
+            ) from error
+        self._tokens = Tokens.of(answer, self._clock())
+        return self._tokens.subject
+
+    @property
+    def tokens(self) -> Tokens:
+        """Raises AuthenticationError before the login."""
+        if self._tokens is None:
+            raise AuthenticationError("You are not logged in: call authenticate(username, password) first.", 401)
+        return self._tokens
+
+    def json(self, call: Call) -> Any:
+        """The answer's JSON; raises ServerError or a subclass, or ServerUnreachable."""
+        return self._with_token(call, self.transport.json)
+
+    def content(self, call: Call) -> bytes:
+        """The answer's bytes; raises as ``json`` does."""
+        return self._with_token(call, self.transport.content)
+
+    def _with_token(self, call: Call, send: Callable[[Call], AnswerT]) -> AnswerT:
+        if self._clock() > self.tokens.until - _EARLY:
+            self._renew()
+        try:
+            return send(replace(call, token=self.tokens.access))
+        except ServerError as error:
+            if error.status != 401 or "expired" not in str(error).lower():  # noqa: PLR2004
+                raise
+            self._renew()
+            return send(replace(call, token=self.tokens.access))
+
+    def _renew(self) -> None:
+        call = Call("POST", "token/refresh", token=self.tokens.refresh, repeatable=True)
+        try:
+            self._tokens = Tokens.of(self.transport.json(call), self._clock())
+        except ServerError as error:
+            message = "Your log-in has expired: call authenticate(username, password) again."
+            raise AuthenticationError(message, error.status) from error

@@ -1,0 +1,244 @@
+"""Tasks as a user's script sees them: created, waited for, their results as Python objects."""
+
+# ruff: noqa: PLR0917 - the arguments are vantage6's, in its order
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from skerry import outcomes, progress
+from skerry.errors import InputError, MissingKey, ServerUnreachable, SkerryError, TaskFailed, WaitTimeout
+from skerry.payloads import Collaboration, TaskFacts
+from skerry.subclients import Ids, Rows, SubClient
+from skerry.transport import Call
+from skerry.wire import Format, detect_format, to_stored
+
+if TYPE_CHECKING:
+    from skerry.client import UserClient
+
+_WAIT = 25.0
+_FOR_EVER = float("inf")
+_ANSWER_MARGIN = 30.0
+
+
+class TaskHandle(dict[str, Any]):
+    """A task as the server describes it, with what one does with it."""
+
+    def __init__(self, client: UserClient, answer: Mapping[str, Any]) -> None:
+        super().__init__(answer)
+        self._client = client
+        self._states: list[dict[str, Any]] = []
+
+    def wait(self, timeout: float | None = None, progress_bar: bool | None = None) -> Self:
+        """Returns the handle when all runs have ended, whether well or not.
+
+        Ends by the server's push, and goes on through restarts of the server. Raises WaitTimeout after ``timeout``
+        seconds, with the runs that are missing and the nodes that are offline; the task itself goes on.
+        """
+        with progress.showing(f"task {self['id']}", wanted=progress_bar) as show:
+            for answer in self._answers(timeout):
+                self["status"], self._states = answer["status"], list(answer["runs"])
+                show(self._states)
+        return self
+
+    def results(self) -> list[Any]:
+        """What each organization's run returned, in the order of the organizations; waits for them if need be.
+
+        Raises TaskFailed when a run has failed, and CryptoError when a result is not what its organization made.
+        """
+        if not self._states or not all(map(progress.has_ended, self._states)):
+            self.wait()
+        if any(outcomes.failed(str(run["status"])) for run in self._states):
+            raise self._failure()
+        return [self._result(run) for run in self._in_order(self._states)]
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The task's runs in the order of the organizations, each with its log in the clear."""
+        return self._in_order([self._readable(run) for run in self._client.run.all_of(self["id"])])
+
+    def logs(self) -> list[str]:
+        """What each run told its log, in the order of the organizations."""
+        return [str(run["log"] or "") for run in self.runs()]
+
+    def kill(self) -> None:
+        """Asks for the end of the task and of all its child tasks; the runs then end as "killed by user"."""
+        self._client.task.kill(self["id"])
+
+    def _answers(self, timeout: float | None) -> Iterator[dict[str, Any]]:
+        end = time.monotonic() + (_FOR_EVER if timeout is None else timeout)
+        seen, finished = "", False
+        while not finished:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(self._say_what_is_missing(timeout))
+            try:
+                answer = self._wait_call(seen, min(_WAIT, left), left)
+            except ServerUnreachable as error:
+                raise WaitTimeout(f"Task {self['id']} was not done after {timeout:g} s, and {error}") from error
+            seen, finished = str(answer["seen"]), bool(answer["finished"])
+            yield answer
+
+    def _wait_call(self, seen: str, wait: float, patience: float) -> dict[str, Any]:
+        params = {"timeout": max(1, round(wait))} | ({"seen": seen} if seen else {})
+        path = f"skerry/task/{self['id']}/wait"
+        timeout = wait + _ANSWER_MARGIN
+        call = Call("GET", path, params=params, repeatable=True, patience=patience, timeout=timeout)
+        answer: dict[str, Any] = self._client.session.json(call)
+        return answer
+
+    def _say_what_is_missing(self, timeout: float | None) -> str:
+        sentence = f"Task {self['id']} was not done after {timeout:g} s: {progress.describe(self._states)}"
+        since = [self._last_seen(run) for run in progress.offline(self._states)]
+        return ". ".join([sentence, *since, "The task goes on; call wait() again."])
+
+    def _last_seen(self, run: Mapping[str, Any]) -> str:
+        try:
+            last = self._client.node.get(run["node_id"])["last_seen"]
+        except (SkerryError, KeyError):
+            last = None
+        return f"The node of organization {run['organization_id']} was last seen {last or 'never'} (UTC)"
+
+    def _failure(self) -> TaskFailed:
+        runs = [run for run in self.runs() if outcomes.failed(str(run["status"]))]
+        return TaskFailed(f"Task {self['id']} failed. {outcomes.describe(runs)}", runs)
+
+    def _result(self, run: Mapping[str, Any]) -> Any:
+        raw = self._client.result.plaintext(self, int(run["id"]), int(run["organization_id"]))
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise SkerryError(f"The result of organization {run['organization_id']} is not JSON.") from error
+
+    def _readable(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """The run with its organization's id, and its log in the clear."""
+        organization, log = int(run["organization"]["id"]), run.get("log")
+        if log and detect_format(log) is Format.NATIVE:
+            raw = self._client.open(to_stored(log, Format.NATIVE), "log", self, organization)
+            log = raw.decode("utf-8", "replace")
+        return {**run, "organization_id": organization, "log": log}
+
+    def _in_order(self, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Runs are numbered in the order of the organizations asked."""
+        return sorted(runs, key=lambda run: int(run["id"]))
+
+
+class Task(SubClient):
+    def get(self, id_: int, include_results: bool = False) -> TaskHandle:
+        params = {"include": "results"} if include_results else {}
+        return TaskHandle(self.parent, self._get(f"task/{int(id_)}", **params))
+
+    def list(
+        self,
+        initiating_org: int | None = None,
+        initiating_user: int | None = None,
+        collaboration: int | None = None,
+        study: int | None = None,
+        image: str | None = None,
+        parent: int | None = None,
+        job: int | None = None,
+        name: str | None = None,
+        status: str | None = None,
+        user_created: bool | None = None,
+        page: int = 1,
+        per_page: int = 20,
+    ) -> dict[str, Any]:
+        return self._get(
+            "task",
+            init_org_id=initiating_org,
+            init_user_id=initiating_user,
+            collaboration_id=self.parent.collaboration_or_default(collaboration),
+            study_id=study,
+            image=image,
+            parent_id=parent,
+            job_id=job,
+            name=name,
+            status=status,
+            is_user_created=None if user_created is None else int(user_created),
+            page=page,
+            per_page=per_page,
+        )
+
+    def create(
+        self,
+        organizations: Sequence[int],
+        name: str = "",
+        image: str = "",
+        description: str = "",
+        input_: Mapping[str, Any] | None = None,
+        collaboration: int | None = None,
+        study: int | None = None,
+        databases: Sequence[Mapping[str, Any]] | str | None = None,
+    ) -> TaskHandle:
+        """Has these organizations' nodes run a function of the image: ``{"method": …, "args": […], "kwargs": {…}}``.
+
+        The input is encrypted and signed here, once for each organization. When no answer comes the call is
+        repeated; the task's UUID, made here, keeps it from being created twice. Raises InputError, ServerError,
+        CryptoError or ConfigurationError.
+        """
+        where = self._collaboration(collaboration, study)
+        raw = _dump_input(input_)
+        facts = TaskFacts(str(uuid.uuid4()), where, image, _databases(databases))
+        optional = {"name": name, "description": description, "study_id": study}
+        body: dict[str, Any] = {
+            "uuid": facts.uuid,
+            "image": image,
+            "collaboration_id": where.id,
+            "databases": list(facts.databases),
+            "organizations": self._inputs(raw, facts, [int(organization) for organization in organizations]),
+            **{key: value for key, value in optional.items() if value},
+        }
+        return TaskHandle(self.parent, self.parent.session.json(Call("POST", "task", json=body, repeatable=True)))
+
+    def delete(self, id_: int) -> None:
+        self.parent.request(f"task/{int(id_)}", method="delete")
+
+    def kill(self, id_: int) -> dict[str, Any]:
+        return self._post("kill/task", {"id": int(id_)}, repeatable=True)
+
+    def _collaboration(self, collaboration: int | None, study: int | None) -> Collaboration:
+        id_ = self.parent.collaboration_or_default(collaboration)
+        if id_ is None and study is not None:
+            id_ = int(self.parent.study.get(study)["collaboration"]["id"])
+        if id_ is None:
+            raise InputError("Say in which collaboration: collaboration=…, study=…, or setup_collaboration(…) before.")
+        return self.parent.facts_of(id_)
+
+    def _inputs(self, raw: bytes, facts: TaskFacts, organizations: Ids) -> Rows:
+        if not organizations or len(set(organizations)) < len(organizations):
+            raise InputError("Name at least one organization, and each of them once.")
+        try:
+            sealed = self.parent.payloads.seal_input(raw, facts, organizations)
+        except MissingKey as error:
+            raise self._explain(error, facts.collaboration.id, organizations) from error
+        return [{"id": organization, "input": sealed[organization]} for organization in organizations]
+
+    def _explain(self, error: MissingKey, collaboration: int, organizations: Ids) -> SkerryError:
+        """Why an organization has no key: most often it is not a member, or has no node yet."""
+        members = [int(one["id"]) for one in self.parent.organization.all_of(collaboration)]
+        strangers = [str(one) for one in organizations if one not in members]
+        if strangers:
+            known = ", ".join(map(str, sorted(members)))
+            return InputError(
+                f"Organization {', '.join(strangers)} is not in collaboration {collaboration}; these are: {known}."
+            )
+        return MissingKey(f"{error} It gets one when its node starts, or when one of its users sets up encryption.")
+
+
+def _databases(databases: Sequence[Mapping[str, Any]] | str | None) -> tuple[dict[str, Any], ...]:
+    """As they are posted and signed: each a dict with a label, without empty parameters."""
+    given = [{"label": databases}] if isinstance(databases, str) else list(databases or [])
+    if not all(isinstance(one, Mapping) and isinstance(one.get("label"), str) for one in given):
+        raise InputError('Databases are given as a list of dicts, each with a "label".')
+    return tuple({key: value for key, value in one.items() if value is not None} for one in given)
+
+
+def _dump_input(input_: Mapping[str, Any] | None) -> bytes:
+    if not isinstance(input_, Mapping) or not isinstance(input_.get("method"), str):
+        raise InputError('The input must be a dict with the name of a function: input_={"method": …, "kwargs": {…}}.')
+    try:
+        return json.dumps(dict(input_)).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The input can't be written as JSON: {error}.") from error
