@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint type test bench docs images service-images engine engine-stop clean
+.PHONY: help demo dev lint arrows type test bench docs images service-images engine engine-stop clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -24,11 +24,14 @@ dev: $(READY) ## the virtual environment with everything, and the pre-commit hoo
 	@[ ! -d .git ] || $(PYTHON) -m pre_commit install >/dev/null
 	echo "dev: ready; now: source $(VENV)/bin/activate"
 
-lint: $(READY) ## ruff, codespell, deptry, import-linter
+lint: $(READY) arrows ## ruff, codespell, deptry, import-linter
 	@echo "lint: ruff"; $(PYTHON) -m ruff check --quiet .; $(PYTHON) -m ruff format --check --quiet .
 	echo "lint: codespell"; $(VENV)/bin/codespell $(CODE) $(MORE) *.md Makefile
-	echo "lint: deptry"; $(VENV)/bin/deptry $(CODE) 2>&1 | grep -v '^$$'
-	echo "lint: import-linter"; $(VENV)/bin/lint-imports | tail -n 1
+
+arrows: $(READY)
+	@echo "lint: import-linter"; $(VENV)/bin/lint-imports >build/imports.log || { cat build/imports.log; exit 1; }
+	echo "lint: deptry"; $(PYTHON) docker/requirements.py setup.cfg data client server node proxy >build/requirements.txt
+	$(VENV)/bin/deptry $(CODE) >build/deptry.log 2>&1 || { cat build/deptry.log; exit 1; }
 
 type: $(READY) ## mypy, strict
 	@echo "type: mypy"; $(PYTHON) -m mypy
@@ -70,4 +73,5 @@ $(READY): setup.cfg pyproject.toml
 	done
 	[ -n "$$python" ] || { echo "venv: Python 3.11 or newer is missing; on Debian 12 run: apt-get install python3" >&2; exit 1; }
 	docker/venv.sh $$python $(VENV)
+	mkdir -p build
 	echo "$(CURDIR)" >$@
