@@ -20,6 +20,7 @@ mmdebstrap --quiet --variant=extract --include="$PACKAGES" bookworm "$root"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+mkdir -p "$root/usr/local/bin"
 ln -s python3 "$root/usr/bin/python"
 # The image is Python's own house: pip may install into it.
 rm -f "$root/usr/lib/python3.11/EXTERNALLY-MANAGED"

@@ -84,7 +84,7 @@ unpack_skerry() {
 build_python() {
     local name=$1 extras=$2 packages=$3 context=$WORK/$1 inputs
     # shellcheck disable=SC2086  # words
-    inputs=$(digest "docker/$name.Dockerfile" docker/images.sh docker/requirements.py docker/settle.py setup.cfg $(folders $packages))
+    inputs=$(digest "docker/$name.Dockerfile" docker/images.sh docker/debian-python.sh docker/requirements.py docker/settle.py setup.cfg $(folders $packages))
     [ "$(built_from "skerry/$name:$VERSION")" = "$inputs" ] && { say "skerry/$name is up to date"; return; }
     [ -n "${4:-}" ] || choose_base
     say "building skerry/$name"
@@ -109,10 +109,13 @@ folders() {
 
 # build IMAGE INPUTS CONTEXT [OPTION]…
 build() {
-    local name=$1 inputs=$2 context=$3 log=$WORK/$1.log
+    local name=$1 inputs=$2 context=$3 log=$WORK/$1.log before
     shift 3
+    before=$(docker image inspect -f '{{.Id}}' "skerry/$name:latest" 2>/dev/null || true)
     docker build -f "$HERE/$name.Dockerfile" --label "skerry.inputs=$inputs" -t "skerry/$name:$VERSION" -t "skerry/$name:latest" "$@" \
         "$context" >"$log" 2>&1 || { tail -n 20 "$log" >&2; fail "skerry/$name could not be built (the whole log: $log)"; }
+    # The one that it replaces goes, unless a container or another image stands on it.
+    [ -z "$before" ] || docker rmi "$before" >/dev/null 2>&1 || true
 }
 
 build_holder() {

@@ -72,7 +72,7 @@ class Folder:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"{self.state_file} is damaged: {error}") from error
+            raise ConfigurationError(f"{self.state_file} is damaged ({error}); remove its folder by hand.") from error
 
     def store(self, state: State) -> None:
         """Replaces the file in one step; it holds passwords, so only the owner may read it."""

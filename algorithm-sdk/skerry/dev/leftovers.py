@@ -12,6 +12,7 @@ from pathlib import Path
 from skerry.dev.machine import docker_client
 from skerry.errors import SkerryError
 
+MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -50,7 +51,7 @@ def _remove(container: object) -> None:
 
 def mounts_below(folder: Path) -> list[str]:
     """Mount points at or below a folder, the deepest first (proc_pid_mountinfo(5), field 5)."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    points = [line.split()[4] for line in MOUNTS.read_text().splitlines()]
     plain = [_ESCAPE.sub(lambda match: chr(int(match[1], 8)), point) for point in points]
     inside = [point for point in plain if Path(point).is_relative_to(folder)]
     return sorted(inside, key=len, reverse=True)

@@ -70,9 +70,9 @@ def check(plan: Plan) -> None:
         raise ConfigurationError(f"--nodes {plan.nodes}: choose 1 to {MAX_NODES}.")
     # A label becomes part of an environment variable's name, in upper case.
     labels = [database.label.upper() for database in plan.databases]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ConfigurationError(f"--database {label}: given twice; each label names one database.")
+    for database in plan.databases:
+        if labels.count(database.label.upper()) > 1:
+            raise ConfigurationError(f"--database {database.label}: given twice; each label names one database.")
 
 
 def parse_database(text: str, nodes: int) -> Database:
