@@ -8,7 +8,7 @@ COPY settle.py /opt/skerry/settle.py
 RUN python3 /opt/skerry/settle.py /opt/skerry/lib
 COPY app /opt/skerry/lib
 RUN python3 /opt/skerry/settle.py /opt/skerry/lib \
-    && printf '#!/bin/sh\nexec python3 -m skerry.cli.main "$@"\n' >/usr/local/bin/skerry && chmod 0755 /usr/local/bin/skerry
+    && printf '#!/usr/bin/env python3\nimport sys\nfrom skerry.cli.main import main\nsys.exit(main())\n' >/usr/local/bin/skerry && chmod 0755 /usr/local/bin/skerry
 
 USER 64200:64200
 ENV PYTHONUNBUFFERED=1
