@@ -316,9 +316,9 @@ class VPN(SubClient):
 
 def _transport(base_url: str) -> Gate:
     """Imported late: the HTTP library is most of what an import costs, and partial functions call nobody."""
-    from skerry.transport import Transport  # noqa: PLC0415
+    from skerry.transport import GATE_AWAY, Transport  # noqa: PLC0415
 
-    return Transport(base_url)
+    return Transport(base_url, away=GATE_AWAY)
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -89,7 +89,13 @@ class UserClient:
 
     def authenticate(self, username: str, password: str, mfa_code: str | int | None = None) -> None:
         """Logs in; raises AuthenticationError with what may be wrong."""
-        user_id = self.session.log_in(username, password, None if mfa_code is None else str(mfa_code))
+        self._become(self.session.log_in(username, password, None if mfa_code is None else str(mfa_code)))
+
+    def resume(self, refresh_token: str) -> None:
+        """Goes on with an earlier login, ``session.tokens.refresh``; raises AuthenticationError when it has expired."""
+        self._become(self.session.resume(refresh_token))
+
+    def _become(self, user_id: int) -> None:
         user = self.session.json(Call("GET", f"user/{user_id}", repeatable=True))
         owner = Owner(int(user["organization"]["id"]), user_id)
         self._payloads = Payloads(owner, self._keys_in)

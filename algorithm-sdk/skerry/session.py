@@ -62,6 +62,16 @@ class Session:
         self._tokens = Tokens.of(answer, self._clock())
         return self._tokens.subject
 
+    def resume(self, refresh_token: str) -> int:
+        """Goes on with an earlier login; the user's id. Raises AuthenticationError when it has expired."""
+        call = Call("POST", "token/refresh", token=refresh_token, repeatable=True)
+        try:
+            self._tokens = Tokens.of(self.transport.json(call), self._clock())
+        except ServerError as error:
+            message = "Your log-in has expired: call authenticate(username, password) again."
+            raise AuthenticationError(message, error.status) from error
+        return self._tokens.subject
+
     @property
     def tokens(self) -> Tokens:
         """Raises AuthenticationError before the login."""
@@ -79,19 +89,11 @@ class Session:
 
     def _with_token(self, call: Call, send: Callable[[Call], AnswerT]) -> AnswerT:
         if self._clock() > self.tokens.until - _EARLY:
-            self._renew()
+            self.resume(self.tokens.refresh)
         try:
             return send(replace(call, token=self.tokens.access))
         except ServerError as error:
             if error.status != 401 or "expired" not in str(error).lower():  # noqa: PLR2004
                 raise
-            self._renew()
+            self.resume(self.tokens.refresh)
             return send(replace(call, token=self.tokens.access))
-
-    def _renew(self) -> None:
-        call = Call("POST", "token/refresh", token=self.tokens.refresh, repeatable=True)
-        try:
-            self._tokens = Tokens.of(self.transport.json(call), self._clock())
-        except ServerError as error:
-            message = "Your log-in has expired: call authenticate(username, password) again."
-            raise AuthenticationError(message, error.status) from error

@@ -32,7 +32,10 @@ CONNECT_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 60.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
-_AWAY = frozenset({429, 502, 503, 504})
+SERVER_AWAY = frozenset({429, 502, 503, 504})
+"""What a server, or a reverse proxy in its place, answers while it can't serve; worth asking again."""
+GATE_AWAY = frozenset({429, 503, 504})
+"""The same for a gate, whose 502 says that the server's answer can't be used."""
 _ERRORS: dict[int, type[ServerError]] = {
     400: InvalidInput,
     401: AuthenticationError,
@@ -66,10 +69,12 @@ class Transport:
         base_url: str,
         *,
         verify: bool | str = True,
+        away: frozenset[int] = SERVER_AWAY,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self._away = away
         self._clock = clock
         self._sleep = sleep
         self._session = requests.Session()
@@ -99,7 +104,7 @@ class Transport:
             except requests.RequestException as error:
                 problem, may_repeat = self._explain(error), call.repeatable or _was_not_sent(error)
             else:
-                if answer.status_code not in _AWAY:
+                if answer.status_code not in self._away:
                     return _check(answer, call)
                 problem, may_repeat = _error(answer, call), call.repeatable
             pause = next(pauses, None)

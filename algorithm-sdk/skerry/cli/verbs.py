@@ -1,0 +1,117 @@
+"""The verbs of ``skerry``: each part registers its own as an entry point; one is imported when it is called."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+from skerry.errors import MissingExtra, SkerryError
+
+_GROUP = "skerry.commands"
+_OWN = ("skerry", "skerry_node", "skerry_proxy", "skerry_server")
+_EXTRAS = {"skerry_server": "server", "skerry_node": "node"}
+_INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    """Loads a verb when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_registered()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in _registered():
+            return own
+        try:
+            return load(_registered()[cmd_name])
+        except MissingExtra as error:
+            return _unavailable(cmd_name, error)
+
+
+def load(entry: EntryPoint) -> click.Command:
+    """Raises MissingExtra, naming the extra, when a package that the verb needs is not installed."""
+    try:
+        command: click.Command = entry.load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in _OWN:
+            raise
+        extra = _EXTRAS.get(entry.module.partition(".")[0], "client")
+        raise MissingExtra(extra, f"skerry {entry.name}") from error
+    return command
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command; every error is a sentence on standard error."""
+    try:
+        result = skerry.main(list(arguments), prog_name="skerry", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return _say("stopped.", _INTERRUPTED)
+    except BrokenPipeError:
+        return 1
+    except Exception as error:  # noqa: BLE001 - the top of the command line
+        return _fail(error, debug="--debug" in arguments)
+    return result if type(result) is int else 0
+
+
+def _fail(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, SkerryError):
+        return _say(str(error), 1)
+    if isinstance(error, OSError) and error.strerror:
+        return _say(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.", 1)
+    text = " ".join(str(error).split())
+    return _say(f"this should not have happened: {type(error).__name__}: {text} (`skerry --debug …` tells where)", 1)
+
+
+def _say(sentence: str, code: int) -> int:
+    click.echo(f"skerry: {sentence}", err=True)
+    return code
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=_GROUP)}
+
+
+def _unavailable(name: str, error: MissingExtra) -> click.Command:
+    """Stands in for a verb that can't be loaded: the list of verbs says why, and so does calling it."""
+
+    def refuse(**_: Any) -> None:
+        raise error
+
+    anything = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    settings = {"ignore_unknown_options": True}
+    needs = f"Not installed: needs skerry[{error.extra}]."
+    return click.Command(name, params=[anything], callback=refuse, help=needs, context_settings=settings)
+
+
+@click.group(cls=Verbs)
+@click.version_option(version("skerry"), prog_name="skerry", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show where in the code an error came from.")
+def skerry() -> None:
+    """Runs algorithms where the data is.
+
+    `skerry dev up` starts a whole federation on this machine; `skerry algorithm new` makes a first algorithm.
+    """
+
+
+@skerry.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    For bash, put this line into ~/.bashrc: eval "$(skerry completion bash)"
+    """
+    completer = get_completion_class(shell)
+    if completer is None:
+        raise click.UsageError(f"There is no completion for {shell}.")
+    click.echo(completer(skerry, {}, "skerry", "_SKERRY_COMPLETE").source())
