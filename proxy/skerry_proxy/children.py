@@ -19,7 +19,7 @@ from skerry_proxy.forwarding import Forwarder
 from skerry_proxy.ledger import Child, Ledger
 from skerry_proxy.messages import Refusal, Response
 from skerry_proxy.runs import Run
-from skerry_proxy.spools import make_spool
+from skerry_proxy.spools import filled_spool
 from skerry_proxy.upstream import Call, Upstream
 
 _MOST_ORGANIZATIONS = 1000
@@ -93,19 +93,21 @@ class Children:
         Raises Refusal (403) for a task that this run did not create, Refusal (502) when one can't be opened.
         """
         child = self._find(task)
-        body = make_spool(self._folder)
-        body.write(b'{"data": [')
-        for index, run in enumerate(self._runs(task, child)):
-            body.write(b", " if index else b"")
-            self._write_result(body, task, child, run)
-        body.write(b'], "links": {"first": "/result", "self": "/result", "last": "/result"}}')
+        runs = self._runs(task, child)
+        with filled_spool(self._folder) as body:
+            body.write(b'{"data": [')
+            for index, run in enumerate(runs):
+                body.write(b", " if index else b"")
+                self._write_result(body, task, child, run)
+            body.write(b'], "links": {"first": "/result", "self": "/result", "last": "/result"}}')
         return _respond(body)
 
     def get_result(self, run_id: int) -> Response:
         """The opened result of one run of a child task; raises as ``list_results``."""
         run, task = self._get_run(run_id)
-        body = make_spool(self._folder)
-        self._write_result(body, task, self._find(task), run)
+        child = self._find(task)
+        with filled_spool(self._folder) as body:
+            self._write_result(body, task, child, run)
         return _respond(body)
 
     def open_log(self, row: Any) -> Any:
@@ -161,16 +163,22 @@ class Children:
 
     def _open_result(self, child: Child, run: ChildRun) -> IO[bytes] | None:
         """The verified plaintext, at its start; None where the server has none."""
-        plaintext, part = make_spool(self._folder), self._part(child, run.organization)
         try:
-            with self._upstream.download(f"/skerry/run/{run.id}/result", part.token) as stored:
-                for piece in self._protection.open_result(self._run, part, stored):
-                    plaintext.write(piece)
+            return self._forwarder.patiently(lambda: self._download_result(child, run))
         except NotFound:
             return None
         except (CryptoError, ValueError) as error:
             raise Refusal(502, f"The result of run {run.id} can't be opened: {error}") from error
-        plaintext.seek(0)
+
+    def _download_result(self, child: Child, run: ChildRun) -> IO[bytes]:
+        part = self._part(child, run.organization)
+        with (
+            filled_spool(self._folder) as plaintext,
+            self._upstream.download(f"/skerry/run/{run.id}/result", part.token) as stored,
+        ):
+            for piece in self._protection.open_result(self._run, part, stored):
+                plaintext.write(piece)
+            plaintext.seek(0)
         return plaintext
 
     def _request(self, wish: Wish, child: Child, sealed: list[dict[str, Any]]) -> dict[str, Any]:

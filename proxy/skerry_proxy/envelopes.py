@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import Protocol
 
 from skerry import crypto
 from skerry.errors import ContextError, CryptoError, DecryptionError, SignatureError
@@ -47,10 +47,14 @@ class Part:
     token: str
 
 
+class Destination(Protocol):
+    def write(self, piece: bytes, /) -> int: ...
+
+
 class Protection(Protocol):
     """What can be done with the payloads of one format."""
 
-    def open_input(self, order: Order, stored: Iterable[bytes], destination: IO[bytes]) -> Opened:
+    def open_input(self, order: Order, stored: Iterable[bytes], destination: Destination) -> Opened:
         """Writes the plaintext; it may be used only when this has returned. Raises CryptoError or ValueError."""
 
     def seal_result(self, run: Run, plaintext: Iterable[bytes]) -> Iterator[bytes]:
@@ -80,7 +84,7 @@ class NativeProtection:
         self._ledger = ledger
         self._clock = clock
 
-    def open_input(self, order: Order, stored: Iterable[bytes], destination: IO[bytes]) -> Opened:
+    def open_input(self, order: Order, stored: Iterable[bytes], destination: Destination) -> Opened:
         envelope = crypto.unseal(stored, self._identity)
         for chunk in envelope.chunks:
             destination.write(chunk)
@@ -185,7 +189,7 @@ class Vantage6Protection:
         self._keyring = keyring
         self._clock = clock
 
-    def open_input(self, order: Order, stored: Iterable[bytes], destination: IO[bytes]) -> Opened:
+    def open_input(self, order: Order, stored: Iterable[bytes], destination: Destination) -> Opened:
         destination.write(self._decrypt(stored))
         asker = self._keyring.find(order.init_organization, order.token)
         run = make_run(order, order.init_organization, asker.encryption, (), self._clock())
@@ -221,7 +225,7 @@ class PlainProtection:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
 
-    def open_input(self, order: Order, stored: Iterable[bytes], destination: IO[bytes]) -> Opened:
+    def open_input(self, order: Order, stored: Iterable[bytes], destination: Destination) -> Opened:
         for piece in stored:
             destination.write(piece)
         return Opened(claimed_sender(order), make_run(order, order.init_organization, b"", (), self._clock()))

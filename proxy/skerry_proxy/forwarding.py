@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from skerry.errors import ServerError
 from skerry_proxy.access import Access
 from skerry_proxy.messages import Refusal
 from skerry_proxy.routes import Match
-from skerry_proxy.upstream import PATIENCE, Call, Upstream
+from skerry_proxy.upstream import Call, Upstream, patiently
 
 _PAGE_SIZE = 100
 _MOST_PAGES = 100
+T = TypeVar("T")
 
 
 class Forwarder:
@@ -47,7 +49,11 @@ class Forwarder:
 
     def repeat(self, call: Call) -> Any:
         """Makes a call that may be repeated. Raises as the upstream does."""
-        return self._upstream.answer(call, patience=PATIENCE, closing=self._closing)
+        return self.patiently(lambda: self._upstream.answer(call))
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Does what may be done twice, and again while the server is away, until the gate closes."""
+        return patiently(action, self._closing)
 
     def _get_page(self, match: Match, number: int) -> dict[str, Any]:
         query: list[tuple[str, str | int]] = [*match.query, ("page", number), ("per_page", _PAGE_SIZE)]

@@ -7,7 +7,7 @@ from typing import Any
 from skerry.errors import MissingKey
 from skerry.keys import Identity, OrganizationKeys
 from skerry.pins import Pin, Pins
-from skerry_proxy.upstream import PATIENCE, Call, Upstream
+from skerry_proxy.upstream import Call, Upstream, patiently
 
 
 class Keyring:
@@ -44,6 +44,6 @@ class Keyring:
 
     def _fetch(self, token: str) -> list[Any]:
         call = Call("GET", "/skerry/keys", token, [("collaboration_id", self._collaboration)])
-        answer = self._upstream.answer(call, patience=PATIENCE)
+        answer = patiently(lambda: self._upstream.answer(call))
         entries = answer.get("data") if isinstance(answer, dict) else None
         return entries if isinstance(entries, list) else []

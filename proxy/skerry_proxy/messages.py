@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import h11
 
-from skerry_proxy.spools import make_spool
+from skerry_proxy.spools import filled_spool
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _LARGEST_HEAD = 16 * 1024
@@ -110,10 +110,10 @@ class Connection:
         if not isinstance(started, h11.Request):
             raise Refusal(400, "This is not an HTTP/1.1 request.", closes=True)
         method, path, query = _check_request(started)
-        body = make_spool(self._folder)
-        size = self._read_body(body)
-        if method == "GET" and size:
-            raise Refusal(400, "A GET request has no body.", closes=True)
+        with filled_spool(self._folder) as body:
+            size = self._read_body(body)
+            if method == "GET" and size:
+                raise Refusal(400, "A GET request has no body.", closes=True)
         return Request(method, path, query, _header(started, b"authorization"), body, size)
 
     def write(self, response: Response, *, closes: bool = False) -> bool:

@@ -28,7 +28,7 @@ from skerry_proxy.fields import Fields
 from skerry_proxy.forwarding import Forwarder
 from skerry_proxy.gate import Desk, Gate
 from skerry_proxy.gate_tokens import mint_gate_token
-from skerry_proxy.inputs import read_method
+from skerry_proxy.inputs import InputWriter
 from skerry_proxy.keyring import Keyring
 from skerry_proxy.ledger import Ledger
 from skerry_proxy.logs import shorten
@@ -74,8 +74,9 @@ class Office:
         self._check_addressee(order)
         protection = self._envelopes.of(order.format)
         with _rewritten(destination) as file, self._stored_input(order) as stored:
-            opened = protection.open_input(order, stored, file)
-            method = read_method(file)
+            writer = InputWriter(file)
+            opened = protection.open_input(order, stored, writer)
+            method = writer.finish()
         return _describe_opened(opened, method)
 
     def serve(self, resume: Any, token: str, listeners: Sequence[int]) -> str:

@@ -8,12 +8,12 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -30,8 +30,10 @@ from skerry_proxy.settings import Settings
 
 LARGEST_ANSWER = 64 * 1024 * 1024
 PATIENCE = 60.0
-"""Seconds for which a call that may be repeated is repeated while the server can't be reached."""
+"""Seconds for which what may be repeated is repeated while the server can't be reached."""
 
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 5.0
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 90
 _PIECE = 256 * 1024
@@ -44,6 +46,7 @@ _ERRORS: dict[int, type[ServerError]] = {
     409: Conflict,
     422: InvalidInput,
 }
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -65,21 +68,11 @@ class Upstream:
         self._base = settings.server_url + settings.api_path
         self._session = _make_session(settings.ca_file)
 
-    def answer(self, call: Call, *, patience: float = 0.0, closing: threading.Event | None = None) -> Any:
-        """The JSON of the answer. Raises ServerUnreachable, or the ServerError that fits the status.
-
-        With ``patience`` the call is repeated while the server is away: only for calls that may be repeated.
-        """
-        closing = closing or threading.Event()
-        deadline, wait = time.monotonic() + patience, 0.1
-        while True:
-            try:
-                return self._once(call)
-            except ServerUnreachable:
-                wait = min(wait * 2, 5.0)
-                pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-                if time.monotonic() + pause > deadline or closing.wait(pause):
-                    raise
+    def answer(self, call: Call) -> Any:
+        """The JSON of the answer. Raises ServerUnreachable, or the ServerError that fits the status."""
+        with self._send(call) as response:
+            _refuse_errors(response)
+            return _read_json(response)
 
     @contextmanager
     def download(self, path: str, token: str) -> Iterator[Iterator[bytes]]:
@@ -95,11 +88,6 @@ class Upstream:
 
     def close(self) -> None:
         self._session.close()
-
-    def _once(self, call: Call) -> Any:
-        with self._send(call) as response:
-            _refuse_errors(response)
-            return _read_json(response)
 
     @contextmanager
     def _send(
@@ -126,6 +114,23 @@ class Upstream:
         except requests.RequestException as error:
             _log.debug("%s %s: %s", call.method, call.path, type(error).__name__)
             raise ServerUnreachable("The server can't be reached at the moment.") from error
+
+
+def patiently(action: Callable[[], T], closing: threading.Event | None = None) -> T:
+    """What the action returns; it is repeated while the server is away: only for what may be done twice.
+
+    Raises ServerUnreachable after PATIENCE seconds, or as soon as ``closing`` is set.
+    """
+    closing = closing or threading.Event()
+    deadline, wait = time.monotonic() + PATIENCE, _FIRST_WAIT
+    while True:
+        try:
+            return action()
+        except ServerUnreachable:
+            wait = min(wait * 2, _LONGEST_WAIT)
+            pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+            if time.monotonic() + pause > deadline or closing.wait(pause):
+                raise
 
 
 def _make_session(ca_file: str | None) -> requests.Session:
