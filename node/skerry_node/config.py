@@ -38,7 +38,7 @@ def parse_size(value: object) -> object:
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=4096)]
 File = Annotated[Path, Field(strict=False)]
 Words = Annotated[tuple[str, ...], Field(strict=False)]
-Names = Annotated[tuple[str | int, ...], Field(strict=False)]
+Ids = Annotated[tuple[int, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
@@ -69,11 +69,12 @@ class Policies(Section):
     """What the owner allows. A list that is left out allows all, an empty one nothing.
 
     ``allowed_algorithms`` holds names, names with a tag or a digest, or regular expressions that match whole names.
+    Users and organizations are ids: a name is only the server's claim.
     """
 
     allowed_algorithms: Words | None = None
-    allowed_users: Names | None = None
-    allowed_organizations: Names | None = None
+    allowed_users: Ids | None = None
+    allowed_organizations: Ids | None = None
     allowed_functions: Words | None = None
     unsigned_tasks: Literal["refuse", "allow"] = "refuse"
     require_confirmed_keys: bool = False

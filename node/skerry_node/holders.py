@@ -134,7 +134,7 @@ class Holders:
         config = {"Image": self._image, "User": _USER, "Labels": self._labels, "HostConfig": _HOST_CONFIG}
         name = f"skerry-{self._labels['skerry.installation']}-holder-{secrets.token_hex(6)}"
         try:
-            return str(self._api.create_container_from_config(config, name)["Id"])
+            return str(self._api.create_container_from_config(config, name)["Id"])  # type: ignore[no-untyped-call]
         except ImageNotFound as error:
             raise LauncherError(f"The image {self._image} is missing; build it with: make images") from error
         except APIError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from skerry.errors import SkerryError
 
-
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 

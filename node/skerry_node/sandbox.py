@@ -28,7 +28,7 @@ HOME_VARIABLES = {
 
 _SHM_BYTES = 64 << 20
 _OPEN_FILES = 4096
-_NEUTRAL = (None, "", 0, False, [], {}, [0, 0])
+_NEUTRAL: tuple[Any, ...] = (None, "", 0, False, [], {}, [0, 0])
 _ENGINE_PATHS = {"MaskedPaths": "/proc/kcore", "ReadonlyPaths": "/proc/sys"}
 """Settings that the engine fills in; a list without the entry means that it was told not to."""
 _ENGINE_CHOICES = frozenset({"Runtime", "CgroupParent"})

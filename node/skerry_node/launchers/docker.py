@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import re
 import socket
 import threading
@@ -119,7 +120,7 @@ class DockerLauncher:
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         try:
-            self._api.wait(self._name(attempt), timeout=timeout)
+            self._api.wait(self._name(attempt), timeout=max(1, math.ceil(timeout)))
         except NotFound as error:
             raise Vanished(f"The container of run {attempt.run} is gone.") from error
         except requests.RequestException as error:
@@ -187,10 +188,10 @@ class DockerLauncher:
         """The image's own description. Without a registry an image has no digest, and its id serves as one."""
         with _engine("The engine's images can't be looked at"):
             with contextlib.suppress(DockerImageNotFound):
-                return dict(self._api.inspect_image(reference))
+                return dict(self._api.inspect_image(reference))  # type: ignore[no-untyped-call]
             name, _, digest = reference.partition("@")
             with contextlib.suppress(DockerImageNotFound):
-                found = dict(self._api.inspect_image(name)) if digest else {}
+                found = dict(self._api.inspect_image(name)) if digest else {}  # type: ignore[no-untyped-call]
                 return found if found.get("Id") == digest else None
         return None
 
@@ -216,7 +217,7 @@ class DockerLauncher:
             "HostConfig": intended,
         }
         try:
-            return str(self._api.create_container_from_config(config, self._name(spec.attempt))["Id"])
+            return str(self._api.create_container_from_config(config, self._name(spec.attempt))["Id"])  # type: ignore[no-untyped-call]
         except DockerImageNotFound as error:
             raise ImageNotFound(f"The image {spec.image.reference} is no longer on the node's machine.") from error
         except APIError as error:

@@ -1,0 +1,77 @@
+"""What a machine must be able to do for a node, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from skerry.errors import SkerryError
+from skerry_node import areas
+from skerry_node.config import Config, Database
+from skerry_node.launchers.docker import connect
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``needed``: without it the node does not start, or no run completes."""
+
+    what: str
+    good: bool
+    remedy: str = ""
+    needed: bool = True
+
+
+def check_machine(config: Config) -> list[Finding]:
+    """All findings; asks the engine, starts nothing."""
+    findings = [Finding("configuration, key files and databases", good=True)]
+    findings += _check_docker(config) if config.launcher == "docker" else _check_process()
+    findings += [_check_database(database) for database in config.databases]
+    findings.append(_check_policy(config))
+    return findings
+
+
+def _check_docker(config: Config) -> Iterator[Finding]:
+    yield Finding(
+        "root with CAP_SYS_ADMIN, to enter the namespaces of runs",
+        areas.mountable(),
+        "start the node as root (in a container: with CAP_SYS_ADMIN and the host's pid namespace)",
+    )
+    try:
+        api = connect(config.docker.host)
+    except SkerryError as error:
+        yield Finding("a Docker engine that answers", good=False, remedy=str(error))
+        return
+    with api:
+        yield Finding(f"a Docker engine that answers (version {api.version()['Version']})", good=True)
+        image = config.docker.holder_image
+        there = bool(api.images(image))
+        yield Finding(f"the image {image}, which holds the runs' namespaces", there, "build it with: make images")
+
+
+def _check_process() -> Iterator[Finding]:
+    yield Finding("containers", good=False, remedy="the process launcher is for development only", needed=False)
+
+
+def _check_database(database: Database) -> Finding:
+    """Complains of both extremes: data that no run can read, and data that everybody on the machine can."""
+    what = f'database "{database.label}" ({database.uri})'
+    mode = database.uri.stat().st_mode
+    if not mode & 0o044:
+        remedy = "no run can read it: give it a group of its own, set data_group to that, and chmod g+r"
+        return Finding(f"{what} readable for runs", good=False, remedy=remedy, needed=False)
+    reachable = all(parent.stat().st_mode & 0o001 for parent in Path(database.uri).parents)
+    if mode & 0o004 and reachable and os.geteuid() == 0:
+        remedy = "everybody on this machine can read it: give it a group, set data_group to that, and chmod o="
+        return Finding(f"{what} closed to other users", good=False, remedy=remedy, needed=False)
+    return Finding(what, good=True)
+
+
+def _check_policy(config: Config) -> Finding:
+    return Finding(
+        "only named images are allowed",
+        good=config.policies.allowed_algorithms is not None and ".*" not in config.policies.allowed_algorithms,
+        remedy="every image may run here: list the ones you trust in policies.allowed_algorithms",
+        needed=False,
+    )

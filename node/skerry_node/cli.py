@@ -1,0 +1,113 @@
+"""The ``skerry node`` command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from skerry_node import config as configuration
+from skerry_node.checks import Finding, check_machine
+from skerry_node.config import Config
+from skerry_node.daemon import Daemon, State
+from skerry_node.launchers.choice import make_launcher
+from skerry_node.template import write_template
+
+log = logging.getLogger(__name__)
+
+_CONFIG = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The node's configuration (YAML).",
+)
+
+
+@click.group()
+def node() -> None:
+    """Run the node of an organization: it starts algorithms beside the data."""
+
+
+@node.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def new(folder: Path) -> None:
+    """Write a configuration with comments into FOLDER."""
+    path = write_template(folder)
+    click.echo(f"Fill in {path}, then: skerry node check --config {path}")
+
+
+@node.command()
+@_CONFIG
+def start(path: Path) -> None:
+    """Serve until interrupted. Running algorithms go on, and the next start takes them up again."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = _load(path)
+    state = State(config.state_folder)
+    try:
+        launcher = make_launcher(config, state.installation)
+        for phrase in launcher.missing():
+            log.warning("NOT SEPARATED, for development only: %s", phrase)
+        try:
+            daemon = Daemon(config, state, launcher)
+            _stop_on_signals(daemon)
+            daemon.run()
+        finally:
+            launcher.close()
+    finally:
+        state.close()
+
+
+@node.command()
+@_CONFIG
+def check(path: Path) -> None:
+    """Say what this machine and configuration can and can't do; ends with 1 when the node could not start."""
+    config = _load(path)
+    findings = check_machine(config)
+    _print(findings)
+    if any(not finding.good and finding.needed for finding in findings):
+        sys.exit(1)
+
+
+@node.command()
+@_CONFIG
+def status(path: Path) -> None:
+    """Say whether the node runs and what it holds; ends with 1 when it does not run."""
+    config = _load(path)
+    ready = config.state_folder / "ready"
+    runs = sorted(entry.name for entry in (config.state_folder / "runs").glob("*-*"))
+    online = ready.exists() and Path(f"/proc/{ready.read_text().strip()}").exists()
+    click.echo(f"node {config.name}: {'running' if online else 'not running'}")
+    click.echo(f"runs here: {', '.join(runs) or 'none'}")
+    sys.exit(0 if online else 1)
+
+
+def _load(path: Path) -> Config:
+    config = configuration.load(path)
+    if config.launcher == "docker" and config.docker.host is None and os.environ.get("DOCKER_HOST"):
+        docker = config.docker.model_copy(update={"host": os.environ["DOCKER_HOST"]})
+        return config.model_copy(update={"docker": docker})
+    return config
+
+
+def _stop_on_signals(daemon: Daemon) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal asks for it
+        daemon.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def _print(findings: list[Finding]) -> None:
+    table = Table(box=None, show_header=False)
+    for finding in findings:
+        mark = "[green]yes[/]" if finding.good else "[red]no[/]" if finding.needed else "[yellow]no[/]"
+        table.add_row(mark, finding.what, "" if finding.good else finding.remedy)
+    Console().print(table)

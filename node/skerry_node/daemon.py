@@ -1,0 +1,306 @@
+"""The node's daemon: says what it holds, hears what to do, and lets a bounded number of runs go on at once."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from skerry.errors import AuthenticationError, ConfigurationError, ServerError, ServerUnreachable, SkerryError
+from skerry_node import areas, reconcile
+from skerry_node.config import Config
+from skerry_node.jobs import JobFolders
+from skerry_node.journal import Entry, Journal
+from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
+from skerry_node.orders import Order, Self, Work
+from skerry_node.pipeline import Parts, Pipeline
+from skerry_node.server import BackOff, Interrupted, Server
+from skerry_node.users import Users, default_base
+from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
+
+log = logging.getLogger(__name__)
+
+_CAP_SETUID = 7
+
+
+class State:
+    """The node's own folder: its installation's id and its lock. Raises ConfigurationError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self._lock = _lock(folder / "lock")
+            self.installation = _read_installation(folder / "installation")
+        except OSError as error:
+            raise ConfigurationError(f"state_folder: {folder} can't be used ({error.strerror}).") from error
+
+    def say_ready(self) -> None:
+        (self.folder / "ready").write_text(f"{os.getpid()}\n")
+
+    def close(self) -> None:
+        (self.folder / "ready").unlink(missing_ok=True)
+        self._lock.close()
+
+
+def _lock(path: Path) -> IO[str]:
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ConfigurationError(
+            f"state_folder: another node uses {path.parent}; each needs one of its own."
+        ) from error
+    return file
+
+
+def _read_installation(path: Path) -> str:
+    """A random id, made once: it tells this node's containers from those of others on the machine."""
+    if not path.exists():
+        draft = path.with_name("installation.new")
+        draft.write_text(f"{secrets.token_hex(6)}\n")
+        draft.rename(path)
+    return path.read_text().strip()
+
+
+class Daemon:
+    """One node. ``run`` returns after ``stop``; runs then go on, and the next daemon takes them up."""
+
+    def __init__(self, config: Config, state: State, launcher: Launcher) -> None:
+        self._config = config
+        self._state = state
+        self._launcher = launcher
+        self._server = Server(config.server, config.api_key())
+        self._closing = threading.Event()
+        self._changed = threading.Event()
+        self._lock = threading.Lock()
+        self._pipelines: dict[Attempt, Pipeline] = {}
+        self._asked = 0
+
+    def run(self) -> None:
+        """Raises ConfigurationError when the node can't work as it is configured."""
+        me = self._meet_server()
+        if me is None:
+            return
+        self._proxy = self._spawn_proxy(me)
+        self._parts = self._make_parts(self._proxy.client)
+        threading.Thread(target=self._keep_proxy, args=(me,), name="proxy", daemon=True).start()
+        try:
+            self._take_up()
+            self._work()
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """May be called by a signal's handler or another thread."""
+        self._closing.set()
+        self._changed.set()
+        threading.Thread(target=self._server.interrupt, name="interrupt", daemon=True).start()
+
+    # --- starting ----------------------------------------------------------------------------------------
+
+    def _meet_server(self) -> Self | None:
+        """Waits for the server as long as it takes; None when the node is stopped meanwhile."""
+        back_off = BackOff()
+        while not self._closing.is_set():
+            try:
+                self._server.log_in()
+                return self._check_self(self._server.describe_self())
+            except AuthenticationError as error:
+                raise ConfigurationError(
+                    f"api_key_file: the server does not take the key in {self._config.api_key_file}; ask its "
+                    "administrator for this node's key."
+                ) from error
+            except (ServerUnreachable, ServerError) as error:
+                log.warning("%s The node tries again.", error)
+            self._closing.wait(back_off.pause())
+        return None
+
+    def _check_self(self, me: Self) -> Self:
+        if me.collaboration.encrypted and self._config.encryption is None:
+            raise ConfigurationError(
+                f'encryption: the collaboration "{me.collaboration.name}" is encrypted; name the organization\'s key '
+                "file as encryption.private_key_file."
+            )
+        return me
+
+    def _spawn_proxy(self, me: Self) -> ProxyProcess:
+        """As a user of its own where the node is root. The node itself never reads the key file."""
+        user = self._config.proxy_uid if os.geteuid() == 0 and areas.has_capability(_CAP_SETUID) else None
+        folder = self._config.control_socket.parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if user is not None:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, user, user, follow_symlinks=False)
+        encryption = self._config.encryption if me.collaboration.encrypted else None
+        key = os.open(encryption.private_key_file, os.O_RDONLY | os.O_CLOEXEC) if encryption else None
+        try:
+            return spawn(self._proxy_settings(me), key, user, user)
+        finally:
+            if key is not None:
+                os.close(key)
+
+    def _proxy_settings(self, me: Self) -> dict[str, Any]:
+        config = self._config
+        return {
+            "server_url": config.server.url.rstrip("/"),
+            "api_path": config.server.api_path,
+            "ca_file": str(config.server.ca_file) if config.server.ca_file else None,
+            "control_socket": str(config.control_socket),
+            "state_folder": str(config.control_socket.parent),
+            "node_id": me.id,
+            "organization_id": me.organization.id,
+            "collaboration": me.collaboration.model_dump(include={"id", "encrypted", "accept"}),
+            "unsigned_tasks": config.policies.unsigned_tasks,
+            "require_confirmed_keys": config.policies.require_confirmed_keys,
+        }
+
+    def _make_parts(self, proxy: ProxyClient) -> Parts:
+        config, folder = self._config, self._state.folder
+        journal = Journal(folder / "runs")
+        self._entries = journal.read()
+        users = self._make_users(self._entries)
+        jobs = JobFolders(folder / "jobs", config.limits.temporary, users)
+        return Parts(config, self._launcher, proxy, self._server, journal, jobs, users, self._closing)
+
+    def _make_users(self, entries: list[Entry]) -> Users | None:
+        if not areas.mountable():
+            return None
+        base = self._config.uid_base or default_base(self._state.installation)
+        return Users(base, [entry.user for entry in entries if entry.user is not None])
+
+    def _take_up(self) -> None:
+        """Goes on with what an earlier daemon left."""
+        plan = reconcile.plan(self._entries, self._launcher.list())
+        for attempt in plan.orphans:
+            log.info("Run %s has ended long ago; its container is removed", attempt)
+            self._launcher.remove(attempt)
+        for entry in plan.forget:
+            log.info("Run %s was never started", entry.key)
+            self._launcher.remove(entry.key)
+            self._parts.journal.remove(entry.key)
+        for entry in plan.resume:
+            log.info("Run %s is taken up again (%s)", entry.key, entry.stage)
+            self._begin(entry)
+
+    def _keep_proxy(self, me: Self) -> None:
+        """Replaces a proxy that has ended, and gives the new one its gates back."""
+        back_off = BackOff()
+        while True:
+            code = self._proxy.wait()
+            if self._closing.is_set():
+                return
+            log.error("The proxy has ended (exit code %s); another one is started", code)
+            self._closing.wait(back_off.pause())
+            try:
+                self._proxy.stop()
+                self._proxy = self._spawn_proxy(me)
+                self._serve_again()
+            except (SkerryError, OSError):
+                log.exception("The proxy can't be replaced yet")
+
+    def _serve_again(self) -> None:
+        for pipeline in self._list_pipelines():
+            try:
+                pipeline.serve_again()
+            except (ProxyError, ServerError, ServerUnreachable) as error:
+                log.warning("The gate of run %s can't be opened again: %s", pipeline.key, error)
+
+    # --- working -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        back_off, online = BackOff(), False
+        while not self._closing.is_set():
+            self._changed.clear()
+            if self._closing.is_set():
+                return
+            try:
+                work = self._ask(online=online)
+            except Interrupted:
+                continue
+            except (ServerUnreachable, ServerError) as error:
+                log.warning("%s The node tries again.", error)
+                online = False
+                self._closing.wait(back_off.pause())
+                continue
+            if not online:
+                online = True
+                self._say_online()
+            back_off.reset()
+            self._do(work)
+
+    def _ask(self, *, online: bool) -> Work:
+        """The first call, and the first after an absence, does not wait: its answer says that the node is online."""
+        with self._lock:
+            holding = sorted(self._pipelines)
+            self._asked = max(self._config.limits.parallel_runs - len(holding), 0)
+            capacity = self._asked
+        return self._server.work(capacity, holding, self._parts.jobs.held(), self._changed, wait=online)
+
+    def _say_online(self) -> None:
+        log.info("node %s is online", self._config.name)
+        self._state.say_ready()
+
+    def _do(self, work: Work) -> None:
+        for stop in work.stop:
+            pipeline = self._pipelines.get(stop.key)
+            if pipeline is not None:
+                threading.Thread(
+                    target=pipeline.stop, args=(stop.reason,), name=f"stop {stop.key}", daemon=True
+                ).start()
+        for order in work.runs:
+            self._take(order)
+        for job in work.finished_jobs:
+            self._remove_job(job)
+
+    def _take(self, order: Order) -> None:
+        """A run that is here already, in whatever attempt, is not begun beside itself."""
+        if any(attempt.run == order.run for attempt in self._pipelines):
+            log.warning("Run %s is held already", order.key)
+            return
+        log.info("Run %s is claimed: %s", order.key, order.task.image)
+        self._begin(Entry(order))
+
+    def _begin(self, entry: Entry) -> None:
+        pipeline = Pipeline(self._parts, entry)
+        with self._lock:
+            self._pipelines[entry.key] = pipeline
+        threading.Thread(target=self._carry_out, args=(pipeline,), name=f"run {entry.key}", daemon=True).start()
+
+    def _carry_out(self, pipeline: Pipeline) -> None:
+        pipeline.carry_out()
+        with self._lock:
+            del self._pipelines[pipeline.key]
+            waits_for_room = self._asked == 0
+        if waits_for_room:
+            self._changed.set()
+            self._server.interrupt()
+
+    def _list_pipelines(self) -> list[Pipeline]:
+        with self._lock:
+            return list(self._pipelines.values())
+
+    def _remove_job(self, job: int) -> None:
+        """Unless a run of it is still here; the server says it again."""
+        if any(pipeline.order.task.job_id == job for pipeline in self._list_pipelines()):
+            return
+        try:
+            self._parts.jobs.remove(job)
+        except LauncherError as error:
+            log.warning("The folder of job %s can't be removed: %s", job, error)
+
+    # --- ending ------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        self._closing.set()
+        self._proxy.stop()
+        try:
+            self._server.leave()
+        except (ServerUnreachable, ServerError) as error:
+            log.info("The server is not told that the node leaves: %s", error)
+        self._server.close()

@@ -1,0 +1,118 @@
+"""What the server tells a node to do: hostile until it is parsed (native protocol, section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from skerry.errors import ServerError
+from skerry_node.launchers.launcher import Attempt
+
+_ID = Field(ge=1, lt=1 << 53)
+
+
+class Message(BaseModel):
+    """Fields that this version does not know are let pass: a newer server may send them."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class OrderedDatabase(Message):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    label: str
+
+
+class OrderedTask(Message):
+    id: int = _ID
+    job_id: int = _ID
+    image: str = Field(min_length=1, max_length=1024)
+    databases: list[OrderedDatabase] = Field(max_length=256)
+
+
+class Order(Message):
+    """One run. ``raw`` is all that the server said of it, for the proxy."""
+
+    run: int = _ID
+    attempt: int = _ID
+    task: OrderedTask
+    token: str
+    token_expires_in: float = Field(ge=0)
+    raw: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> Attempt:
+        return Attempt(self.run, self.attempt)
+
+
+class Stop(Message):
+    run: int = _ID
+    attempt: int = _ID
+    reason: str
+
+    @property
+    def key(self) -> Attempt:
+        return Attempt(self.run, self.attempt)
+
+
+class Work(Message):
+    """The answer of the work call."""
+
+    runs: list[Order] = Field(max_length=1024)
+    stop: list[Stop] = Field(max_length=1024)
+    finished_jobs: list[int] = Field(max_length=65536)
+
+
+class Organization(Message):
+    id: int = _ID
+    name: str
+
+
+class Collaboration(Message):
+    id: int = _ID
+    name: str
+    encrypted: bool
+    accept: str
+
+
+class Self(Message):
+    """What the server says that this node is."""
+
+    id: int = _ID
+    name: str
+    organization: Organization
+    collaboration: Collaboration
+
+
+def parse_order(value: Any) -> Order:
+    """Raises ServerError, naming the field."""
+    try:
+        order = Order.model_validate(value)
+    except ValidationError as error:
+        raise _malformed("order", error) from error
+    return order.model_copy(update={"raw": value})
+
+
+def parse_work(value: Any) -> Work:
+    """Raises ServerError, naming the field."""
+    try:
+        work = Work.model_validate(value)
+    except ValidationError as error:
+        raise _malformed("answer to the work call", error) from error
+    raws = zip(work.runs, value["runs"], strict=True)
+    return work.model_copy(update={"runs": [order.model_copy(update={"raw": raw}) for order, raw in raws]})
+
+
+def parse_self(value: Any) -> Self:
+    """Raises ServerError, naming the field."""
+    try:
+        return Self.model_validate(value)
+    except ValidationError as error:
+        raise _malformed("answer to node/self", error) from error
+
+
+def _malformed(what: str, error: ValidationError) -> ServerError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return ServerError(f'The server\'s {what} has something wrong in its field "{where}": {first["msg"]}.', 200)

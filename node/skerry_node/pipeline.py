@@ -1,0 +1,554 @@
+"""One run's way through the node: open, admit, pull, prepare, start, watch, collect, seal, deliver, clean."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from skerry.errors import Conflict, InvalidInput, NotFound, ServerError, ServerUnreachable, SkerryError
+from skerry.output import ERROR_MARK
+from skerry.wire import Status
+from skerry_node import admission, areas, databases, environment
+from skerry_node.config import Config
+from skerry_node.jobs import JobFolders
+from skerry_node.journal import Entry, Finish, Journal, Stage
+from skerry_node.launchers.launcher import (
+    Attempt,
+    Ended,
+    ImageNotFound,
+    Launcher,
+    LauncherError,
+    Phase,
+    Spec,
+    StartFailed,
+    Vanished,
+    task_folder,
+)
+from skerry_node.orders import Order
+from skerry_node.output import BadOutput, Output, open_output, shorten
+from skerry_node.server import BackOff, Server
+from skerry_node.users import Users
+from skerry_proxy.client import OpenedRun, ProxyClient, ProxyError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_MARGIN = 4 << 20
+_POLL_SECONDS = 600.0
+_RETRY_REPORT_SECONDS = 5.0
+_SIGNALS = 128
+_INTERNAL_TRIES = 5
+
+
+class GivenUp(Exception):
+    """The run is no longer this node's: nothing more is reported of it."""
+
+
+class NodeStops(Exception):
+    """The daemon ends; the run goes on, and the next daemon takes it up where the journal says."""
+
+
+class RunEnded(Exception):
+    """The run ends before it was started, in this status and for this reason."""
+
+    def __init__(self, status: Status, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: its whole log, and its result when it is completed."""
+
+    status: Status
+    log: str
+    output: Output | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all runs of a node share. ``users`` is None where the node can't give runs users of their own."""
+
+    config: Config
+    launcher: Launcher
+    proxy: ProxyClient
+    server: Server
+    journal: Journal
+    jobs: JobFolders
+    users: Users | None
+    closing: threading.Event
+    clock: Callable[[], float] = time.time
+
+
+class Pipeline:
+    """One attempt. ``carry_out`` runs in a thread of its own; ``stop`` and ``serve_again`` come from others."""
+
+    def __init__(self, parts: Parts, entry: Entry) -> None:
+        self._parts = parts
+        self._entry = entry
+        self._stopped = threading.Event()
+        self._starting = threading.Lock()
+        self._listener: socket.socket | None = None
+        self._cleaned = False
+        self._reported = entry.stage is not Stage.CLAIMED
+        self._fresh_token: str | None = entry.order.token if entry.stage is Stage.CLAIMED else None
+
+    @property
+    def key(self) -> Attempt:
+        return self._entry.key
+
+    @property
+    def order(self) -> Order:
+        return self._entry.order
+
+    def stop(self, reason: str) -> None:
+        """Ends the run without a report: the server has ended it, or given it to another."""
+        log.info("Run %s is stopped: %s", self.key, reason)
+        self._stopped.set()
+        with self._starting:
+            self._stop_container()
+
+    def serve_again(self) -> None:
+        """Opens the gate anew after the proxy was replaced."""
+        if self._listener is not None and self._entry.resume is not None:
+            self._parts.proxy.serve(
+                self._entry.resume, self._parts.server.run_token(self.key), [self._listener.fileno()]
+            )
+
+    def carry_out(self) -> None:
+        """All steps that are left. Does not raise: what can't be told to the server is in the node's log."""
+        try:
+            self._carry_out()
+        except NodeStops:
+            log.info("Run %s goes on without the node", self.key)
+        except GivenUp as reason:
+            log.info("Run %s is given up: %s", self.key, reason)
+            self._leave_log()
+            self._clean()
+        except Exception:
+            log.exception("Run %s broke off in the node", self.key)
+            if not self._parts.closing.is_set():
+                self._report_breakdown()
+                self._clean()
+
+    def _carry_out(self) -> None:
+        if self._entry.stage is not Stage.SEALED:
+            outcome = self._live()
+            if self._entry.resume is None:
+                self._finish_unopened(outcome)
+                self._clean()
+                return
+            self._seal(outcome)
+        cleaning = threading.Thread(target=self._clean_container, name=f"clean {self.key}")
+        cleaning.start()
+        try:
+            self._deliver()
+        finally:
+            cleaning.join()
+        self._clean()
+
+    def _live(self) -> Outcome:
+        """From wherever the attempt is to its end."""
+        try:
+            if self._entry.stage is Stage.CLAIMED:
+                self._begin()
+            else:
+                self._attach()
+            return self._collect(self._watch())
+        except RunEnded as ending:
+            log.info("Run %s ends %s: %s", self.key, ending.status, ending.sentence)
+            return Outcome(ending.status, self._add_sentence("", ending.sentence))
+
+    # --- before the start ------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self._parts.users is not None:
+            self._entry = replace(self._entry, user=self._parts.users.take())
+        opened = self._open()
+        self._entry = replace(self._entry, resume=opened.resume)
+        self._admit(opened)
+        spec = self._prepare(opened)
+        self._check_stopped()
+        self._start(spec)
+        self._report_active()
+
+    def _open(self) -> OpenedRun:
+        """The proxy opens the input into the run's folder. Raises RunEnded."""
+        descriptor = self._make_folder()
+        try:
+            return self._ask_proxy(lambda: self._parts.proxy.open(self._current_order(), descriptor))
+        except ProxyError as error:
+            status = Status.NOT_ALLOWED if error.kind == "refused" else Status.FAILED
+            raise RunEnded(status, str(error)) from error
+        finally:
+            os.close(descriptor)
+
+    def _current_order(self) -> dict[str, object]:
+        return {**self.order.raw, "token": self._token()}
+
+    def _make_folder(self) -> int:
+        """The run's area with its three files; the descriptor of the input."""
+        user, data = self._entry.user, self._parts.journal.data(self.key)
+        size = self._parts.config.limits.output + self._input_size() + _MARGIN
+        areas.remove(data)
+        data.parent.mkdir(mode=0o711, exist_ok=True)
+        areas.make(data, size, mode=0o711, user=None, group=None)
+        folder = data / task_folder(self.key.run)
+        folder.mkdir(mode=0o700)
+        files = [
+            os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600) for name in ("output", "token", "input")
+        ]
+        if user is not None:
+            os.chown(folder, user, user)
+            for descriptor in files:
+                os.chown(descriptor, user, user)
+        for descriptor in files[:2]:
+            os.close(descriptor)
+        return files[2]
+
+    def _input_size(self) -> int:
+        size = self.order.raw.get("input_size", 0)
+        return size if isinstance(size, int) and size >= 0 else 0
+
+    def _admit(self, opened: OpenedRun) -> None:
+        """Raises RunEnded when the owner's policy does not allow it."""
+        sender, config = opened.sender, self._parts.config
+        request = admission.Request(
+            opened.image,
+            opened.method,
+            opened.databases,
+            sender.organization,
+            sender.origin,
+            sender.user,
+            sender.signed,
+        )
+        with _ending(Status.NOT_ALLOWED, admission.NotAdmitted):
+            admission.admit(config.policies, config.labels, request)
+            if not admission.may_admit_image(config.policies, opened.image):
+                raise admission.NotAdmitted(f"This node does not admit the image {opened.image}.")
+        log.info(
+            "Run %s is admitted: %s of %s for organization %s, user %s of organization %s%s",
+            self.key,
+            opened.method,
+            opened.image,
+            sender.organization,
+            sender.user,
+            sender.origin,
+            "" if sender.signed else " (the server's claim: the task is not signed)",
+        )
+
+    def _prepare(self, opened: OpenedRun) -> Spec:
+        """Image, databases and the gate. Raises RunEnded."""
+        parts = self._parts
+        with _ending(Status.NO_IMAGE, ImageNotFound), _ending(Status.FAILED, LauncherError):
+            image = parts.launcher.resolve(opened.image)
+        with _ending(Status.NOT_ALLOWED, admission.NotAdmitted):
+            admission.admit_image(parts.config.policies, image)
+        with _ending(Status.FAILED, databases.DatabaseUnavailable, LauncherError):
+            sources = databases.choose(parts.config.databases, opened.databases)
+            temporary = parts.jobs.make(self.order.task.job_id, image)
+            self._listener = parts.launcher.prepare(self.key)
+        self._open_gate()
+        groups = (parts.jobs.group(self.order.task.job_id), parts.config.data_group)
+        return Spec(
+            self.key,
+            self.order.task.job_id,
+            image,
+            parts.journal.data(self.key),
+            temporary,
+            sources,
+            self._entry.user,
+            tuple(group for group in groups if group is not None) if self._entry.user is not None else (),
+        )
+
+    def _open_gate(self) -> None:
+        """The gate listens and its token lies in the run's folder before the algorithm's first instruction."""
+        listener, resume = self._listener, self._entry.resume
+        assert listener is not None  # noqa: S101 - for the reader and mypy
+        assert resume is not None  # noqa: S101
+        with _ending(Status.FAILED, ProxyError):
+            token = self._ask_proxy(lambda: self._parts.proxy.serve(resume, self._token(), [listener.fileno()]))
+        path = self._parts.journal.data(self.key) / task_folder(self.key.run) / "token"
+        if path.stat().st_size == 0:
+            path.write_text(token)
+
+    def _start(self, spec: Spec) -> None:
+        """Starts at most once: from the journal's next line on, only the engine knows whether it was."""
+        layout = self._parts.launcher.layout(spec)
+        requested = [database.model_dump() for database in self.order.task.databases]
+        variables = environment.build(layout, spec.sources, self._parts.config.labels, requested)
+        with self._starting:
+            self._check_stopped()
+            self._entry = replace(self._entry, stage=Stage.STARTING, started=self._parts.clock())
+            self._parts.journal.write(self._entry)
+            with (
+                _ending(Status.START_FAILED, StartFailed),
+                _ending(Status.NO_IMAGE, ImageNotFound),
+                self._uncertain_start(),
+            ):
+                self._parts.launcher.start(spec, variables)
+
+    @contextlib.contextmanager
+    def _uncertain_start(self) -> Iterator[None]:
+        """When the engine breaks off in a start, it is asked what came of it."""
+        try:
+            yield
+        except LauncherError as error:
+            log.warning("Run %s: %s", self.key, error)
+            if self._phase() in {None, Phase.CREATED}:
+                raise RunEnded(Status.START_FAILED, str(error)) from error
+
+    def _phase(self) -> Phase | None:
+        found = self._patiently(self._parts.launcher.list)
+        return next((one.phase for one in found if one.attempt == self.key), None)
+
+    # --- while it runs ----------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        """Opens the gate of a run that went on while the node was away."""
+        try:
+            self._listener = self._patiently(lambda: self._parts.launcher.attach(self.key))
+        except Vanished:
+            return
+        self._open_gate()
+
+    def _report_active(self) -> None:
+        """Tries once; ``_watch`` tries again. Raises GivenUp when the run is no longer this attempt's."""
+        try:
+            self._parts.server.report(self.key, Status.ACTIVE)
+        except Conflict as error:
+            self._stop_container()
+            raise GivenUp(str(error)) from error
+        except (ServerUnreachable, ServerError) as error:
+            log.info("Run %s is not reported as active yet: %s", self.key, error)
+            return
+        self._reported = True
+
+    def _watch(self) -> Ended:
+        """Waits for the end. Raises RunEnded when it has vanished, GivenUp when it was stopped."""
+        deadline, expired = self._deadline(), False
+        back_off = BackOff()
+        while True:
+            left = deadline - self._parts.clock()
+            if left <= 0 and not expired:
+                expired = True
+                self._stop_container()
+            try:
+                ended = self._parts.launcher.poll(self.key, self._patience(left))
+            except Vanished as error:
+                self._check_stopped()
+                raise RunEnded(Status.CRASHED, f"The algorithm vanished while the node was away: {error}") from error
+            except LauncherError as error:
+                log.warning("Run %s: %s", self.key, error)
+                self._pause(back_off)
+                continue
+            if ended is not None:
+                self._check_stopped()
+                return replace(ended, reason=self._time_limit()) if expired else ended
+            if not self._reported:
+                self._report_active()
+
+    def _deadline(self) -> float:
+        started = self._entry.started
+        return (self._parts.clock() if started is None else started) + self._parts.config.limits.seconds
+
+    def _patience(self, left: float) -> float:
+        longest = _POLL_SECONDS if self._reported else _RETRY_REPORT_SECONDS
+        return min(left, longest) if left > 0 else longest
+
+    def _time_limit(self) -> str:
+        return f"The run took longer than this node allows ({self._parts.config.limits.seconds:g} s)."
+
+    def _stop_container(self) -> None:
+        try:
+            self._parts.launcher.stop(self.key)
+        except LauncherError as error:
+            log.warning("Run %s can't be stopped yet: %s", self.key, error)
+
+    # --- after the end ----------------------------------------------------------------------------------
+
+    def _collect(self, ended: Ended) -> Outcome:
+        """Reads the log and, after a good end, opens the result."""
+        text = self._patiently(lambda: self._parts.launcher.logs(self.key))
+        text = shorten(text, self._parts.config.limits.log)
+        if ended.reason is not None:
+            return Outcome(Status.FAILED, self._add_sentence(text, ended.reason))
+        if ended.code != 0:
+            return Outcome(Status.CRASHED, self._add_exit(text, ended.code))
+        try:
+            return Outcome(Status.COMPLETED, text, self._open_output())
+        except BadOutput as error:
+            return Outcome(Status.CRASHED, self._add_sentence(text, str(error)))
+
+    def _open_output(self) -> Output:
+        folder = self._parts.journal.data(self.key) / task_folder(self.key.run)
+        owner = os.geteuid() if self._entry.user is None else self._entry.user
+        return open_output(folder, owner=owner, limit=self._parts.config.limits.output)
+
+    @staticmethod
+    def _add_sentence(text: str, sentence: str) -> str:
+        return f"{text}\n{ERROR_MARK}{sentence}\n".lstrip("\n")
+
+    def _add_exit(self, text: str, code: int) -> str:
+        if code > _SIGNALS:
+            return self._add_sentence(text, f"The algorithm was ended by signal {code - _SIGNALS}.")
+        return text if text.strip() else self._add_sentence(text, f"The algorithm ended with exit code {code}.")
+
+    def _seal(self, outcome: Outcome) -> None:
+        """From here on the result is on the disk, for the asker's eyes only."""
+        sealed = self._seal_outcome(outcome)
+        self._entry = replace(self._entry, stage=Stage.SEALED, finish=sealed)
+        self._parts.journal.write(self._entry)
+
+    def _seal_outcome(self, outcome: Outcome) -> Finish:
+        try:
+            return self._ask_proxy(partial(self._seal_once, outcome))
+        except ProxyError as error:
+            log.warning("Run %s: the result can't be sealed: %s", self.key, error)
+            failed = Outcome(Status.FAILED, self._add_sentence(outcome.log, f"The result can't be sealed: {error}"))
+            return self._ask_proxy(partial(self._seal_once, failed))
+        finally:
+            if outcome.output is not None:
+                os.close(outcome.output.descriptor)
+
+    def _seal_once(self, outcome: Outcome) -> Finish:
+        resume, output = self._entry.resume, outcome.output
+        assert resume is not None  # noqa: S101 - for the reader and mypy
+        if output is None:
+            return Finish(outcome.status, self._parts.proxy.seal(resume, outcome.log, None, None).log, result=False)
+        target = os.open(self._parts.journal.sealed(self.key), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            sealed = self._parts.proxy.seal(resume, outcome.log, output.descriptor, target)
+            os.fsync(target)
+        finally:
+            os.close(target)
+        return Finish(outcome.status, sealed.log, result=True)
+
+    def _deliver(self) -> None:
+        """Until the server has it. Raises GivenUp when it does not want it (any more)."""
+        finish = self._entry.finish
+        assert finish is not None  # noqa: S101 - for the reader and mypy
+        try:
+            status = self._ask_proxy(partial(self._deliver_once, finish))
+        except ProxyError as error:
+            log.warning("Run %s: the server does not take the result: %s", self.key, error)
+            status = self._ask_proxy(partial(self._deliver_once, replace(finish, status=Status.FAILED, result=False)))
+        log.info("Run %s ended: %s", self.key, status)
+
+    def _deliver_once(self, finish: Finish) -> str:
+        resume, proxy = self._entry.resume, self._parts.proxy
+        assert resume is not None  # noqa: S101 - for the reader and mypy
+        if not finish.result:
+            return proxy.deliver(resume, self._token(), finish.status, finish.log, None)
+        sealed = os.open(self._parts.journal.sealed(self.key), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return proxy.deliver(resume, self._token(), finish.status, finish.log, sealed)
+        finally:
+            os.close(sealed)
+
+    def _finish_unopened(self, outcome: Outcome) -> None:
+        """Without an opened input there is nobody to seal for; the proxy's sentence holds nothing of the data."""
+        self._patiently(lambda: self._parts.server.finish(self.key, outcome.status, outcome.log))
+
+    def _report_breakdown(self) -> None:
+        """The run must end in some state even if the node has a fault; the sentence is a constant."""
+        sentence = self._add_sentence("", "The node failed while it carried out this run; its log says why.")
+        try:
+            self._parts.server.finish(self.key, Status.UNKNOWN_ERROR, sentence)
+        except (ServerUnreachable, ServerError) as error:
+            log.warning("Run %s can't be reported: %s", self.key, error)
+
+    def _leave_log(self) -> None:
+        """A killed run's user still gets to read what it had written; whoever else ended it does not ask for it."""
+        resume = self._entry.resume
+        if not self._stopped.is_set() or self._entry.stage is not Stage.STARTING or resume is None:
+            return
+        try:
+            text = shorten(self._parts.launcher.logs(self.key), self._parts.config.limits.log)
+            self._parts.server.finish(self.key, Status.KILLED, self._parts.proxy.seal(resume, text, None, None).log)
+        except (LauncherError, ProxyError, ServerError, ServerUnreachable) as error:
+            log.info("The log of run %s is not taken: %s", self.key, error)
+
+    def _clean_container(self) -> None:
+        """Nothing of the container and of the plaintext stays."""
+        if self._cleaned:
+            return
+        try:
+            with contextlib.suppress(ProxyError):
+                self._parts.proxy.close(self.key.run, self.key.number)
+            if self._listener is not None:
+                self._listener.close()
+            self._parts.launcher.remove(self.key)
+            areas.remove(self._parts.journal.data(self.key))
+            self._cleaned = True
+        except LauncherError as error:
+            log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error)
+
+    def _clean(self) -> None:
+        self._clean_container()
+        self._parts.journal.remove(self.key)
+        if self._parts.users is not None and self._entry.user is not None:
+            self._parts.users.give_back(self._entry.user)
+
+    # --- patience ---------------------------------------------------------------------------------------
+
+    def _pause(self, back_off: BackOff) -> None:
+        """Raises NodeStops when there is nobody to wait for."""
+        if self._parts.closing.wait(0) or (self._stopped.wait(back_off.pause()) and self._parts.closing.is_set()):
+            raise NodeStops
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise GivenUp("it was stopped")
+
+    def _token(self) -> str:
+        """The upstream token of the run: the order's the first time, then a fresh one."""
+        token, self._fresh_token = self._fresh_token, None
+        return token if token is not None else self._patiently(lambda: self._parts.server.run_token(self.key))
+
+    def _ask_proxy(self, call: Callable[[], T]) -> T:
+        """Asks until there is an answer. Raises GivenUp when fenced or stopped, ProxyError for a refusal."""
+        back_off, internal = BackOff(), 0
+        while True:
+            try:
+                return call()
+            except ProxyError as error:
+                internal += error.kind == "internal"
+                if error.kind == "fenced":
+                    raise GivenUp(str(error)) from error
+                if error.kind in {"refused", "invalid"} or internal >= _INTERNAL_TRIES:
+                    raise
+                log.info("Run %s: %s", self.key, error)
+            self._pause(back_off)
+            self._check_stopped()
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Asks server or engine until there is an answer. Raises GivenUp when fenced or stopped."""
+        back_off = BackOff()
+        while True:
+            try:
+                return call()
+            except (Conflict, NotFound, InvalidInput) as error:
+                raise GivenUp(str(error)) from error
+            except (ServerUnreachable, ServerError, LauncherError) as error:
+                log.info("Run %s: %s", self.key, error)
+            self._pause(back_off)
+            self._check_stopped()
+
+
+@contextlib.contextmanager
+def _ending(status: Status, *errors: type[SkerryError]) -> Iterator[None]:
+    """These errors end the run in that status; their text is for the user."""
+    try:
+        yield
+    except errors as error:
+        raise RunEnded(status, str(error)) from error

@@ -1,0 +1,37 @@
+"""What a node that starts makes of what an earlier one left: rules without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from skerry_node.journal import Entry, Stage
+from skerry_node.launchers.launcher import Attempt, Found, Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``resume``: attempts that go on from their entry; one that vanished ends as crashed there.
+
+    ``forget``: attempts that were certainly never started, so that the server may send them again as they are.
+    ``orphans``: containers of this installation that no entry speaks of: their runs have ended.
+    """
+
+    resume: tuple[Entry, ...]
+    forget: tuple[Entry, ...]
+    orphans: tuple[Attempt, ...]
+
+
+def plan(entries: Sequence[Entry], found: Sequence[Found]) -> Plan:
+    """Nothing is started twice: only the engine's own word that a container was never started counts as that."""
+    phases = {one.attempt: one.phase for one in found}
+    forget = tuple(entry for entry in entries if _never_started(entry, phases.get(entry.key)))
+    resume = tuple(entry for entry in entries if entry not in forget)
+    known = {entry.key for entry in entries}
+    return Plan(resume, forget, tuple(one.attempt for one in found if one.attempt not in known))
+
+
+def _never_started(entry: Entry, phase: Phase | None) -> bool:
+    if entry.stage is Stage.CLAIMED:
+        return phase in {None, Phase.CREATED}
+    return entry.stage is Stage.STARTING and phase is Phase.CREATED

@@ -1,0 +1,75 @@
+"""The configuration that ``skerry node new`` writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from skerry.errors import ConfigurationError
+
+_TEMPLATE = """\
+# A skerry node. Relative paths are relative to this file; `skerry node check` says what is wrong or missing.
+
+name: our node
+
+server:
+  url: https://server.example.org
+  # api_path: /api
+  # ca_file: ca.pem            # where the server's certificate is of an authority of your own
+
+# The node's key to the server, from the server's administrator. chmod 600.
+api_key_file: api-key
+
+# What the node remembers: runs under way and sealed results that wait to be delivered.
+state_folder: state
+
+# The organization's key file, from `skerry key new`. null in a collaboration that is not encrypted.
+encryption:
+  private_key_file: key.pem
+
+# What algorithms may be given, read-only, under a label that tasks name. Types: csv, parquet, excel, folder, other.
+databases: []
+#  - label: default
+#    uri: data/patients.csv
+#    type: csv
+
+# What you allow. A list that is left out allows all.
+policies:
+  # Names, names with a tag or a digest, or regular expressions that match whole names.
+  allowed_algorithms: []
+  # allowed_organizations: [1, 2]
+  # allowed_users: [7]
+  # allowed_functions: [mean]
+  # unsigned_tasks: refuse     # allow: also tasks of vantage6's clients, which can't sign
+  # require_confirmed_keys: false
+
+# Bounds of each run.
+limits:
+  parallel_runs: 4
+  memory: 2g
+  cpus: 1.0
+  processes: 256
+  output: 256m
+  temporary: 128m
+  log: 1m
+  seconds: 86400.0
+
+docker:
+  holder_image: skerry/holder
+  pull: missing                # missing, always or never
+"""
+
+
+def write_template(folder: Path) -> Path:
+    """A new configuration, readable by its owner only. Raises ConfigurationError when there is one."""
+    path = folder / "node.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path} is there already; it is not overwritten.") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} can't be written: {error.strerror}.") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(_TEMPLATE)
+    return path
