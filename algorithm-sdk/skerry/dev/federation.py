@@ -31,6 +31,7 @@ SERVER = "server"
 _PROGRAM = (sys.executable, "-P", "-c", "import sys; from skerry.cli.main import main; sys.exit(main())")
 _PATIENCE_SECONDS = 90.0
 _GLANCE_SECONDS = 0.05
+_NOT_SEPARATED = "NOT SEPARATED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,7 @@ def names(places: Places) -> list[str]:
 def _resolve(plan: Plan, report: Report) -> Plan:
     launcher, reason = machine.choose_launcher(plan.launcher)
     if launcher == "process":
-        report("WARNING: algorithms run as plain processes, for development only: " + (reason or "as asked."))
-        report("WARNING: the node's log says which separations are missing; do not use this with real data of others.")
+        report(f"WARNING: algorithms run as plain processes, for development only: {reason or 'as asked.'}")
     else:
         machine.require_holder()
     return plan.with_launcher(launcher)
@@ -171,6 +171,8 @@ def _build(folder: Folder, state: State, places: Places, report: Report) -> None
             )
             _start_node(folder, state, number)
         _await_nodes(folder, state, connection, founded.collaboration["id"])
+    for line in _missing_separations(folder):
+        report(f"WARNING: {line}")
     state.facts = _facts(folder, state, founded, password)
     folder.store(state)
 
@@ -321,9 +323,15 @@ def _await(folder: Folder, parts: dict[str, Process], ready: Callable[[], bool])
             raise SkerryError(f"{part} is not ready after {_PATIENCE_SECONDS:.0f} s: {_last_line(folder, part)}")
 
 
+def _missing_separations(folder: Folder) -> list[str]:
+    """What the first node said of its launcher; all stand on the same machine."""
+    lines = folder.log(_part(1)).read_text(errors="replace").splitlines()
+    return [line[line.index(_NOT_SEPARATED) :] for line in lines if _NOT_SEPARATED in line]
+
+
 def _last_line(folder: Folder, part: str) -> str:
     lines = [line for line in folder.log(part).read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing."
+    return lines[-1].strip().removeprefix("skerry: ") if lines else "it said nothing."
 
 
 # --- the end ---------------------------------------------------------------------------------------------
