@@ -14,6 +14,8 @@ from skerry.decorators import Declaration, Injection, declaration
 from skerry.errors import AlgorithmError, InputError, MethodNotFound
 from skerry.wire import Input
 
+_DEPTH = 20
+
 
 @dataclass(frozen=True, slots=True)
 class RunMetadata:
@@ -75,9 +77,12 @@ def dump(value: Any, method: str) -> bytes:
         raise AlgorithmError(f'The function "{method}" returned nothing; it must return what can be written as JSON.')
     try:
         return json.dumps(value).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        where = _misfit(value, "result") or "its result"
-        raise AlgorithmError(f'The function "{method}" returned what can\'t be written as JSON: {where}.') from error
+    except TypeError as error:
+        cause: Exception = error
+        reason = _misfit(value, "result", _DEPTH) or str(error)
+    except (ValueError, RecursionError) as error:
+        cause, reason = error, "it holds itself, or is nested too deeply"
+    raise AlgorithmError(f'The function "{method}" returned what can\'t be written as JSON: {reason}.') from cause
 
 
 def _is_own(value: object, name: str, module: ModuleType) -> bool:
@@ -92,8 +97,10 @@ def _check_arguments(function: Callable[..., Any], marks: Declaration, asked: In
         signature.bind(*[None] * marks.count, *asked.args, **asked.kwargs)
     except TypeError as error:
         names = ", ".join(list(signature.parameters)[marks.count :]) or "none"
-        what = getattr(function, "__name__", "?")
-        raise InputError(f'The function "{what}" can\'t be called so: {error}. Its arguments are: {names}.') from error
+        given = ", ".join([*(f"{len(asked.args)} without name" for _ in asked.args[:1]), *asked.kwargs]) or "none"
+        raise InputError(
+            f'The function "{asked.method}" can\'t be called so: {error}. Its arguments are: {names}; given: {given}.'
+        ) from error
 
 
 def _gather(injection: Injection, surroundings: Surroundings) -> Sequence[Any]:
@@ -106,15 +113,17 @@ def _gather(injection: Injection, surroundings: Surroundings) -> Sequence[Any]:
     return surroundings.databases(injection.count)
 
 
-def _misfit(value: object, path: str) -> str:
-    """Where in a value the first thing sits that JSON has no word for."""
-    if isinstance(value, dict):
-        parts = [(key, f"{path}[{key!r}]") for key in value if not isinstance(key, str | int | float | bool | None)]
-        if parts:
-            return f"{parts[0][1]} has a key of type {type(parts[0][0]).__name__}"
-        return next(filter(None, (_misfit(part, f"{path}[{key!r}]") for key, part in value.items())), "")
-    if isinstance(value, list | tuple):
-        return next(filter(None, (_misfit(part, f"{path}[{i}]") for i, part in enumerate(value))), "")
-    if isinstance(value, str | int | float | bool | None):
+def _misfit(value: object, path: str, depth: int) -> str:
+    """Where in a value, down to some depth, the first thing sits that JSON has no word for."""
+    if isinstance(value, str | int | float | bool | None) or depth == 0:
         return ""
-    return f"{path} is of type {type(value).__name__}; make it a number, a text, a list or a dict first"
+    if isinstance(value, dict):
+        wrong = next((key for key in value if not isinstance(key, str | int | float | bool | None)), None)
+        if wrong is not None:
+            return f"{path} has a key of type {type(wrong).__name__}"
+        parts = [(f"{path}[{key!r}]", part) for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
+    else:
+        return f"{path} is of type {type(value).__name__}; make it a number, a text, a list or a dict first"
+    return next(filter(None, (_misfit(part, where, depth - 1) for where, part in parts)), "")
