@@ -100,6 +100,7 @@ class Connection:
         self._buffer = b""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
         self._closes = False
+        self._has_body = True
 
     def read(self) -> Request:
         """The next request. Raises Gone at the end, and Refusal for what is not to be served."""
@@ -109,6 +110,7 @@ class Connection:
         started = self._next_event()
         if not isinstance(started, h11.Request):
             raise Refusal(400, "This is not an HTTP/1.1 request.", closes=True)
+        self._has_body = started.method != b"HEAD"
         method, path, query = _check_request(started)
         with filled_spool(self._folder) as body:
             size = self._read_body(body)
@@ -123,10 +125,11 @@ class Connection:
         if self._closes:
             headers.append(("Connection", "close"))
         reason = HTTPStatus(response.status).phrase
-        self._send(self._http.send(h11.Response(status_code=response.status, headers=headers, reason=reason)))
-        for piece in _pieces(response.body):
-            self._send(self._http.send(h11.Data(data=piece)))
-        self._send(self._http.send(h11.EndOfMessage()))
+        waiting = self._http.send(h11.Response(status_code=response.status, headers=headers, reason=reason)) or b""
+        for piece in _pieces(response.body) if self._has_body else ():
+            self._send(waiting + (self._http.send(h11.Data(data=piece)) or b""))
+            waiting = b""
+        self._send(waiting + (self._http.send(h11.EndOfMessage()) or b""))
         return not self._closes and self._start_next()
 
     def refuse(self, refusal: Refusal) -> None:
@@ -171,7 +174,7 @@ class Connection:
     def _feed(self, deadline: float) -> None:
         if self._http.they_are_waiting_for_100_continue:
             go_ahead = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
-            self._send(self._http.send(go_ahead))
+            self._send(self._http.send(go_ahead) or b"")
         if not self._buffer:
             self._fill(deadline)
         self._http.receive_data(self._buffer)
@@ -189,7 +192,7 @@ class Connection:
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError as error:
-            raise Refusal(400, "This is not an HTTP/1.1 request.", closes=True) from error
+            raise Refusal(error.error_status_hint, "This is not an HTTP/1.1 request.", closes=True) from error
 
     def _fill(self, deadline: float) -> None:
         try:
@@ -201,7 +204,7 @@ class Connection:
             raise Gone
         self._buffer += piece
 
-    def _send(self, data: bytes | None) -> None:
+    def _send(self, data: bytes) -> None:
         if not data:
             return
         try:
@@ -244,9 +247,6 @@ def _check_request(request: h11.Request) -> tuple[str, str, str]:
         raise Refusal(405, "The gate does not know this method.", closes=True)
     if not _TARGET.fullmatch(target) or "#" in target:
         raise Refusal(400, "The target of the request must be a path.", closes=True)
-    encoding = _header(request, b"transfer-encoding")
-    if encoding is not None and encoding.lower() != "chunked":
-        raise Refusal(501, "The gate knows no transfer-encoding but chunked.", closes=True)
     path, _, query = target.partition("?")
     return method, path, query
 
