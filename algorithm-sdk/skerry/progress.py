@@ -35,7 +35,7 @@ def showing(title: str, *, wanted: bool | None) -> Iterator[Show]:
         TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True, force_terminal=wanted), transient=True) as bar:
         row = bar.add_task(title, state="", total=None)
 
         def show(runs: Sequence[dict[str, Any]]) -> None:
