@@ -1,0 +1,142 @@
+"""``skerry server``: make a configuration, found the first organization, start, look."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import click
+
+from skerry.errors import SkerryError
+from skerry_server import settings as configuration
+from skerry_server.server import open_server
+from skerry_server.services.organizations import found_organization
+from skerry_server.services.users import found_root
+from skerry_server.settings import Settings
+
+_CONFIG = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The server's configuration file.",
+)
+_FILE = "server.yaml"
+
+
+@click.group()
+def server() -> None:
+    """The central server: keeps tasks, hands them to nodes, never sees what is in them."""
+    os.umask(0o077)  # the database and its companions are nobody else's to read
+
+
+@server.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def new(folder: Path) -> None:
+    """Writes a configuration with comments into FOLDER."""
+    path = folder / _FILE
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise click.ClickException(f"{path} is there already; it was left as it is.") from None
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be written: {error.strerror}.") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(configuration.TEMPLATE)
+    click.echo(f"{path} is written. Next: skerry server bootstrap --config {path} --organization NAME --username root")
+
+
+@server.command()
+@_CONFIG
+@click.option("--organization", required=True, help="The name of the first organization.")
+@click.option("--username", default="root", show_default=True, help="The name of its user with the role Root.")
+def bootstrap(path: Path, organization: str, username: str) -> None:
+    """Makes the first organization and its Root user; the password comes from a prompt or from standard input."""
+    password = _read_password()
+    try:
+        opened = open_server(configuration.load(path))
+        with opened.database.writing() as session:
+            user = found_root(session, username, password, found_organization(session, {"name": organization}))
+            click.echo(
+                f'User "{user.username}" of organization "{organization}" (id {user.organization_id}) may log in.'
+            )
+        opened.database.close()
+    except SkerryError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@server.command()
+@_CONFIG
+@click.option("--host", help="Listen on this address instead of the configured one.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Listen on this port instead of the configured one.")
+def start(path: Path, host: str | None, port: int | None) -> None:
+    """Serves until it is told to stop (SIGTERM, Ctrl-C)."""
+    from skerry_server.serve import serve  # noqa: PLC0415 - the other commands need no web server
+
+    try:
+        found = configuration.load(path)
+        changes = {"host": host or found.host, "port": found.port if port is None else port}
+        found = found.model_copy(update=changes)
+        _log(found)
+        serve(open_server(found), lambda address: click.echo(f"skerry server is ready at {address}{found.api_path}"))
+    except SkerryError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@server.group()
+def config() -> None:
+    """The configuration file."""
+
+
+@config.command()
+@_CONFIG
+def check(path: Path) -> None:
+    """Says whether the configuration is right, and what it comes to."""
+    found = _load(path)
+    click.echo(f"{path} is right. Listens on {found.host}:{found.port}{found.api_path}; state in {found.state}.")
+
+
+@server.command()
+@_CONFIG
+@click.option("--port", type=click.IntRange(1, 65_535), help="Where it was started with another port.")
+def status(path: Path, port: int | None) -> None:
+    """Says whether the server of this configuration answers."""
+    found = _load(path)
+    url = f"http://{found.host}:{port or found.port}{found.api_path}/skerry/info"
+    try:
+        # Nothing from the environment: a web proxy has no business between this machine and itself.
+        with build_opener(ProxyHandler({})).open(url, timeout=5) as answer:
+            info = json.load(answer)
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise click.ClickException(f"No skerry server answers at {url}: {reason}.") from None
+    click.echo(f"skerry {info['version']} answers at {url} (server {info['server_id']}).")
+
+
+def _load(path: Path) -> Settings:
+    try:
+        return configuration.load(path)
+    except SkerryError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _read_password() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise click.ClickException("The password is read from standard input, and there was none.")
+    return password
+
+
+def _log(found: Settings) -> None:
+    logging.basicConfig(
+        level=found.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,0 +1,263 @@
+"""What all doors do alike: who calls, one transaction, one service call, one answer, one map of errors."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+from flask import Flask, Response, current_app, jsonify, request
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from skerry_server import tokens
+from skerry_server.errors import (
+    Conflicting,
+    InvalidRequest,
+    LoginFailed,
+    NotKnown,
+    PermissionDenied,
+    Refused,
+    TooLarge,
+)
+from skerry_server.events import Ticket
+from skerry_server.models import Payload
+from skerry_server.policy import Actor, Kind
+from skerry_server.server import Server
+from skerry_server.services.actors import load_actor
+from skerry_server.waiting import LAST, TICKET_HEADER, WAIT_HEADER, WAITED_HEADER, ClientGone
+
+_LOG = logging.getLogger(__name__)
+_EXTENSION = "skerry"
+BODY_LIMIT = 1 << 20
+_STATUS: Mapping[type[Refused], int] = {
+    InvalidRequest: 400,
+    LoginFailed: 401,
+    PermissionDenied: 401,
+    NotKnown: 404,
+    Conflicting: 409,
+    TooLarge: 413,
+}
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A JSON answer."""
+
+    body: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """There is nothing to say yet: ask again when a topic of the ticket changed, or the time is up."""
+
+    ticket: Ticket
+    seconds: float
+
+
+@dataclass(slots=True)
+class Call:
+    """One request with its transaction. ``after`` runs once the transaction is committed."""
+
+    server: Server
+    session: Session
+    now: datetime
+    _actor: Actor | None = None
+    after: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def actor(self) -> Actor:
+        if self._actor is None:
+            raise LoginFailed("Missing Authorization Header")
+        return self._actor
+
+    @property
+    def may_wait(self) -> bool:
+        """False when the time is up, so that the handler has to give an answer."""
+        return request.headers.get(WAITED_HEADER) != LAST
+
+    def forget(self, payloads: Sequence[Payload]) -> None:
+        """Removes the files of deleted payloads once the deletion is committed."""
+        self.after.extend(functools.partial(self.server.payloads.forget, payload) for payload in payloads)
+
+    def look_anew(self) -> None:
+        """Ends the snapshot of a reading transaction, so that what comes next is newer than the ticket just taken."""
+        self.session.rollback()
+
+    def link(self, path: str) -> str:
+        return f"{self.server.settings.api_path}/{path}"
+
+
+def install(app: Flask, server: Server) -> None:
+    """Hands the server to the handlers and maps every error to a JSON body with a string ``msg``."""
+    app.extensions[_EXTENSION] = server
+    app.register_error_handler(Refused, _refused)
+    app.register_error_handler(IntegrityError, _collision)
+    app.register_error_handler(ClientGone, _gone)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def current_server() -> Server:
+    return cast("Server", current_app.extensions[_EXTENSION])
+
+
+def calls(
+    *kinds: Kind,
+    body: type[BaseModel] | None = None,
+    query: type[BaseModel] | None = None,
+    limit: int = BODY_LIMIT,
+    ended: bool = False,
+) -> Callable[[Callable[..., object]], Callable[..., Response]]:
+    """Makes a function of a call a view: for these kinds of token (none: for everybody), in one transaction.
+
+    GET reads, all else writes. The body is read and parsed before the transaction begins. ``ended``: a run that has
+    ended may still make this call.
+    """
+
+    def decorate(handler: Callable[..., object]) -> Callable[..., Response]:
+        @functools.wraps(handler)
+        def view(**arguments: Any) -> Response:
+            claims = present(*kinds) if kinds else None
+            if body is not None:
+                arguments["body"] = parse_body(body, limit)
+            if query is not None:
+                arguments["query"] = parse_query(query)
+            return _answer(handler, claims, arguments, ended=ended)
+
+        return view
+
+    return decorate
+
+
+def present(*kinds: Kind) -> tuple[Kind, dict[str, Any]]:
+    """The token of the request. Raises PermissionDenied when its kind is not one of these."""
+    kind, claims = tokens.presented()
+    if kind not in kinds:
+        raise PermissionDenied(f"A {kind} can't call this; it is for: {', '.join(kinds)}.")
+    return kind, claims
+
+
+def parse_body(model: type[_Body], limit: int = BODY_LIMIT) -> _Body:
+    """Raises InvalidRequest that names the field, or TooLarge."""
+    raw = read_body(limit)
+    try:
+        return model.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        raise _incorrect(error) from error
+
+
+def read_body(limit: int) -> bytes:
+    if (request.content_length or 0) > limit:
+        raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
+    raw = request.stream.read(limit + 1)
+    if len(raw) > limit:
+        raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
+    return raw
+
+
+def parse_query(model: type[_Body]) -> _Body:
+    """The arguments of the address that the model knows; empty ones count as absent. Raises InvalidRequest."""
+    given: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        values = [value for value in request.args.getlist(key) if value]
+        if values:
+            given[key] = values if "list" in str(info.annotation) else values[-1]
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise _incorrect(error, "Query is incorrect") from error
+
+
+def _answer(
+    handler: Callable[..., object],
+    claims: tuple[Kind, dict[str, Any]] | None,
+    arguments: dict[str, Any],
+    *,
+    ended: bool,
+) -> Response:
+    server = current_server()
+    open_ = server.database.reading if request.method in {"GET", "HEAD"} else server.database.writing
+    with open_() as session:
+        call = Call(server, session, server.clock())
+        if claims is not None:
+            call._actor = open_actor(session, *claims, ended=ended)  # noqa: SLF001 - its maker
+        answer = handler(call, **arguments)
+    for action in call.after:
+        action()
+    return respond(answer)
+
+
+def open_actor(session: Session, kind: Kind, claims: dict[str, Any], *, ended: bool = False) -> Actor:
+    """The caller; a run that has ended is none, unless ``ended``. Raises LoginFailed or PermissionDenied."""
+    actor = load_actor(session, kind, claims)
+    if actor.run is not None and actor.run.ended and not ended:
+        raise PermissionDenied("This run has ended, and with it its token.")
+    return actor
+
+
+def respond(answer: object) -> Response:
+    """A Reply, a Wait, a ready response, or something that becomes JSON."""
+    if isinstance(answer, Response):
+        return answer
+    if isinstance(answer, Wait):
+        ticket = json.dumps(dict(answer.ticket.counters))
+        return Response(status=204, headers={WAIT_HEADER: str(answer.seconds), TICKET_HEADER: ticket})
+    reply = answer if isinstance(answer, Reply) else Reply(answer)
+    response = jsonify(reply.body)
+    response.status_code = reply.status
+    response.headers.extend(dict(reply.headers))
+    return response
+
+
+def _incorrect(error: ValidationError, what: str = "Request body is incorrect") -> InvalidRequest:
+    fields: dict[str, list[str]] = {}
+    for one in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in one["loc"]) or "body"
+        fields.setdefault(name, []).append(_WORDS.get(one["type"], one["msg"]))
+    name, reasons = next(iter(fields.items()))
+    return InvalidRequest(f"{what}: {name}: {reasons[0]}", fields)
+
+
+_WORDS = {"extra_forbidden": "Unknown field.", "missing": "Missing data for required field."}
+
+
+def _problem(message: str, status: int, **more: Any) -> Response:
+    response = jsonify({"msg": message, **more})
+    response.status_code = status
+    return response
+
+
+def _refused(error: Refused) -> Response:
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    more = {"errors": error.fields} if isinstance(error, InvalidRequest) and error.fields else {}
+    return _problem(str(error), status, **more)
+
+
+def _collision(_error: IntegrityError) -> Response:
+    return _problem("Someone else was first to write what this request depends on: look again, and repeat it.", 409)
+
+
+def _gone(_error: ClientGone) -> Response:
+    return _problem("The request was cut off.", 400)
+
+
+def _http_error(error: HTTPException) -> Response:
+    message = error.description or error.name
+    more = {"message": message} if isinstance(error, MethodNotAllowed) else {}
+    return _problem(message, error.code or 500, **more)
+
+
+def _unexpected(error: Exception) -> Response:
+    _LOG.error("%s %s failed", request.method, request.path, exc_info=error)
+    return _problem("An unexpected error occurred on the server!", 500)

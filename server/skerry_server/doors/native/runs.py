@@ -1,0 +1,138 @@
+"""What a node or a run reports about a run, and the payloads as streams of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+from flask import Blueprint, Response, request
+from pydantic import Field
+
+from skerry.wire import Status
+from skerry_server import tokens
+from skerry_server.doors.fields import Body, Query, Text
+from skerry_server.doors.handling import Call, calls, current_server, open_actor, parse_query, present
+from skerry_server.errors import InvalidRequest, NotKnown
+from skerry_server.models import Payload
+from skerry_server.policy import Kind
+from skerry_server.services import runs
+
+_CHUNK = 256 * 1024
+_HEADER_BYTES = (1 << 20) + 8
+_FINISH_LIMIT = 16 << 20
+Attempt = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class StatusBody(Body):
+    attempt: Attempt
+    status: Status
+
+
+class TokenBody(Body):
+    attempt: Attempt
+
+
+class AttemptQuery(Query):
+    attempt: Attempt
+
+
+class FinishBody(Body):
+    attempt: Attempt
+    status: Status
+    log: Text | None = None
+    result: str | None = None
+    staged: bool = False
+
+
+@calls(Kind.NODE, body=StatusBody)
+def report_status(call: Call, id_: int, body: StatusBody) -> dict[str, Any]:
+    run = runs.report_status(call.session, call.actor, id_, body.attempt, body.status, call.server.lease, call.now)
+    return {"status": run.state.shown}
+
+
+@calls(Kind.NODE, Kind.RUN, body=TokenBody)
+def renew_token(call: Call, id_: int, body: TokenBody) -> dict[str, Any]:
+    lifetime = call.server.run_token_lifetime
+    run = runs.held_run(call.session, call.actor, id_, body.attempt)
+    return {"token": tokens.for_run(run, lifetime), "expires_in": int(lifetime.total_seconds())}
+
+
+@calls(Kind.NODE, Kind.RUN, Kind.USER)
+def read_input(call: Call, id_: int) -> Response:
+    return _stream(call, runs.find_run(call.session, call.actor, id_).input)
+
+
+@calls(Kind.RUN, Kind.USER)
+def read_result(call: Call, id_: int) -> Response:
+    result = runs.find_result(call.session, call.actor, id_).result
+    if result is None:
+        raise NotKnown("result of a run", id_)
+    return _stream(call, result)
+
+
+def stage_result(id_: int) -> Response:
+    """PUT of a result as it is stored: read in constant memory, with no transaction open meanwhile."""
+    kind, claims = present(Kind.RUN, Kind.NODE)
+    attempt = parse_query(AttemptQuery).attempt
+    server = current_server()
+    with server.database.reading() as session:
+        run = runs.held_run(session, open_actor(session, kind, claims, ended=True), id_, attempt)
+    pieces = _looked_at(_body(), lambda start: runs.check_sealed(run, start, "result"))
+    payload = server.payloads.keep(pieces, server.settings.limits.result_bytes)
+    try:
+        with server.database.writing() as session:
+            actor = open_actor(session, kind, claims, ended=True)
+            replaced = runs.stage_result(session, actor, id_, attempt, payload)
+    except BaseException:
+        server.payloads.forget(payload)
+        raise
+    if replaced is not None:
+        server.payloads.forget(replaced)
+    return Response(status=204)
+
+
+@calls(Kind.RUN, Kind.NODE, body=FinishBody, limit=_FINISH_LIMIT, ended=True)
+def finish(call: Call, id_: int, body: FinishBody) -> dict[str, Any]:
+    outcome = runs.Outcome(body.attempt, body.status, body.log, body.result, body.staged)
+    run, dropped = runs.finish_run(call.session, call.actor, id_, outcome, call.server.payloads, call.now)
+    if dropped is not None:
+        call.session.flush()
+        call.session.delete(dropped)
+        call.forget([dropped])
+    return {"status": run.state.shown}
+
+
+def register(door: Blueprint) -> None:
+    door.post("/run/<id:id_>/status")(report_status)
+    door.post("/run/<id:id_>/token")(renew_token)
+    door.get("/run/<id:id_>/input")(read_input)
+    door.get("/run/<id:id_>/result")(read_result)
+    door.put("/run/<id:id_>/result")(stage_result)
+    door.post("/run/<id:id_>/finish")(finish)
+
+
+def _stream(call: Call, payload: Payload) -> Response:
+    headers = {"Content-Length": str(payload.size)}
+    return Response(call.server.payloads.read(payload), mimetype="application/octet-stream", headers=headers)
+
+
+def _body() -> Iterator[bytes]:
+    """The request's body. Raises InvalidRequest when it is shorter than announced."""
+    size = 0
+    while piece := request.stream.read(_CHUNK):
+        size += len(piece)
+        yield piece
+    if request.content_length is not None and size != request.content_length:
+        raise InvalidRequest("The upload was cut off.")
+
+
+def _looked_at(pieces: Iterator[bytes], look: Callable[[bytes], None]) -> Iterator[bytes]:
+    """Hands a stream on once ``look`` has seen as much of its beginning as a header may take."""
+    head = bytearray()
+    for piece in pieces:
+        head += piece
+        if len(head) >= _HEADER_BYTES:
+            break
+    look(bytes(head))
+    yield bytes(head)
+    yield from pieces

@@ -1,0 +1,90 @@
+"""The node's one call for everything that it should do, and its good-bye."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from flask import Blueprint
+from pydantic import Field
+
+from skerry.wire import INLINE_LIMIT, b64
+from skerry_server import tokens
+from skerry_server.doors.fields import Body, Id
+from skerry_server.doors.handling import Call, Wait, calls
+from skerry_server.models import Run
+from skerry_server.policy import Kind
+from skerry_server.services import work
+
+_MOST = 10_000
+
+
+class Held(Body):
+    run: Id
+    attempt: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class WorkBody(Body):
+    capacity: Annotated[int, Field(ge=0, le=1000)] = 0
+    holding: Annotated[list[Held], Field(max_length=_MOST)] = []
+    jobs: Annotated[list[Id], Field(max_length=_MOST)] = []
+    wait: Annotated[float, Field(ge=0, le=50, strict=False)] = 25
+
+
+class Empty(Body):
+    """Nothing."""
+
+
+@calls(Kind.NODE, body=WorkBody)
+def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
+    report = work.Report(body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs)
+    ticket = call.server.hub.ticket(work.topics(call.actor.id, report))
+    found = work.find_work(call.session, call.actor, report, call.server.lease, call.now)
+    if not found.something and body.wait > 0 and call.may_wait:
+        return Wait(ticket, body.wait)
+    return {
+        "runs": [_order(call, run) for run in found.runs],
+        "stop": [{"run": stop.run_id, "attempt": stop.attempt, "reason": stop.reason} for stop in found.stop],
+        "finished_jobs": found.finished_jobs,
+        "lease_seconds": call.server.settings.leases.seconds,
+    }
+
+
+@calls(Kind.NODE, body=Empty)
+def leave(call: Call, body: Empty) -> dict[str, Any]:  # noqa: ARG001 - it must be a JSON object
+    work.leave(call.session, call.actor, call.now)
+    return {"msg": "Good-bye."}
+
+
+def register(door: Blueprint) -> None:
+    door.post("/node/work")(find_work)
+    door.post("/node/leave")(leave)
+
+
+def _order(call: Call, run: Run) -> dict[str, Any]:
+    task, small = run.task, run.input.size <= INLINE_LIMIT
+    return {
+        "run": run.id,
+        "attempt": run.attempt,
+        "organization_id": run.organization_id,
+        "node_id": run.node_id,
+        "format": task.format,
+        "task": {
+            "id": task.id,
+            "uuid": task.uuid,
+            "parent_uuid": task.parent.uuid if task.parent is not None else None,
+            "job_id": task.job_id,
+            "parent_id": task.parent_id,
+            "name": task.name,
+            "image": task.image,
+            "collaboration_id": task.collaboration_id,
+            "study_id": task.study_id,
+            "store_id": None,
+            "init_org_id": task.init_org_id,
+            "init_user_id": task.init_user_id,
+            "databases": task.databases,
+        },
+        "input": b64(call.server.payloads.load(run.input)) if small else None,
+        "input_size": run.input.size,
+        "token": tokens.for_run(run, call.server.run_token_lifetime),
+        "token_expires_in": int(call.server.run_token_lifetime.total_seconds()),
+    }

@@ -1,0 +1,24 @@
+"""The main door: the REST dialect of vantage6 4.x, so that its clients work unchanged."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from skerry_server.doors.vantage6 import (
+    collaborations,
+    health,
+    login,
+    nodes,
+    organizations,
+    runs,
+    studies,
+    tasks,
+    users,
+)
+
+
+def blueprint() -> Blueprint:
+    door = Blueprint("vantage6", __name__)
+    for part in (login, organizations, collaborations, studies, nodes, users, tasks, runs, health):
+        part.register(door)
+    return door

@@ -1,0 +1,40 @@
+"""Version, health, and what is not there."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from flask import Blueprint
+from sqlalchemy import text
+
+from skerry_server.doors.handling import Call, calls
+from skerry_server.policy import Kind
+
+
+@calls()
+def show_version(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler has a call
+    return {"version": version("skerry")}
+
+
+@calls()
+def show_health(call: Call) -> dict[str, Any]:
+    call.session.execute(text("SELECT 1"))
+    return {"database": True}
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN)
+def blobstream_status(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler has a call
+    return {"blob_store_enabled": False}
+
+
+@calls(Kind.RUN)
+def vpn_addresses(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler has a call
+    return {"addresses": []}
+
+
+def register(door: Blueprint) -> None:
+    door.get("/version")(show_version)
+    door.get("/health")(show_health)
+    door.get("/blobstream/status")(blobstream_status)
+    door.get("/vpn/algorithm/addresses")(vpn_addresses)

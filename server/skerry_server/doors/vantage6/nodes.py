@@ -1,0 +1,124 @@
+"""Nodes (contract, section 2.7)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint
+from pydantic import Field
+from sqlalchemy import and_, not_, select
+
+from skerry_server.doors.fields import Body, Id, Name, Short
+from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6.paging import Listing, each, paged
+from skerry_server.doors.vantage6.shapes import moment, one
+from skerry_server.models import Node, study_member
+from skerry_server.policy import Kind
+from skerry_server.services import collaborations, nodes
+from skerry_server.services.work import ONLINE_FOR, is_online
+
+SORTS = {"id": Node.id, "name": Node.name, "last_seen": Node.last_seen}
+
+
+class NodeQuery(Listing):
+    organization_id: Id | None = None
+    collaboration_id: Id | None = None
+    study_id: Id | None = None
+    status: Literal["online", "offline"] | None = None
+    ip: str | None = None
+    name: str | None = None
+    last_seen_from: datetime | None = None
+    last_seen_till: datetime | None = None
+
+
+class NewNode(Body):
+    collaboration_id: Id
+    organization_id: Id | None = None
+    name: Name | None = None
+
+
+class NodeChange(Body):
+    name: Name | None = None
+    ip: Annotated[Short, Field(max_length=64)] | None = None
+    clear_ip: bool = False
+
+
+class Recover(Body):
+    id: Id
+
+
+@calls(Kind.USER, Kind.NODE, query=NodeQuery)
+def list_nodes(call: Call, query: NodeQuery) -> Reply:
+    statement = select(Node).where(nodes.visible_nodes(call.actor))
+    exact = {Node.organization_id: query.organization_id, Node.collaboration_id: query.collaboration_id}
+    for column, value in {**exact, Node.ip: query.ip}.items():
+        if value is not None:
+            statement = statement.where(column == value)
+    if query.name is not None:
+        statement = statement.where(Node.name.like(query.name))
+    if query.status is not None:
+        online = and_(Node.online, Node.last_seen > call.now - ONLINE_FOR)
+        statement = statement.where(
+            online if query.status == "online" else not_(Node.id.in_(select(Node.id).where(online)))
+        )
+    if query.study_id is not None:
+        study = collaborations.find_study(call.session, call.actor, query.study_id)
+        members = select(study_member.c.organization_id).where(study_member.c.study_id == study.id)
+        here = Node.collaboration_id == study.collaboration_id
+        statement = statement.where(here, Node.organization_id.in_(members))
+    if query.last_seen_from is not None:
+        statement = statement.where(Node.last_seen >= query.last_seen_from)
+    if query.last_seen_till is not None:
+        statement = statement.where(Node.last_seen <= query.last_seen_till)
+    return paged(call, statement, query, each(show), SORTS, Node.id.asc())
+
+
+@calls(Kind.USER, body=NewNode)
+def create(call: Call, body: NewNode) -> Reply:
+    node, key = nodes.create_node(call.session, call.actor, body.collaboration_id, body.organization_id, body.name)
+    return Reply({**show(call, node), "api_key": key}, 201)
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN)
+def get(call: Call, id_: int) -> dict[str, Any]:
+    return show(call, nodes.find_node(call.session, call.actor, id_))
+
+
+@calls(Kind.USER, Kind.NODE, body=NodeChange)
+def change(call: Call, id_: int, body: NodeChange) -> dict[str, Any]:
+    return show(call, nodes.change_node(call.session, call.actor, id_, body.name, body.ip, clear_ip=body.clear_ip))
+
+
+@calls(Kind.USER)
+def delete(call: Call, id_: int) -> dict[str, Any]:
+    nodes.delete_node(call.session, call.actor, id_)
+    return {"msg": f"Node id={id_} successfully deleted"}
+
+
+@calls(Kind.USER, body=Recover)
+def renew_key(call: Call, body: Recover) -> dict[str, Any]:
+    return {"api_key": nodes.renew_api_key(call.session, call.actor, body.id)}
+
+
+def register(door: Blueprint) -> None:
+    door.get("/node", endpoint="nodes")(list_nodes)
+    door.post("/node", endpoint="node_create")(create)
+    door.get("/node/<id:id_>", endpoint="node")(get)
+    door.patch("/node/<id:id_>", endpoint="node_change")(change)
+    door.delete("/node/<id:id_>", endpoint="node_delete")(delete)
+    door.post("/recover/node", endpoint="node_renew_key")(renew_key)
+
+
+def show(call: Call, node: Node) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "type": "node",
+        "name": node.name,
+        "ip": node.ip,
+        "last_seen": moment(node.last_seen),
+        "status": "online" if is_online(node, call.now) else "offline",
+        "organization": one(call, "organization", node.organization_id),
+        "collaboration": one(call, "collaboration", node.collaboration_id),
+        "config": [],
+    }

@@ -1,0 +1,84 @@
+"""Lists: filters, order, pages and the links between them, as the dialect has it (contract, section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
+
+from flask import request
+from pydantic import Field
+from sqlalchemy import ColumnElement, Select, func, select
+
+from skerry_server.doors.fields import Flag, Query
+from skerry_server.doors.handling import Call, Reply
+from skerry_server.errors import InvalidRequest
+
+_Row = TypeVar("_Row")
+PER_PAGE = 10
+EVERYTHING_OF_A_TASK = 1000
+_MOST = 10_000
+
+
+class Listing(Query):
+    """What every list understands."""
+
+    page: Annotated[int, Field(ge=1, le=10**6)] = 1
+    per_page: Annotated[int, Field(ge=1, le=_MOST)] | None = None
+    sort: Annotated[str, Field(max_length=256)] | None = None
+    no_pagination: Flag = False
+
+
+def paged(
+    call: Call,
+    statement: Select[tuple[_Row]],
+    query: Listing,
+    show: Callable[[Call, Sequence[_Row]], list[dict[str, Any]]],
+    sorts: Mapping[str, Any],
+    default: ColumnElement[Any],
+    per_page: int = PER_PAGE,
+) -> Reply:
+    """One page of the rows, shown, with its links and headers. Raises InvalidRequest for an unknown order."""
+    size = _MOST if query.no_pagination else query.per_page or per_page
+    total = call.session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0
+    ordered = statement.order_by(*(_order(query.sort, sorts) or [default]))
+    rows = call.session.scalars(ordered.limit(size).offset((query.page - 1) * size)).unique().all()
+    links = _links(call, query.page, -(-total // size))
+    return Reply({"data": show(call, rows), "links": links}, 200, _headers(total, links))
+
+
+def each(show: Callable[[Call, _Row], dict[str, Any]]) -> Callable[[Call, Sequence[_Row]], list[dict[str, Any]]]:
+    """For rows that can be shown one by one."""
+    return lambda call, rows: [show(call, row) for row in rows]
+
+
+def _order(sort: str | None, sorts: Mapping[str, Any]) -> list[Any]:
+    order = []
+    for name in (sort or "").split(","):
+        column = sorts.get(name.strip().lstrip("-"))
+        if name and column is None:
+            raise InvalidRequest(f'"sort" can\'t be "{name}"; choose from {", ".join(sorts)}.', {"sort": ["Unknown."]})
+        if column is not None:
+            order.append(column.desc() if name.strip().startswith("-") else column.asc())
+    return order
+
+
+def _links(call: Call, page: int, last: int) -> dict[str, str]:
+    pages = {"self": page}
+    if last:
+        pages |= {"first": 1, "last": last}
+    if page > 1:
+        pages["previous"] = page - 1
+    if page < last:
+        pages["next"] = page + 1
+    path = call.link(request.path.removeprefix(call.server.settings.api_path).strip("/"))
+    kept = [(key, value) for key, value in request.args.items(multi=True) if key != "page"]
+    return {name: f"{path}?{urlencode([*kept, ('page', number)])}" for name, number in sorted(pages.items())}
+
+
+def _headers(total: int, links: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "total-count": str(total),
+        "Link": ",".join(f"<{url}>; rel={name}" for name, url in links.items()),
+        "access-control-expose-headers": "total-count, Link",
+    }

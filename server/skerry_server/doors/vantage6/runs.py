@@ -1,0 +1,168 @@
+"""Runs and results (contract, section 2.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from flask import Blueprint
+from sqlalchemy import Select, select
+from sqlalchemy.orm import joinedload, undefer
+
+from skerry.wire import Format, from_stored
+from skerry_server.doors.fields import Id, Query, Words
+from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, paged
+from skerry_server.doors.vantage6.shapes import moment, one
+from skerry_server.doors.vantage6.task_shape import show as show_task
+from skerry_server.models import Payload, Run
+from skerry_server.policy import Kind
+from skerry_server.services import runs
+from skerry_server.services.work import is_online
+
+LOADED = (joinedload(Run.task), joinedload(Run.node), joinedload(Run.input), undefer(Run.log))
+SORTS = {
+    "id": Run.id,
+    "assigned_at": Run.assigned_at,
+    "started_at": Run.started_at,
+    "finished_at": Run.finished_at,
+}
+_TIMES = {"assigned": Run.assigned_at, "started": Run.started_at, "finished": Run.finished_at}
+
+
+class RunQuery(Listing):
+    organization_id: Id | None = None
+    task_id: Id | None = None
+    node_id: Id | None = None
+    collaboration_id: Id | None = None
+    state: Literal["open"] | None = None
+    assigned_from: datetime | None = None
+    assigned_till: datetime | None = None
+    started_from: datetime | None = None
+    started_till: datetime | None = None
+    finished_from: datetime | None = None
+    finished_till: datetime | None = None
+    include: Words = []
+
+    def apply(self, statement: Select[tuple[Run]]) -> Select[tuple[Run]]:
+        for column in (Run.organization_id, Run.task_id, Run.node_id, Run.collaboration_id):
+            value = getattr(self, column.key)
+            if value is not None:
+                statement = statement.where(column == value)
+        for name, column in _TIMES.items():
+            since, until = getattr(self, f"{name}_from"), getattr(self, f"{name}_till")
+            if since is not None:
+                statement = statement.where(column >= since)
+            if until is not None:
+                statement = statement.where(column <= until)
+        return statement.where(Run.finished_at.is_(None)) if self.state is not None else statement
+
+    @property
+    def usual_page(self) -> int:
+        """A task's runs come all at once: the clients do not look at the links."""
+        return EVERYTHING_OF_A_TASK if self.task_id is not None else PER_PAGE
+
+
+class Include(Query):
+    include: Words = []
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery)
+def list_runs(call: Call, query: RunQuery) -> Reply:
+    statement = select(Run).join(Run.task).where(runs.visible_runs(call.actor)).options(*LOADED)
+
+    def shown(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
+        return show_all(call, rows, nested="task" in query.include)
+
+    return paged(call, query.apply(statement), query, shown, SORTS, Run.id.desc(), query.usual_page)
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
+def get_run(call: Call, id_: int, query: Include) -> dict[str, Any]:
+    return show_all(call, [runs.find_run(call.session, call.actor, id_)], nested="task" in query.include)[0]
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery)
+def list_results(call: Call, query: RunQuery) -> Reply:
+    statement = (
+        select(Run)
+        .join(Run.task)
+        .where(runs.visible_results(call.actor))
+        .options(joinedload(Run.task), joinedload(Run.result))
+    )
+    return paged(call, query.apply(statement), query, show_results, SORTS, Run.id.desc(), query.usual_page)
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN)
+def get_result(call: Call, id_: int) -> dict[str, Any]:
+    return show_results(call, [runs.find_result(call.session, call.actor, id_)])[0]
+
+
+def register(door: Blueprint) -> None:
+    door.get("/run", endpoint="runs")(list_runs)
+    door.get("/run/<id:id_>", endpoint="run")(get_run)
+    door.get("/result", endpoint="results")(list_results)
+    door.get("/result/<id:id_>", endpoint="result")(get_result)
+
+
+def readable(call: Call, rows: Sequence[Run]) -> list[Run]:
+    """Those of a task's runs whose results the caller may read."""
+    ids = [run.id for run in rows]
+    allowed = set(
+        call.session.scalars(select(Run.id).join(Run.task).where(Run.id.in_(ids), runs.visible_results(call.actor)))
+    )
+    return [run for run in rows if run.id in allowed]
+
+
+def show_all(call: Call, rows: Sequence[Run], *, nested: bool = False) -> list[dict[str, Any]]:
+    return [_show(call, run, nested=nested) for run in rows]
+
+
+def show_results(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": run.id,
+            "result": _text(call, run.result, run.task.format) if run.result is not None else None,
+            "cleanup_at": None,
+            "blob_storage_used": False,
+            "run": one(call, "run", run.id),
+            "task": one(call, "task", run.task_id),
+        }
+        for run in rows
+    ]
+
+
+def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
+    node = run.node
+    task = one(call, "task", run.task_id)
+    if nested:
+        task = {key: value for key, value in show_task(call, run.task).items() if key != "runs"}
+    return {
+        "id": run.id,
+        "input": _text(call, run.input, run.task.format),
+        "status": run.state.shown,
+        "log": run.log,
+        "reason": run.reason,
+        "attempt": run.attempt,
+        "assigned_at": moment(run.assigned_at),
+        "started_at": moment(run.started_at),
+        "finished_at": moment(run.finished_at),
+        "cleanup_at": None,
+        "blob_storage_used": False,
+        "organization": one(call, "organization", run.organization_id),
+        "task": task,
+        "results": one(call, "result", run.id),
+        "node": node
+        and {
+            "id": node.id,
+            "ip": node.ip,
+            "status": "online" if is_online(node, call.now) else "offline",
+            "name": node.name,
+        },
+        "ports": [],
+    }
+
+
+def _text(call: Call, payload: Payload, format_: Format) -> str:
+    return from_stored(call.server.payloads.load(payload), format_)

@@ -1,0 +1,195 @@
+"""Tasks (contract, section 2.9) and their end by hand (section 2.11)."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from flask import Blueprint
+from pydantic import AfterValidator, Field, model_validator
+from sqlalchemy import String, cast, select
+from sqlalchemy.orm import selectinload, undefer
+
+from skerry.wire import Status
+from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
+from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import runs
+from skerry_server.doors.vantage6.paging import Listing, paged
+from skerry_server.doors.vantage6.task_shape import show
+from skerry_server.models import Run, Task
+from skerry_server.policy import Kind
+from skerry_server.services import collaborations, tasks
+
+SORTS = {
+    "id": Task.id,
+    "name": Task.name,
+    "created_at": Task.created_at,
+    "finished_at": Task.finished_at,
+    "job_id": Task.job_id,
+    "image": Task.image,
+}
+
+
+def _uuid(text: str) -> str:
+    if str(uuid.UUID(text)) != text.lower():
+        raise ValueError("It must be a UUID with hyphens.")
+    return text.lower()
+
+
+class Preprocessing(Body):
+    function: Text
+    parameters: Json | None = None
+
+
+class Database(Body):
+    label: Annotated[Text, Field(min_length=1, max_length=128)]
+    arguments: Json | None = None
+    preprocessing: Annotated[list[Preprocessing], Field(max_length=100)] | None = None
+    query: Annotated[Text, Field(max_length=65_536)] | None = None
+    sheet_name: Annotated[Text, Field(max_length=128)] | None = None
+
+
+class Organization(Body):
+    id: Id
+    input: str
+
+
+class NewTask(Body):
+    image: Annotated[Text, Field(min_length=1, max_length=1024)]
+    organizations: Annotated[list[Organization], Field(min_length=1, max_length=10_000)]
+    collaboration_id: Id | None = None
+    study_id: Id | None = None
+    name: Name | None = None
+    description: Annotated[Text, Field(max_length=1024)] | None = None
+    databases: Annotated[list[Database], Field(max_length=100)] | None = None
+    uuid: Annotated[str, AfterValidator(_uuid)] | None = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> NewTask:
+        if self.collaboration_id is None and self.study_id is None:
+            raise ValueError('Either "collaboration_id" or "study_id" is needed.')
+        return self
+
+    def spec(self) -> tasks.TaskSpec:
+        databases = tuple(database.model_dump(exclude_none=True) for database in self.databases or [])
+        return tasks.TaskSpec(
+            image=self.image,
+            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            collaboration_id=self.collaboration_id,
+            study_id=self.study_id,
+            name=self.name,
+            description=self.description,
+            databases=databases,
+            uuid=self.uuid,
+        )
+
+
+class TaskQuery(Listing):
+    init_org_id: Id | None = None
+    init_user_id: Id | None = None
+    collaboration_id: Id | None = None
+    study_id: Id | None = None
+    parent_id: Id | None = None
+    job_id: Id | None = None
+    name: str | None = None
+    image: str | None = None
+    description: str | None = None
+    status: Status | None = None
+    run_id: Id | None = None
+    database: str | None = None
+    is_user_created: Flag | None = None
+    include: Words = []
+
+
+class Include(Query):
+    include: Words = []
+
+
+class Kill(Body):
+    id: Id
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=TaskQuery)
+def list_tasks(call: Call, query: TaskQuery) -> Reply:
+    statement = select(Task).where(tasks.visible_tasks(call.actor))
+    for column in (Task.init_org_id, Task.init_user_id, Task.study_id, Task.parent_id, Task.job_id, Task.status):
+        value = getattr(query, column.key)
+        if value is not None:
+            statement = statement.where(column == value)
+    for column in (Task.name, Task.image, Task.description):
+        pattern = getattr(query, column.key)
+        if pattern is not None:
+            statement = statement.where(column.like(pattern))
+    if query.collaboration_id is not None:
+        collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
+        statement = statement.where(Task.collaboration_id == query.collaboration_id)
+    if query.run_id is not None:
+        statement = statement.where(Task.id.in_(select(Run.task_id).where(Run.id == query.run_id)))
+    if query.database is not None:
+        statement = statement.where(cast(Task.databases, String).contains(json.dumps(query.database), autoescape=True))
+    if query.is_user_created is not None:
+        top = Task.parent_id.is_(None)
+        statement = statement.where(top if query.is_user_created else ~top)
+    statement = _with_runs(statement, query.include)
+
+    def shown(call: Call, rows: Sequence[Task]) -> list[dict[str, Any]]:
+        return show_all(call, rows, query.include)
+
+    return paged(call, statement, query, shown, SORTS, Task.id.desc())
+
+
+@calls(Kind.USER, Kind.RUN, body=NewTask, limit=tasks.LARGEST_REQUEST)
+def create(call: Call, body: NewTask) -> Reply:
+    task = tasks.create_task(call.session, call.actor, body.spec(), call.server.payloads, call.now)
+    return Reply(show(call, task), 201)
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
+def get(call: Call, id_: int, query: Include) -> dict[str, Any]:
+    return show_all(call, [tasks.find_task(call.session, call.actor, id_)], query.include)[0]
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN)
+def get_status(call: Call, id_: int) -> dict[str, Any]:
+    return {"status": tasks.find_task(call.session, call.actor, id_).status}
+
+
+@calls(Kind.USER)
+def delete(call: Call, id_: int) -> dict[str, Any]:
+    call.forget(tasks.delete_task(call.session, call.actor, id_, call.now))
+    return {"msg": f"Task id={id_} and its runs successfully deleted"}
+
+
+@calls(Kind.USER, body=Kill)
+def kill(call: Call, body: Kill) -> dict[str, Any]:
+    tasks.kill_task(call.session, call.actor, body.id, call.now)
+    return {"msg": f"Nodes have been instructed to kill task {body.id}."}
+
+
+def register(door: Blueprint) -> None:
+    door.get("/task", endpoint="tasks")(list_tasks)
+    door.post("/task", endpoint="task_create")(create)
+    door.get("/task/<id:id_>", endpoint="task")(get)
+    door.get("/task/<id:id_>/status", endpoint="task_status")(get_status)
+    door.delete("/task/<id:id_>", endpoint="task_delete")(delete)
+    door.post("/kill/task", endpoint="task_kill")(kill)
+
+
+def show_all(call: Call, rows: Sequence[Task], include: Sequence[str]) -> list[dict[str, Any]]:
+    """Tasks, with their runs and results in place of the links to them where asked for."""
+    shown = [show(call, task) for task in rows]
+    for task, out in zip(rows, shown, strict=True):
+        if "runs" in include:
+            out["runs"] = runs.show_all(call, task.runs)
+        if "results" in include:
+            out["results"] = runs.show_results(call, runs.readable(call, task.runs))
+    return shown
+
+
+def _with_runs(statement: Any, include: Sequence[str]) -> Any:
+    if not {"runs", "results"} & set(include):
+        return statement
+    loaded = selectinload(Task.runs)
+    return statement.options(loaded.options(*runs.LOADED), loaded.options(undefer(Run.log)))

@@ -1,0 +1,49 @@
+"""What the services refuse, without a word of HTTP: each door maps these classes to its dialect once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from skerry.errors import SkerryError
+
+
+class Refused(SkerryError):
+    """Base of all that a service refuses; nothing of the request has been done."""
+
+
+class InvalidRequest(Refused):
+    """A field is missing or wrong; ``fields`` says which and why, where there is more than the sentence."""
+
+    def __init__(self, message: str, fields: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__(message)
+        self.fields = {name: list(reasons) for name, reasons in (fields or {}).items()}
+
+
+class TooLarge(Refused):
+    """A body exceeds what this server takes."""
+
+
+class LoginFailed(Refused):
+    """Name and password, or the API key, do not fit. Says no more on purpose."""
+
+
+class PermissionDenied(Refused):
+    """The caller is known and may not do this."""
+
+    def __init__(self, message: str = "You lack the permission to do that!") -> None:
+        super().__init__(message)
+
+
+class NotKnown(Refused):
+    """There is no such thing, or the caller may not know of it."""
+
+    def __init__(self, what: str, id_: int) -> None:
+        super().__init__(f"There is no {what} with id {id_}.")
+
+
+class Conflicting(Refused):
+    """The state moved on, or someone else was first."""
+
+
+class StaleAttempt(Conflicting):
+    """This attempt is not the run's current one, or the step is not allowed from the run's state."""

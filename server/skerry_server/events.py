@@ -1,0 +1,122 @@
+"""Who should look again: rows of the same transaction as the change, published after its commit.
+
+The counters are hints and live in memory; the truth is in the tables. Whoever wants to wait takes a ticket *before*
+looking at the tables, so that a change in between is not missed. Several replicas will feed each other's hubs from
+the database's own notifications.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from skerry_server.models import Event
+
+_ANNOUNCED = "announced"
+
+
+def node_topic(node_id: int) -> str:
+    """There is work for this node, or something to stop."""
+    return f"node:{node_id}"
+
+
+def presence_topic(node_id: int) -> str:
+    """The node came or went."""
+    return f"presence:{node_id}"
+
+
+def task_topic(task_id: int) -> str:
+    """A run of this task changed."""
+    return f"task:{task_id}"
+
+
+def job_topic(job_id: int) -> str:
+    """All tasks of this job have ended."""
+    return f"job:{job_id}"
+
+
+def announce(session: Session, topics: Iterable[str], now: datetime) -> None:
+    """Notes that these topics changed; the world hears of it when the transaction has been committed."""
+    fresh = sorted(set(topics) - announced(session))
+    if fresh:
+        session.add(Event(at=now, topics=fresh))
+        session.info.setdefault(_ANNOUNCED, set()).update(fresh)
+
+
+def announced(session: Session) -> set[str]:
+    return set(session.info.get(_ANNOUNCED, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """How far each topic had counted when the holder began to look."""
+
+    counters: Mapping[str, int]
+
+
+class Hub:
+    """Counts changes of topics, and wakes who waits for one. Any thread may publish; waiting is for the event loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counters: defaultdict[str, int] = defaultdict(int)
+        self._sleepers: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def ticket(self, topics: Iterable[str]) -> Ticket:
+        with self._lock:
+            return Ticket({topic: self._counters.get(topic, 0) for topic in topics})
+
+    def publish(self, topics: Iterable[str]) -> None:
+        with self._lock:
+            woken = [sleeper for topic in topics for sleeper in self._count(topic)]
+        _wake(woken)
+
+    def close(self) -> None:
+        """Wakes everybody; from now on nobody waits."""
+        with self._lock:
+            self._closed = True
+            woken = [sleeper for sleepers in self._sleepers.values() for sleeper in sleepers]
+        _wake(woken)
+
+    def sleep(self, ticket: Ticket) -> tuple[asyncio.Future[None], Callable[[], None]]:
+        """A future that is done as soon as a topic has counted on since the ticket, and how to give it up."""
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            if self._closed or any(self._counters.get(topic, 0) != seen for topic, seen in ticket.counters.items()):
+                sleeper.set_result(None)
+            else:
+                for topic in ticket.counters:
+                    self._sleepers[topic].add(sleeper)
+        return sleeper, lambda: self._forget(sleeper, ticket)
+
+    def _count(self, topic: str) -> Iterable[asyncio.Future[None]]:
+        self._counters[topic] += 1
+        return self._sleepers.get(topic, ())
+
+    def _forget(self, sleeper: asyncio.Future[None], ticket: Ticket) -> None:
+        with self._lock:
+            for topic in ticket.counters:
+                self._sleepers[topic].discard(sleeper)
+                if not self._sleepers[topic]:
+                    del self._sleepers[topic]
+
+
+def _wake(sleepers: Iterable[asyncio.Future[None]]) -> None:
+    for sleeper in set(sleepers):
+        sleeper.get_loop().call_soon_threadsafe(_finish, sleeper)
+
+
+def _finish(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)

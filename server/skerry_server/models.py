@@ -1,0 +1,289 @@
+"""The tables. Ids are never used twice (AUTOINCREMENT), so nothing inherits what a deleted row left behind.
+
+Times are naive UTC, as the dialects show them. Tables are made by migrations only; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column, relationship
+
+from skerry.wire import Format, Status
+from skerry_server.lifecycle import State
+
+NAME = 128
+_CASCADE = "CASCADE"
+_SET_NULL = "SET NULL"
+
+
+def utcnow() -> datetime:
+    """Now, as the tables keep it: UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _words(vocabulary: type[StrEnum]) -> Enum:
+    """A column that holds the words of a vocabulary, as text: a new word needs no change of the table."""
+    return Enum(vocabulary, native_enum=False, length=32, values_callable=lambda words: [str(word) for word in words])
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, list[dict[str, Any]]: JSON, list[str]: JSON}  # noqa: RUF012
+    __table_args__: Any = {"sqlite_autoincrement": True}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+member = Table(
+    "member",
+    Base.metadata,
+    Column("collaboration_id", ForeignKey("collaboration.id", ondelete=_CASCADE), primary_key=True),
+    Column("organization_id", ForeignKey("organization.id", ondelete=_CASCADE), primary_key=True, index=True),
+)
+study_member = Table(
+    "study_member",
+    Base.metadata,
+    Column("study_id", ForeignKey("study.id", ondelete=_CASCADE), primary_key=True),
+    Column("organization_id", ForeignKey("organization.id", ondelete=_CASCADE), primary_key=True, index=True),
+)
+role_rule = Table(
+    "role_rule",
+    Base.metadata,
+    Column("role_id", ForeignKey("role.id", ondelete=_CASCADE), primary_key=True),
+    Column("rule_id", ForeignKey("rule.id", ondelete=_CASCADE), primary_key=True, index=True),
+)
+user_role = Table(
+    "user_role",
+    Base.metadata,
+    Column("user_id", ForeignKey("user.id", ondelete=_CASCADE), primary_key=True),
+    Column("role_id", ForeignKey("role.id", ondelete=_CASCADE), primary_key=True, index=True),
+)
+user_rule = Table(
+    "user_rule",
+    Base.metadata,
+    Column("user_id", ForeignKey("user.id", ondelete=_CASCADE), primary_key=True),
+    Column("rule_id", ForeignKey("rule.id", ondelete=_CASCADE), primary_key=True, index=True),
+)
+
+
+class Organization(Base):
+    """``public_key`` is PEM; ``signing_key`` and ``binding`` come with native keys only."""
+
+    __tablename__ = "organization"
+
+    name: Mapped[str] = mapped_column(String(NAME), unique=True)
+    domain: Mapped[str | None] = mapped_column(String(NAME))
+    address1: Mapped[str | None] = mapped_column(String(NAME))
+    address2: Mapped[str | None] = mapped_column(String(NAME))
+    zipcode: Mapped[str | None] = mapped_column(String(NAME))
+    country: Mapped[str | None] = mapped_column(String(NAME), index=True)
+    public_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    signing_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    binding: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class Collaboration(Base):
+    """``accept`` is "native", "vantage6" or "both"; it counts only where ``encrypted``."""
+
+    __tablename__ = "collaboration"
+
+    name: Mapped[str] = mapped_column(String(NAME), unique=True)
+    encrypted: Mapped[bool]
+    accept: Mapped[str] = mapped_column(String(16))
+
+    organizations: Mapped[list[Organization]] = relationship(secondary=member, order_by=Organization.id)
+
+
+class Study(Base):
+    __tablename__ = "study"
+
+    name: Mapped[str] = mapped_column(String(NAME), unique=True)
+    collaboration_id: Mapped[int] = mapped_column(ForeignKey("collaboration.id", ondelete=_CASCADE), index=True)
+
+    organizations: Mapped[list[Organization]] = relationship(secondary=study_member, order_by=Organization.id)
+
+
+class Node(Base):
+    """``api_key`` is the SHA-256 of the key. ``online`` is what was last announced; ask :meth:`is_online`.
+
+    ``epoch`` counts the keys: tokens of an earlier one are dead.
+    """
+
+    __tablename__ = "node"
+    __table_args__ = (UniqueConstraint("organization_id", "collaboration_id"), Base.__table_args__)
+
+    name: Mapped[str] = mapped_column(String(NAME * 2 + 16), unique=True)
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organization.id", ondelete=_CASCADE))
+    collaboration_id: Mapped[int] = mapped_column(ForeignKey("collaboration.id", ondelete=_CASCADE), index=True)
+    api_key: Mapped[str] = mapped_column(String(64), unique=True)
+    epoch: Mapped[int] = mapped_column(default=1)
+    ip: Mapped[str | None] = mapped_column(String(64))
+    last_seen: Mapped[datetime | None] = mapped_column(index=True)
+    online: Mapped[bool] = mapped_column(default=False, index=True)
+
+    organization: Mapped[Organization] = relationship()
+    collaboration: Mapped[Collaboration] = relationship()
+
+
+class Rule(Base):
+    """A row of the policy's table, so that roles and users can point at it."""
+
+    __tablename__ = "rule"
+    __table_args__ = (UniqueConstraint("name", "operation", "scope"), Base.__table_args__)
+
+    name: Mapped[str] = mapped_column(String(32))
+    operation: Mapped[str] = mapped_column(String(16), index=True)
+    scope: Mapped[str] = mapped_column(String(16), index=True)
+    description: Mapped[str] = mapped_column(String(256))
+
+
+class Role(Base):
+    """``organization_id`` is null in a role that all may use."""
+
+    __tablename__ = "role"
+    __table_args__ = (UniqueConstraint("name", "organization_id"), Base.__table_args__)
+
+    name: Mapped[str] = mapped_column(String(NAME))
+    description: Mapped[str | None] = mapped_column(String(1024))
+    organization_id: Mapped[int | None] = mapped_column(ForeignKey("organization.id", ondelete=_CASCADE), index=True)
+    is_default: Mapped[bool] = mapped_column(default=False)
+
+    rules: Mapped[list[Rule]] = relationship(secondary=role_rule, order_by=Rule.id)
+
+
+class User(Base):
+    """``epoch`` counts the passwords: tokens of an earlier one are dead."""
+
+    __tablename__ = "user"
+
+    username: Mapped[str] = mapped_column(String(NAME), unique=True)
+    email: Mapped[str] = mapped_column(String(NAME), unique=True)
+    firstname: Mapped[str | None] = mapped_column(String(NAME))
+    lastname: Mapped[str | None] = mapped_column(String(NAME))
+    password: Mapped[str] = mapped_column(String(256))
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organization.id", ondelete=_CASCADE), index=True)
+    epoch: Mapped[int] = mapped_column(default=1)
+    failed_logins: Mapped[int] = mapped_column(default=0)
+    locked_until: Mapped[datetime | None]
+    last_seen: Mapped[datetime | None] = mapped_column(index=True)
+
+    organization: Mapped[Organization] = relationship()
+    roles: Mapped[list[Role]] = relationship(secondary=user_role, order_by=Role.id)
+    rules: Mapped[list[Rule]] = relationship(secondary=user_rule, order_by=Rule.id)
+
+
+class Task(Base):
+    """``creator`` is who posted it ("user:3", "run:7"), ``fingerprint`` what: together they tell a repeat.
+
+    ``status`` and ``finished_at`` (all runs have ended) follow the runs in the same transaction.
+    ``parent_run_id`` has no foreign key: with ``run.task_id`` it would be a circle; the run goes when its task does.
+    """
+
+    __tablename__ = "task"
+    __table_args__ = (Index(None, "creator", "fingerprint"), Base.__table_args__)
+
+    uuid: Mapped[str] = mapped_column(String(36), unique=True)
+    creator: Mapped[str] = mapped_column(String(32))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str | None] = mapped_column(String(NAME), index=True)
+    description: Mapped[str | None] = mapped_column(String(1024))
+    image: Mapped[str] = mapped_column(String(1024), index=True)
+    collaboration_id: Mapped[int] = mapped_column(ForeignKey("collaboration.id", ondelete=_CASCADE), index=True)
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("study.id", ondelete=_SET_NULL), index=True)
+    init_org_id: Mapped[int] = mapped_column(ForeignKey("organization.id", ondelete=_CASCADE), index=True)
+    init_user_id: Mapped[int | None] = mapped_column(ForeignKey("user.id", ondelete=_SET_NULL), index=True)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("task.id", ondelete=_CASCADE), index=True)
+    parent_run_id: Mapped[int | None] = mapped_column(index=True)
+    job_id: Mapped[int | None] = mapped_column(index=True)
+    databases: Mapped[list[dict[str, Any]]]
+    format: Mapped[Format] = mapped_column(_words(Format))
+    status: Mapped[Status] = mapped_column(_words(Status), default=Status.PENDING, index=True)
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+    collaboration: Mapped[Collaboration] = relationship()
+    parent: Mapped[Task | None] = relationship(remote_side="Task.id")
+    runs: Mapped[list[Run]] = relationship(
+        back_populates="task", foreign_keys="Run.task_id", order_by="Run.id", passive_deletes=True
+    )
+
+
+class Payload(Base):
+    """An input or a result: ``inline`` up to the limit of the wire, else the name of a ``file`` in the store."""
+
+    __tablename__ = "payload"
+
+    size: Mapped[int] = mapped_column(BigInteger)
+    inline: Mapped[bytes | None] = mapped_column(LargeBinary)
+    file: Mapped[str | None] = mapped_column(String(64), unique=True)
+
+
+class Run(Base):
+    """One execution of a task at one organization. ``attempt`` 0 means that no node has claimed it yet.
+
+    ``reason`` is the server's own sentence where it ended the run itself; ``log`` is the node's.
+    """
+
+    __tablename__ = "run"
+    __table_args__ = (
+        Index(None, "state", "organization_id", "collaboration_id"),
+        Index(None, "state", "lease_expires"),
+        Index(None, "node_id", "state"),
+        Base.__table_args__,
+    )
+
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id", ondelete=_CASCADE), index=True)
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organization.id", ondelete=_CASCADE), index=True)
+    collaboration_id: Mapped[int] = mapped_column(ForeignKey("collaboration.id", ondelete=_CASCADE), index=True)
+    node_id: Mapped[int | None] = mapped_column(ForeignKey("node.id", ondelete=_SET_NULL))
+    state: Mapped[State] = mapped_column(_words(State), default=State.PENDING)
+    attempt: Mapped[int] = mapped_column(default=0)
+    lease_expires: Mapped[datetime | None]
+    input_id: Mapped[int] = mapped_column(ForeignKey("payload.id"), index=True)
+    result_id: Mapped[int | None] = mapped_column(ForeignKey("payload.id"), index=True)
+    staged_id: Mapped[int | None] = mapped_column(ForeignKey("payload.id"), index=True)
+    staged_attempt: Mapped[int | None]
+    reason: Mapped[str | None] = mapped_column(String(256))
+    assigned_at: Mapped[datetime] = mapped_column(index=True)
+    started_at: Mapped[datetime | None] = mapped_column(index=True)
+    finished_at: Mapped[datetime | None] = mapped_column(index=True)
+    log: Mapped[str | None] = deferred(mapped_column(Text))
+
+    task: Mapped[Task] = relationship(back_populates="runs", foreign_keys=[task_id])
+    node: Mapped[Node | None] = relationship()
+    input: Mapped[Payload] = relationship(foreign_keys=[input_id])
+    result: Mapped[Payload | None] = relationship(foreign_keys=[result_id])
+    staged: Mapped[Payload | None] = relationship(foreign_keys=[staged_id])
+
+
+class Event(Base):
+    """That something changed, written in the same transaction as the change; ``topics`` say who should look."""
+
+    __tablename__ = "event"
+
+    at: Mapped[datetime] = mapped_column(index=True)
+    topics: Mapped[list[str]]

@@ -1,0 +1,138 @@
+"""One server process: uvicorn, the waiting room, the doors in a bounded pool of threads, and the sweeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from a2wsgi import WSGIMiddleware
+
+from skerry.errors import ConfigurationError
+from skerry_server.app import create_app
+from skerry_server.server import Server
+from skerry_server.waiting import App, Receive, Scope, Send, WaitingRoom
+
+_LOG = logging.getLogger(__name__)
+_SWEEP_SECONDS = 10.0
+_GRACE_SECONDS = 5
+_BACKLOG = 2048
+
+
+def serve(server: Server, announce: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT, then wakes all who wait, drains and returns.
+
+    ``announce`` gets the address once requests are answered. Raises ConfigurationError when it can't listen.
+    """
+    raise_file_limit()
+    listener = listen(server.settings.host, server.settings.port)
+    with server.database.reading() as session:
+        server.payloads.sweep(session)
+    config = uvicorn.Config(
+        _Shell(server, lambda: announce(_address(listener))),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=75,
+    )
+    with contextlib.closing(listener):
+        _Uvicorn(config, server).run(sockets=[listener])
+    server.database.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigurationError, in one sentence, when the address can't be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The server can't listen on {host}:{port} ({error.strerror}); choose another with `--port` or `port:`."
+        ) from error
+    return listener
+
+
+def raise_file_limit() -> None:
+    """Each waiter is an open connection; the usual soft limit of 1024 is too low for them."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Uvicorn(uvicorn.Server):
+    """Wakes all who wait as soon as it is asked to stop, so that draining takes no time."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._hub = server.hub
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hub.close)
+        super().handle_exit(sig, frame)
+
+
+class _Shell:
+    """The ASGI application, with the sweeper running as long as it does."""
+
+    def __init__(self, server: Server, ready: Callable[[], None]) -> None:
+        self._server = server
+        self._ready = ready
+        limits = server.settings.limits
+        doors: App = WSGIMiddleware(create_app(server), workers=limits.threads)
+        self._room = WaitingRoom(doors, server.hub, limits.waiters)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._room(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with _running(sweep_regularly(self._server)):
+            await send({"type": "lifespan.startup.complete"})
+            self._ready()
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def sweep_regularly(server: Server) -> None:
+    """Looks after silent nodes and lost runs, for ever."""
+    while True:
+        try:
+            await asyncio.to_thread(server.sweep)
+        except Exception:
+            _LOG.exception("sweeping failed; it is tried again")
+        await asyncio.sleep(_SWEEP_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,59 @@
+"""What every handler of a running server works with; made once, by the entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from skerry.errors import ConfigurationError
+from skerry_server.database import Database
+from skerry_server.events import Hub
+from skerry_server.models import utcnow
+from skerry_server.payloads import PayloadStore
+from skerry_server.services.users import write_policy
+from skerry_server.services.work import give_up_lost, note_absence
+from skerry_server.settings import Settings, jwt_secret
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The parts of one server process. ``clock`` gives naive UTC."""
+
+    settings: Settings
+    secret: str
+    hub: Hub
+    database: Database
+    payloads: PayloadStore
+    clock: Callable[[], datetime]
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.settings.leases.seconds)
+
+    @property
+    def run_token_lifetime(self) -> timedelta:
+        return timedelta(minutes=self.settings.tokens.run_minutes)
+
+    def sweep(self) -> None:
+        """Announces nodes that fell silent and ends runs that were lost."""
+        now = self.clock()
+        with self.database.writing() as session:
+            note_absence(session, now)
+            give_up_lost(session, timedelta(seconds=self.settings.leases.lost_after_seconds), now)
+
+
+def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> Server:
+    """Makes the folders and tables where they are missing. Raises ConfigurationError."""
+    try:
+        settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        payloads = PayloadStore(settings.payload_folder)
+    except OSError as error:
+        raise ConfigurationError(f"The state folder {settings.state} can't be made: {error.strerror}.") from error
+    hub = Hub()
+    database = Database(settings.database_url, hub, connections=settings.limits.threads)
+    secret = jwt_secret(settings)
+    database.migrate()
+    with database.writing() as session:
+        write_policy(session)
+    return Server(settings, secret, hub, database, payloads, clock)

@@ -1,0 +1,111 @@
+"""Nodes: one for each organization in each collaboration."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, false, or_, select, true
+from sqlalchemy.orm import Session
+
+from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
+from skerry_server.models import Collaboration, Node, Organization, member
+from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+from skerry_server.services.login import digest_api_key, new_api_key
+
+
+def create_node(
+    session: Session, actor: Actor, collaboration_id: int, organization_id: int | None, name: str | None
+) -> tuple[Node, str]:
+    """The node and its API key, which is shown this once. Raises NotKnown, PermissionDenied or InvalidRequest."""
+    organization_id = organization_id or actor.organization_id
+    collaboration = session.get(Collaboration, collaboration_id)
+    if collaboration is None:
+        raise NotKnown("collaboration", collaboration_id)
+    organization = session.get(Organization, organization_id)
+    if organization is None:
+        raise NotKnown("organization", organization_id)
+    if not actor.may(
+        Resource.NODE, Operation.CREATE, organizations=[organization_id], collaborations=[collaboration_id]
+    ):
+        raise PermissionDenied
+    _check_place(session, collaboration, organization)
+    name = name or f"{organization.name} - {collaboration.name} Node"
+    _refuse_taken(session, name)
+    key = new_api_key()
+    node = Node(
+        name=name, organization=organization, collaboration=collaboration, api_key=digest_api_key(key), online=False
+    )
+    session.add(node)
+    session.flush()
+    return node, key
+
+
+def change_node(session: Session, actor: Actor, id_: int, name: str | None, ip: str | None, *, clear_ip: bool) -> Node:
+    """Raises NotKnown, PermissionDenied or InvalidRequest."""
+    node = _get(session, actor, id_, Operation.EDIT)
+    if name is not None and name != node.name:
+        _refuse_taken(session, name)
+        node.name = name
+    if ip is not None or clear_ip:
+        node.ip = None if clear_ip else ip
+    return node
+
+
+def delete_node(session: Session, actor: Actor, id_: int) -> None:
+    """Raises NotKnown or PermissionDenied."""
+    session.delete(_get(session, actor, id_, Operation.DELETE))
+
+
+def renew_api_key(session: Session, actor: Actor, id_: int) -> str:
+    """A new key; the old one and its tokens are dead at once. Raises NotKnown or PermissionDenied."""
+    node = _get(session, actor, id_, Operation.EDIT)
+    key = new_api_key()
+    node.api_key, node.epoch = digest_api_key(key), node.epoch + 1
+    return key
+
+
+def find_node(session: Session, actor: Actor, id_: int) -> Node:
+    """Raises NotKnown or PermissionDenied."""
+    return _get(session, actor, id_, Operation.VIEW)
+
+
+def visible_nodes(actor: Actor) -> ColumnElement[bool]:
+    if actor.run is not None:
+        return Node.id == actor.run.node_id
+    scopes = actor.scopes(Resource.NODE, Operation.VIEW)
+    if Scope.GLOBAL in scopes:
+        return true()
+    reached: list[ColumnElement[bool]] = [false()]
+    if Scope.COLLABORATION in scopes:
+        reached.append(Node.collaboration_id.in_(actor.collaborations))
+    if Scope.ORGANIZATION in scopes:
+        reached.append(Node.organization_id == actor.organization_id)
+    return or_(*reached)
+
+
+def _get(session: Session, actor: Actor, id_: int, operation: Operation) -> Node:
+    node = session.get(Node, id_)
+    if node is None:
+        raise NotKnown("node", id_)
+    if actor.run is not None:
+        allowed = operation is Operation.VIEW and actor.run.node_id == id_
+    elif actor.kind is Kind.NODE and operation is not Operation.VIEW:
+        allowed = actor.id == id_
+    else:
+        organizations, collaborations = [node.organization_id], [node.collaboration_id]
+        allowed = actor.may(Resource.NODE, operation, organizations=organizations, collaborations=collaborations)
+    if not allowed:
+        raise PermissionDenied
+    return node
+
+
+def _check_place(session: Session, collaboration: Collaboration, organization: Organization) -> None:
+    here = (member.c.collaboration_id == collaboration.id, member.c.organization_id == organization.id)
+    if session.scalar(select(member.c.organization_id).where(*here)) is None:
+        raise InvalidRequest(f"Organization {organization.id} is not in collaboration {collaboration.id}.")
+    taken = (Node.collaboration_id == collaboration.id, Node.organization_id == organization.id)
+    if session.scalar(select(Node.id).where(*taken)) is not None:
+        raise InvalidRequest(f"Organization {organization.id} already has a node for collaboration {collaboration.id}.")
+
+
+def _refuse_taken(session: Session, name: str) -> None:
+    if session.scalar(select(Node.id).where(Node.name == name)) is not None:
+        raise InvalidRequest(f'A node with the name "{name}" already exists!')

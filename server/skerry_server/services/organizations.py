@@ -1,0 +1,142 @@
+"""Organizations and their public keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, false, or_, select, true
+from sqlalchemy.orm import Session
+
+from skerry.errors import CryptoError
+from skerry.keys import OrganizationKeys, load_encryption_key
+from skerry.wire import unb64
+from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
+from skerry_server.models import Collaboration, Organization, member
+from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+
+
+def create_organization(session: Session, actor: Actor, fields: dict[str, Any]) -> Organization:
+    """Raises PermissionDenied or InvalidRequest."""
+    if not actor.may(Resource.ORGANIZATION, Operation.CREATE):
+        raise PermissionDenied
+    return found_organization(session, fields)
+
+
+def found_organization(session: Session, fields: dict[str, Any]) -> Organization:
+    """The same without asking who wants it. Raises InvalidRequest."""
+    _refuse_taken(session, fields["name"])
+    organization = Organization(**_with_key(fields))
+    session.add(organization)
+    session.flush()
+    return organization
+
+
+def change_organization(session: Session, actor: Actor, id_: int, fields: dict[str, Any]) -> Organization:
+    """Raises NotKnown, PermissionDenied or InvalidRequest."""
+    organization = _get(session, id_)
+    if not actor.may(Resource.ORGANIZATION, Operation.EDIT, organizations=[id_]):
+        raise PermissionDenied
+    if fields.get("name", organization.name) != organization.name:
+        _refuse_taken(session, fields["name"])
+    if "public_key" in fields:
+        _check_key_change(actor, organization, fields["public_key"])
+    for name, value in _with_key(fields).items():
+        setattr(organization, name, value)
+    return organization
+
+
+def find_organization(session: Session, actor: Actor, id_: int) -> Organization:
+    """Raises NotKnown or PermissionDenied."""
+    organization = _get(session, id_)
+    if not actor.may(Resource.ORGANIZATION, Operation.VIEW, organizations=[id_]):
+        raise PermissionDenied
+    return organization
+
+
+def visible_organizations(actor: Actor) -> ColumnElement[bool]:
+    scopes = actor.scopes(Resource.ORGANIZATION, Operation.VIEW)
+    if Scope.GLOBAL in scopes:
+        return true()
+    reached: list[ColumnElement[bool]] = [false()]
+    if Scope.COLLABORATION in scopes:
+        reached.append(Organization.id.in_(actor.partners))
+    if Scope.ORGANIZATION in scopes:
+        reached.append(Organization.id == actor.organization_id)
+    return or_(*reached)
+
+
+def keys_of(session: Session, actor: Actor, collaboration_id: int) -> Sequence[Organization]:
+    """The members of a collaboration that have registered keys. Raises NotKnown or PermissionDenied."""
+    if session.get(Collaboration, collaboration_id) is None:
+        raise NotKnown("collaboration", collaboration_id)
+    if collaboration_id not in actor.collaborations and not actor.may(Resource.ORGANIZATION, Operation.VIEW):
+        raise PermissionDenied
+    members = select(Organization).join(member).where(member.c.collaboration_id == collaboration_id)
+    return session.scalars(members.where(Organization.public_key.is_not(None)).order_by(Organization.id)).all()
+
+
+def register_keys(session: Session, actor: Actor, id_: int, wire: dict[str, Any]) -> Organization:
+    """Takes an organization's keys once; a signing key may be added to an encryption key that is there.
+
+    Raises NotKnown, PermissionDenied, InvalidRequest, or Conflicting when others are registered.
+    """
+    organization = _get(session, id_)
+    own_node = actor.kind is Kind.NODE and actor.organization_id == id_
+    own_user = actor.kind is Kind.USER and actor.may(Resource.ORGANIZATION, Operation.EDIT, organizations=[id_])
+    if not (own_node or own_user):
+        raise PermissionDenied
+    keys = _parse(id_, wire)
+    if (organization.public_key or keys.encryption) != keys.encryption or (
+        organization.signing_key is not None and organization.signing_key != keys.signing
+    ):
+        raise Conflicting(f"Organization {id_} has registered other keys.")
+    organization.public_key = keys.encryption
+    if keys.signing is not None:
+        organization.signing_key, organization.binding = keys.signing, unb64(wire["binding"])
+    return organization
+
+
+def _get(session: Session, id_: int) -> Organization:
+    organization = session.get(Organization, id_)
+    if organization is None:
+        raise NotKnown("organization", id_)
+    return organization
+
+
+def _refuse_taken(session: Session, name: str) -> None:
+    if session.scalar(select(Organization.id).where(Organization.name == name)) is not None:
+        raise InvalidRequest(f'Organization with name "{name}" already exists!')
+
+
+def _with_key(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "public_key": fields["public_key"] or None} if "public_key" in fields else fields
+
+
+def _check_key_change(actor: Actor, organization: Organization, public_key: bytes) -> None:
+    """vantage6's clients overwrite a key that differs from theirs; bound to a signing key it can't be overwritten."""
+    if actor.organization_id != organization.id:
+        raise PermissionDenied("You can only change the public key of your own organization.")
+    if organization.signing_key is not None and public_key != organization.public_key:
+        raise InvalidRequest("This organization's public key is bound to its signing key and can't be replaced here.")
+
+
+def decode_public_key(text: str) -> bytes:
+    """The PEM bytes behind the wire's base64; "" stands for none. Raises InvalidRequest."""
+    try:
+        pem = unb64(text)
+        if pem:
+            load_encryption_key(pem)
+    except (ValueError, CryptoError) as error:
+        raise InvalidRequest('"public_key" must be base64 of a PEM public key (RSA, 2048 bits or more).') from error
+    return pem
+
+
+def _parse(id_: int, wire: dict[str, Any]) -> OrganizationKeys:
+    try:
+        keys = OrganizationKeys.from_wire(wire)
+    except CryptoError as error:
+        raise InvalidRequest(str(error)) from error
+    if keys.organization_id != id_:
+        raise InvalidRequest('"organization_id" differs from the one in the address.')
+    return keys

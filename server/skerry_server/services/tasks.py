@@ -1,0 +1,414 @@
+"""Creating, finding, ending and deleting tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, false, or_, select, true
+from sqlalchemy.orm import Session, selectinload
+
+from skerry.crypto import parse_header
+from skerry.wire import Context, Format, canonical, detect_format, to_stored, unb64
+from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
+from skerry_server.events import announce, job_topic, node_topic, task_topic
+from skerry_server.lifecycle import OPEN, State, advance, task_status
+from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
+from skerry_server.payloads import PayloadStore
+from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+
+LARGEST_REQUEST = 1 << 30
+REPEAT_WINDOW = timedelta(seconds=10)
+_IV_BYTES = 16
+_MINIMUM_WRAPPED = 128
+_HEADER_BYTES = (1 << 20) + 8
+_ACCEPTED = {
+    "native": {Format.NATIVE},
+    "vantage6": {Format.VANTAGE6},
+    "both": {Format.NATIVE, Format.VANTAGE6},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One organization and its input, as the string of the wire."""
+
+    organization_id: int
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a caller asks for."""
+
+    image: str
+    targets: tuple[Target, ...]
+    collaboration_id: int | None = None
+    study_id: int | None = None
+    name: str | None = None
+    description: str | None = None
+    databases: tuple[dict[str, Any], ...] = ()
+    uuid: str | None = None
+
+    def fingerprint(self) -> str:
+        """The same for the same request, whoever makes it."""
+        parts = [self.image, self.collaboration_id, self.study_id, self.name, self.description, self.databases]
+        targets = [[t.organization_id, hashlib.sha256(t.input.encode()).hexdigest()] for t in self.targets]
+        return hashlib.sha256(canonical([*parts, targets])).hexdigest()
+
+
+def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadStore, now: datetime) -> Task:
+    """Writes the task and its runs and announces them; a repeat of the same request gives the first task again.
+
+    Raises InvalidRequest, NotKnown, PermissionDenied, or Conflicting when the UUID is someone else's.
+    """
+    parent = _parent(session, actor)
+    first = _repeated(session, actor, spec, now)
+    if first is not None:
+        return first
+    collaboration, study = _where(session, actor, spec)
+    nodes = _nodes(session, spec, collaboration, study)
+    _check_permission(actor, spec, collaboration)
+    task = _new_task(actor, spec, collaboration, parent, now)
+    task.format = _check_inputs(actor, spec, task, collaboration, parent)
+    session.add(task)
+    session.flush()
+    task.job_id = parent.job_id if parent is not None else task.id
+    task.runs = [_new_run(task, target, nodes[target.organization_id], store, now) for target in spec.targets]
+    session.flush()
+    announce(session, [node_topic(nodes[t.organization_id].id) for t in spec.targets], now)
+    return task
+
+
+def find_task(session: Session, actor: Actor, task_id: int) -> Task:
+    """Raises NotKnown or PermissionDenied."""
+    task = session.get(Task, task_id)
+    if task is None:
+        raise NotKnown("task", task_id)
+    if not session.scalar(select(exists().where(Task.id == task_id, visible_tasks(actor)))):
+        raise PermissionDenied
+    return task
+
+
+def visible_tasks(actor: Actor) -> ColumnElement[bool]:
+    """The condition that a task may be seen by this caller."""
+    scopes = actor.scopes(Resource.TASK, Operation.VIEW)
+    if actor.run is not None:
+        return Task.job_id == actor.run.job_id
+    if Scope.GLOBAL in scopes:
+        return true()
+    reached: list[ColumnElement[bool]] = [false()]
+    if Scope.COLLABORATION in scopes:
+        reached.append(Task.collaboration_id.in_(actor.collaborations))
+    if Scope.ORGANIZATION in scopes:
+        reached.append(Task.init_org_id == actor.organization_id)
+    if Scope.OWN in scopes and actor.kind is Kind.USER:
+        reached.append(Task.init_user_id == actor.id)
+    return or_(*reached)
+
+
+def kill_task(session: Session, actor: Actor, task_id: int, now: datetime) -> Task:
+    """Ends all open runs of a task and of its descendants. Raises NotKnown, PermissionDenied or InvalidRequest."""
+    task = session.get(Task, task_id)
+    if task is None:
+        raise NotKnown("task", task_id)
+    if not _may_kill(actor, task):
+        raise PermissionDenied
+    if task.finished_at is not None:
+        raise InvalidRequest(f"Task {task_id} already finished with status '{task.status}', so can't be killed.")
+    end_tasks(session, [task, *descendants(session, [task.id])], "killed by user", now)
+    return task
+
+
+def delete_task(session: Session, actor: Actor, task_id: int, now: datetime) -> list[Payload]:
+    """Deletes a task, its descendants and all their runs; running ones are stopped.
+
+    Gives the payloads, whose files the caller removes once this is committed. Raises NotKnown or PermissionDenied.
+    """
+    task = session.get(Task, task_id)
+    if task is None:
+        raise NotKnown("task", task_id)
+    where = {"organizations": [task.init_org_id], "collaborations": [task.collaboration_id]}
+    if not actor.may(Resource.TASK, Operation.DELETE, owner=task.init_user_id, **where):
+        raise PermissionDenied
+    return remove_tasks(session, [task, *descendants(session, [task.id])], now)
+
+
+def remove_tasks(session: Session, tasks: Sequence[Task], now: datetime) -> list[Payload]:
+    """Ends what is open, then deletes; the payloads' files are the caller's to remove."""
+    end_tasks(session, tasks, "the task was deleted", now)
+    runs = [run for task in tasks for run in task.runs]
+    ids = {id_ for run in runs for id_ in (run.input_id, run.result_id, run.staged_id) if id_ is not None}
+    payloads = list(session.scalars(select(Payload).where(Payload.id.in_(ids))))
+    for row in [*runs, *sorted(tasks, key=lambda task: task.id, reverse=True)]:
+        session.delete(row)
+        session.flush()
+    for payload in payloads:
+        session.delete(payload)
+    return payloads
+
+
+def end_tasks(session: Session, tasks: Sequence[Task], reason: str, now: datetime) -> None:
+    """Kills the open runs of these tasks and tells their nodes."""
+    runs = [run for task in tasks for run in task.runs if run.state in OPEN]
+    for run in runs:
+        run.reason = reason
+        advance(run, State.KILLED, now)
+    announce(session, [node_topic(run.node_id) for run in runs if run.node_id is not None], now)
+    for task in {run.task_id: run.task for run in runs}.values():
+        follow_runs(session, task, now)
+
+
+def follow_runs(session: Session, task: Task, now: datetime) -> None:
+    """Makes the task's status and end follow its runs', and tells who waits for them."""
+    states = [run.state for run in task.runs]
+    task.status = task_status(states)
+    if all(state.terminal for state in states) and task.finished_at is None:
+        task.finished_at = now
+    announce(session, [task_topic(task.id)], now)
+    if task.finished_at is not None:
+        _announce_job(session, task, now)
+
+
+def descendants(session: Session, task_ids: Sequence[int]) -> list[Task]:
+    """All tasks below these, their runs loaded."""
+    tree = select(Task.id).where(Task.parent_id.in_(task_ids)).cte("descendants", recursive=True)
+    tree = tree.union(select(Task.id).join(tree, Task.parent_id == tree.c.id))
+    statement = select(Task).where(Task.id.in_(select(tree.c.id))).options(selectinload(Task.runs))
+    return list(session.scalars(statement.order_by(Task.id)))
+
+
+def children_of_run(session: Session, run_id: int) -> list[Task]:
+    """The tasks that this run created, and theirs."""
+    statement = select(Task).where(Task.parent_run_id == run_id).options(selectinload(Task.runs))
+    own = list(session.scalars(statement))
+    return [*own, *descendants(session, [task.id for task in own])] if own else []
+
+
+# --- the steps of creating a task ------------------------------------------------------------------------
+
+
+def _parent(session: Session, actor: Actor) -> Task | None:
+    return session.get(Task, actor.run.task_id) if actor.run is not None else None
+
+
+def _repeated(session: Session, actor: Actor, spec: TaskSpec, now: datetime) -> Task | None:
+    """The task that the same actor made by the same request: by its UUID, else by its content, for a short while."""
+    if spec.uuid is not None:
+        task = session.scalar(select(Task).where(Task.uuid == spec.uuid))
+        if task is not None and task.creator != actor.label:
+            raise Conflicting("This task UUID can't be used: make a new one.")
+        return task
+    same = select(Task).where(Task.creator == actor.label, Task.fingerprint == spec.fingerprint())
+    return session.scalar(same.where(Task.created_at >= now - REPEAT_WINDOW).order_by(Task.id.desc()).limit(1))
+
+
+def _where(session: Session, actor: Actor, spec: TaskSpec) -> tuple[Collaboration, Study | None]:
+    study = session.get(Study, spec.study_id) if spec.study_id is not None else None
+    collaboration_id = spec.collaboration_id
+    if collaboration_id is None and study is not None:
+        collaboration_id = study.collaboration_id
+    if collaboration_id is None:
+        if spec.study_id is not None:
+            raise NotKnown("study", spec.study_id)
+        raise InvalidRequest('Either "collaboration_id" or "study_id" is needed.')
+    collaboration = session.get(Collaboration, collaboration_id)
+    if collaboration is None:
+        raise NotKnown("collaboration", collaboration_id)
+    if spec.study_id is not None and study is None:
+        raise NotKnown("study", spec.study_id)
+    if study is not None and study.collaboration_id != collaboration.id:
+        raise InvalidRequest(f"Study {study.id} is not part of collaboration {collaboration.id}.")
+    return collaboration, study
+
+
+def _nodes(session: Session, spec: TaskSpec, collaboration: Collaboration, study: Study | None) -> dict[int, Node]:
+    """The node of each target. Raises InvalidRequest that names the organizations at fault."""
+    wanted = [target.organization_id for target in spec.targets]
+    if len(set(wanted)) != len(wanted):
+        raise InvalidRequest('An organization appears twice in "organizations": each gets one input.')
+    _refuse(wanted, collaboration.organizations, f"not in collaboration {collaboration.id}")
+    if study is not None:
+        _refuse(wanted, study.organizations, f"not in study {study.id}")
+    found = session.scalars(
+        select(Node).where(Node.collaboration_id == collaboration.id, Node.organization_id.in_(wanted))
+    )
+    nodes = {node.organization_id: node for node in found}
+    missing = [str(id_) for id_ in wanted if id_ not in nodes]
+    if missing:
+        raise InvalidRequest(
+            f"There is no node in collaboration {collaboration.id} for organization(s) {', '.join(missing)}: "
+            "their administrator creates one first."
+        )
+    return nodes
+
+
+def _refuse(wanted: Iterable[int], among: Iterable[Any], what: str) -> None:
+    outside = sorted(set(wanted) - {organization.id for organization in among})
+    if outside:
+        raise InvalidRequest(
+            f"Organization(s) {', '.join(map(str, outside))}: {what}, or there is no such organization."
+        )
+
+
+def _check_permission(actor: Actor, spec: TaskSpec, collaboration: Collaboration) -> None:
+    if actor.run is not None:
+        same_image = actor.run.image == spec.image or spec.image.endswith(actor.run.image)
+        if not same_image or collaboration.id != actor.run.collaboration_id:
+            raise PermissionDenied(
+                "Container-token is not valid: a child task has its parent's image and collaboration."
+            )
+        return
+    if collaboration.id not in actor.collaborations:
+        raise PermissionDenied(
+            "Your organization is not a member of this collaboration, so it can't create tasks in it."
+        )
+    if not actor.may(Resource.TASK, Operation.CREATE, collaborations=[collaboration.id]):
+        raise PermissionDenied
+
+
+def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent: Task | None, now: datetime) -> Task:
+    return Task(
+        uuid=spec.uuid or str(uuid.uuid4()),
+        creator=actor.label,
+        fingerprint=spec.fingerprint(),
+        name=spec.name,
+        description=spec.description,
+        image=parent.image if parent is not None else spec.image,
+        collaboration_id=collaboration.id,
+        study_id=spec.study_id,
+        init_org_id=actor.organization_id,
+        init_user_id=parent.init_user_id if parent is not None else actor.id,
+        parent_id=parent.id if parent is not None else None,
+        parent_run_id=actor.id if actor.run is not None else None,
+        databases=list(spec.databases),
+        status=task_status([State.PENDING]),
+        created_at=now,
+    )
+
+
+def _new_run(task: Task, target: Target, node: Node, store: PayloadStore, now: datetime) -> Run:
+    stored = to_stored(target.input, task.format)
+    return Run(
+        organization_id=target.organization_id,
+        collaboration_id=task.collaboration_id,
+        node_id=node.id,
+        input=store.keep([stored], len(stored)),
+        state=State.PENDING,
+        attempt=0,
+        assigned_at=now,
+    )
+
+
+# --- inputs ----------------------------------------------------------------------------------------------
+
+
+def _check_inputs(
+    actor: Actor, spec: TaskSpec, task: Task, collaboration: Collaboration, parent: Task | None
+) -> Format:
+    """The one format of all inputs. What a collaboration does not accept never reaches the database."""
+    formats = {detect_format(target.input) for target in spec.targets}
+    if len(formats) != 1:
+        raise InvalidRequest("The inputs of one task must all have the same format.")
+    format_ = formats.pop()
+    accepted = _ACCEPTED[collaboration.accept] if collaboration.encrypted else {Format.PLAIN}
+    if format_ not in accepted:
+        raise InvalidRequest(_wrong_format(collaboration, format_))
+    for target in spec.targets:
+        _check_input(actor, target, task, format_, parent, given=spec.uuid is not None)
+    return format_
+
+
+def _wrong_format(collaboration: Collaboration, format_: Format) -> str:
+    if not collaboration.encrypted:
+        return f'Collaboration {collaboration.id} is not encrypted, so "input" must be base64 of the plain input.'
+    kinds = " or ".join(sorted(_ACCEPTED[collaboration.accept]))
+    return (
+        f'Collaboration {collaboration.id} is encrypted and accepts {kinds}, but "input" is {format_}: '
+        "set up encryption at the client."
+    )
+
+
+def _check_input(
+    actor: Actor, target: Target, task: Task, format_: Format, parent: Task | None, *, given: bool
+) -> None:
+    where = f'The "input" of organization {target.organization_id}'
+    if format_ is Format.NATIVE:
+        if not given:
+            raise InvalidRequest('An encrypted native input is bound to its task, so "uuid" is needed.')
+        _check_context(_context(target.input, where), _expected(actor, target, task, parent), where)
+    elif format_ is Format.VANTAGE6:
+        _check_vantage6(target.input, where)
+    else:
+        _check_plain(target.input, where)
+
+
+def _context(text: str, where: str) -> Context:
+    try:
+        start = unb64(text[: (_HEADER_BYTES * 4 // 3 + 8) // 4 * 4])
+        return parse_header(start).context
+    except ValueError as error:
+        raise InvalidRequest(f"{where} is not a native envelope: {error}") from error
+
+
+def _expected(actor: Actor, target: Target, task: Task, parent: Task | None) -> dict[str, Any]:
+    return {
+        "direction": "input",
+        "task": task.uuid,
+        "parent": parent.uuid if parent is not None else None,
+        "collaboration": task.collaboration_id,
+        "sender": actor.organization_id,
+        "user": actor.id if actor.kind is Kind.USER else None,
+        "recipient": target.organization_id,
+        "image": task.image,
+        "databases": tuple(task.databases),
+        "attempt": None,
+    }
+
+
+def _check_context(context: Context, expected: dict[str, Any], where: str) -> None:
+    for name, value in expected.items():
+        if getattr(context, name) != value:
+            raise InvalidRequest(f'{where} was sealed for another "{name}" than this task has.')
+
+
+def _check_vantage6(text: str, where: str) -> None:
+    """Refuses what only looks like an encrypted text: three fields of which the first two have the right sizes."""
+    try:
+        wrapped, iv, _ciphertext = (unb64(part) for part in text.split("$"))
+    except ValueError as error:
+        raise InvalidRequest(f"{where} is not an encrypted text of vantage6's format.") from error
+    if len(wrapped) < _MINIMUM_WRAPPED or len(iv) != _IV_BYTES:
+        raise InvalidRequest(f"{where} is not an encrypted text of vantage6's format.")
+
+
+def _check_plain(text: str, where: str) -> None:
+    try:
+        unb64(text).decode()
+    except ValueError as error:
+        raise InvalidRequest(f"{where} must be base64 of UTF-8 text.") from error
+
+
+def _may_kill(actor: Actor, task: Task) -> bool:
+    if actor.kind is not Kind.USER:
+        return False
+    where = {"collaborations": [task.collaboration_id]}
+    own = task.init_user_id == actor.id and actor.may(Resource.TASK, Operation.CREATE, **where)
+    return own or actor.may(Resource.EVENT, Operation.SEND, **where)
+
+
+def _announce_job(session: Session, task: Task, now: datetime) -> None:
+    """Nodes that keep something for the job may clean up once none of its tasks is open."""
+    if task.job_id is not None and not open_jobs(session, [task.job_id]):
+        announce(session, [job_topic(task.job_id)], now)
+
+
+def open_jobs(session: Session, job_ids: Sequence[int]) -> set[int]:
+    """Those of the jobs that still have an open task."""
+    session.flush()
+    statement = select(Task.job_id).where(Task.job_id.in_(job_ids), Task.finished_at.is_(None)).distinct()
+    return {job_id for job_id in session.scalars(statement) if job_id is not None}

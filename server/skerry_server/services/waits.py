@@ -1,0 +1,52 @@
+"""How far a task has come, for those who wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from skerry.wire import Status
+from skerry_server.events import presence_topic, task_topic
+from skerry_server.models import Run
+from skerry_server.policy import Actor
+from skerry_server.services.tasks import find_task
+from skerry_server.services.work import is_online
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    id: int
+    organization_id: int
+    node_id: int | None
+    status: Status
+    node_online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``finished``: all runs have ended, however."""
+
+    task_id: int
+    status: Status
+    finished: bool
+    runs: Sequence[RunProgress]
+
+
+def topics(session: Session, task_id: int) -> list[str]:
+    """What changes the progress: the task's runs, and the coming and going of their nodes."""
+    nodes = session.scalars(select(Run.node_id).where(Run.task_id == task_id, Run.node_id.is_not(None)))
+    return [task_topic(task_id), *(presence_topic(node_id) for node_id in nodes if node_id is not None)]
+
+
+def progress(session: Session, actor: Actor, task_id: int, now: datetime) -> Progress:
+    """Raises NotKnown or PermissionDenied."""
+    task = find_task(session, actor, task_id)
+    runs = session.scalars(select(Run).where(Run.task_id == task_id).options(joinedload(Run.node)).order_by(Run.id))
+    shown = [
+        RunProgress(run.id, run.organization_id, run.node_id, run.state.shown, is_online(run.node, now)) for run in runs
+    ]
+    return Progress(task.id, task.status, task.finished_at is not None, shown)

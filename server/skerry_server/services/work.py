@@ -1,0 +1,171 @@
+"""The one call by which a node renews its leases, hears what to do and what to stop; and what its silence means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from skerry_server.errors import NotKnown
+from skerry_server.events import announce, job_topic, node_topic, presence_topic
+from skerry_server.lifecycle import HELD, State, advance
+from skerry_server.models import Node, Run, Task
+from skerry_server.policy import Actor
+from skerry_server.services.runs import end_run
+from skerry_server.services.tasks import follow_runs, open_jobs
+
+ONLINE_FOR = timedelta(seconds=60)
+_SWEPT_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a node says: how many more runs it would start, what it holds (run → attempt), which jobs it remembers."""
+
+    capacity: int
+    holding: Mapping[int, int]
+    jobs: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    run_id: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The difference between what a node holds and what it should."""
+
+    runs: Sequence[Run]
+    stop: Sequence[Stop]
+    finished_jobs: Sequence[int]
+
+    @property
+    def something(self) -> bool:
+        return bool(self.runs or self.stop or self.finished_jobs)
+
+
+def topics(node_id: int, report: Report) -> list[str]:
+    """What a node that has nothing to do waits for."""
+    return [node_topic(node_id), *(job_topic(job) for job in report.jobs)]
+
+
+def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, now: datetime) -> Work:
+    """Notes that the node is there, renews what it holds and claims what it can take, oldest first."""
+    node = _present(session, actor, now)
+    held = {run.id: run for run in _runs(session, Run.id.in_(report.holding))}
+    stop = [
+        Stop(run_id, attempt, _why_stop(held.get(run_id), node, attempt))
+        for run_id, attempt in report.holding.items()
+        if not _is_held(held.get(run_id), node, attempt)
+    ]
+    stopped = {order.run_id for order in stop}
+    again = [run for run in _runs(session, Run.node_id == node.id, Run.state.in_(HELD)) if run.id not in held]
+    again += [run for run in held.values() if run.id in stopped and run.node_id == node.id and run.state in HELD]
+    claimed = _claim(session, node, report.capacity, lease, now)
+    for run in [*held.values(), *again]:
+        if run.node_id == node.id and run.state in HELD:
+            run.lease_expires = now + lease
+    return Work([*again, *claimed], stop, _finished(session, actor, report.jobs))
+
+
+def leave(session: Session, actor: Actor, now: datetime) -> None:
+    """The node says good-bye: it is offline at once."""
+    node = _node(session, actor)
+    node.online, node.last_seen = False, now
+    announce(session, [presence_topic(node.id)], now)
+
+
+def is_online(node: Node | None, now: datetime) -> bool:
+    return node is not None and node.online and node.last_seen is not None and node.last_seen > now - ONLINE_FOR
+
+
+def note_absence(session: Session, now: datetime) -> None:
+    """Announces the nodes that have not been heard of for a while."""
+    silent = session.scalars(select(Node).where(Node.online, Node.last_seen <= now - ONLINE_FOR).limit(_SWEPT_AT_ONCE))
+    for node in silent:
+        node.online = False
+        announce(session, [presence_topic(node.id)], now)
+
+
+def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None:
+    """Ends the runs whose leases ran out long ago. Their attempts are fenced; nothing is started again."""
+    late = Run.lease_expires <= now - lost_after
+    for run in _runs(session, Run.state.in_(HELD), late, limit=_SWEPT_AT_ONCE):
+        run.reason = "the node was not heard of any more"
+        advance(run, State.LOST, now)
+        end_run(session, run, now)
+
+
+def _present(session: Session, actor: Actor, now: datetime) -> Node:
+    node = _node(session, actor)
+    if not is_online(node, now):
+        announce(session, [presence_topic(node.id)], now)
+    node.online, node.last_seen = True, now
+    return node
+
+
+def _node(session: Session, actor: Actor) -> Node:
+    node = session.get(Node, actor.id)
+    if node is None:
+        raise NotKnown("node", actor.id)
+    return node
+
+
+def _runs(session: Session, *conditions: object, limit: int | None = None) -> Sequence[Run]:
+    statement = select(Run).where(*conditions).options(joinedload(Run.task)).order_by(Run.id).limit(limit)  # type: ignore[arg-type]
+    return session.scalars(statement.with_for_update(of=Run)).all()
+
+
+def _is_held(run: Run | None, node: Node, attempt: int) -> bool:
+    return run is not None and run.node_id == node.id and run.attempt == attempt and run.state in HELD
+
+
+def _why_stop(run: Run | None, node: Node, attempt: int) -> str:
+    if run is None:
+        return "the task was deleted"
+    if run.node_id != node.id:
+        return "the run belongs to another node"
+    if run.state in HELD and run.attempt != attempt:
+        return "the attempt is not the current one"
+    return run.reason or f"the run ended: {run.state.shown}"
+
+
+def _claim(session: Session, node: Node, capacity: int, lease: timedelta, now: datetime) -> Sequence[Run]:
+    if capacity <= 0:
+        return []
+    waiting = (
+        select(Run)
+        .where(
+            Run.state == State.PENDING,
+            Run.organization_id == node.organization_id,
+            Run.collaboration_id == node.collaboration_id,
+        )
+        .order_by(Run.id)
+        .limit(capacity)
+        .options(joinedload(Run.task).joinedload(Task.parent), joinedload(Run.input))
+    )
+    claimed = session.scalars(waiting.with_for_update(skip_locked=True, of=Run)).all()
+    for run in claimed:
+        advance(run, State.INITIALIZING, now)
+        run.attempt += 1
+        run.node_id, run.lease_expires = node.id, now + lease
+    for task in {run.task_id: run.task for run in claimed}.values():
+        follow_runs(session, task, now)
+    return claimed
+
+
+def _finished(session: Session, actor: Actor, jobs: Sequence[int]) -> list[int]:
+    """Those of the jobs that have no open task; a job of others, or one that was deleted, has none either."""
+    if not jobs:
+        return []
+    mine = session.scalars(
+        select(Task.job_id).where(Task.job_id.in_(jobs), Task.collaboration_id.in_(actor.collaborations))
+    )
+    still = open_jobs(session, list(jobs)) & set(mine)
+    return [job for job in jobs if job not in still]

@@ -1,0 +1,186 @@
+"""The server's configuration: one YAML file, read once by the command line and passed down."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from skerry.errors import ConfigurationError
+
+_MINIMUM_SECRET = 32
+_SECRET_FILE = "jwt-secret"  # noqa: S105 - the name of a file
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Tokens(_Strict):
+    """How long tokens live. ``secret`` signs them; without one, a random secret is made at the first start."""
+
+    secret: str | None = Field(None, repr=False)
+    access_minutes: Annotated[int, Field(ge=1, le=7 * 24 * 60)] = 360
+    refresh_minutes: Annotated[int, Field(ge=1, le=90 * 24 * 60)] = 2880
+    run_minutes: Annotated[int, Field(ge=1, le=24 * 60)] = 15
+
+
+class Leases(_Strict):
+    """How long a node may be silent about a run, and when the run is then given up."""
+
+    seconds: Annotated[int, Field(ge=1, le=86_400)] = 120
+    lost_after_seconds: Annotated[int, Field(ge=0, le=365 * 86_400)] = 3600
+
+
+class Limits(_Strict):
+    """Bounds on what one request may cost."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] = 16
+    waiters: Annotated[int, Field(ge=1)] = 20_000
+    result_bytes: Annotated[int, Field(ge=1024)] = 64 << 30
+
+
+class Settings(_Strict):
+    """``folder`` is where the file lies: relative paths start there."""
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 5000
+    api_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)*$")] = "/api"
+    database: str | None = None
+    state_folder: str = "."
+    cors_allowed_origins: list[str] = []
+    tokens: Tokens = Tokens()
+    leases: Leases = Leases()
+    limits: Limits = Limits()
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / self.state_folder
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.state / 'skerry.sqlite'}"
+
+    @property
+    def payload_folder(self) -> Path:
+        return self.state / "payloads"
+
+
+TEMPLATE = """\
+# The configuration of a skerry server. What is commented out shows the default.
+
+# host: 127.0.0.1        # put a reverse proxy with TLS in front of it to serve others
+# port: 5000
+# api_path: /api
+# state_folder: .        # the database, large payloads and the secret; relative to this file
+# database: null         # a database URL; null means SQLite in the state folder
+# cors_allowed_origins: []   # web pages of these origins may call the server from a browser
+# log_level: info
+
+# tokens:
+#   secret: null         # at least 32 characters; null: made at the first start, kept in the state folder
+#   access_minutes: 360
+#   refresh_minutes: 2880
+#   run_minutes: 15
+
+# leases:
+#   seconds: 120             # how long a node may be silent about a run that it holds
+#   lost_after_seconds: 3600 # when the run is given up after that
+
+# limits:
+#   threads: 16          # requests that are worked on at the same time; waiting ones need none
+#   waiters: 20000
+#   result_bytes: 68719476736
+"""
+
+
+def load(path: Path) -> Settings:
+    """Raises ConfigurationError, naming the key and the remedy."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigurationError(
+            f"The configuration {path} can't be read: {reason}. Make one with `skerry server new FOLDER`."
+        ) from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Settings:
+    """Raises ConfigurationError for anything that is not a configuration; ``path`` is for its text."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if isinstance(value, dict) and "folder" in value:
+        raise ConfigurationError(f'{path}: there is no key "folder"; did you mean "state_folder"?')
+    if not isinstance(value or {}, dict):
+        raise ConfigurationError(f'{path} must hold keys and values such as "port: 5000".')
+    try:
+        return Settings(**{**(value or {}), "folder": path.parent.absolute()})
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {_first_sentence(error)}") from error
+    except TypeError as error:
+        raise ConfigurationError(f"{path}: every key must be a word.") from error
+
+
+def jwt_secret(settings: Settings) -> str:
+    """The secret that signs tokens: the configured one, or the one that the first start made (mode 0600).
+
+    Raises ConfigurationError for a weak one: whoever guesses it is anybody.
+    """
+    secret = settings.tokens.secret or _kept_secret(settings.state / _SECRET_FILE)
+    if len(secret) < _MINIMUM_SECRET or len(set(secret)) < _MINIMUM_SECRET // 4:
+        raise ConfigurationError(
+            f'"tokens.secret" is too weak: at least {_MINIMUM_SECRET} random characters, or remove it to have one made.'
+        )
+    return secret
+
+
+def _kept_secret(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return _make_secret(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The secret in {path} can't be read.") from error
+
+
+def _make_secret(path: Path) -> str:
+    secret = secrets.token_urlsafe(48)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path.parent} can't be written: {error.strerror}.") from error
+    return secret
+
+
+def _first_sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        return f'there is no key "{".".join(where)}"{_nearest(where)}.'
+    return f'"{".".join(where)}": {first["msg"]}.'
+
+
+def _nearest(where: list[str]) -> str:
+    model: Any = Settings
+    for part in where[:-1]:
+        model = model.model_fields[part].annotation
+    near = difflib.get_close_matches(where[-1], set(model.model_fields) - {"folder"}, n=1, cutoff=0.5)
+    return (
+        f'; did you mean "{near[0]}"' if near else f", only {', '.join(sorted(set(model.model_fields) - {'folder'}))}"
+    )

@@ -1,0 +1,90 @@
+"""Tokens: one kind for each purpose, and none is taken in place of another.
+
+HS256, with the claims that vantage6's clients read (contract, section 3) and an audience for each kind. A token
+carries the ``epoch`` of the password or API key behind it, and is dead when that changed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from flask import Flask
+from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token, get_jwt, verify_jwt_in_request
+
+from skerry_server.errors import LoginFailed
+from skerry_server.models import Node, Run, User
+from skerry_server.policy import Kind
+from skerry_server.settings import Tokens
+
+_REFRESH = "refresh"
+# Audiences: a refresh token has one of its own.
+_AUDIENCES = [f"skerry:{kind}{suffix}" for kind in Kind for suffix in ("", f":{_REFRESH}")]
+
+
+def install(app: Flask, settings: Tokens, secret: str) -> JWTManager:
+    """Sets the token library up: which header, which algorithm, which audiences there are at all."""
+    app.config.update(
+        JWT_SECRET_KEY=secret,
+        JWT_ALGORITHM="HS256",
+        JWT_TOKEN_LOCATION=["headers"],
+        JWT_ACCESS_TOKEN_EXPIRES=timedelta(minutes=settings.access_minutes),
+        JWT_REFRESH_TOKEN_EXPIRES=timedelta(minutes=settings.refresh_minutes),
+        JWT_DECODE_AUDIENCE=_AUDIENCES,
+        JWT_VERIFY_SUB=False,  # vantage6's clients build URLs from an integer
+        JWT_ERROR_MESSAGE_KEY="msg",
+    )
+    return JWTManager(app)
+
+
+def for_user(user: User) -> dict[str, str]:
+    roles = [role.name for role in user.roles]
+    return _pair(Kind.USER, user.id, {"epoch": user.epoch, "roles": roles})
+
+
+def for_node(node: Node) -> dict[str, str]:
+    return _pair(Kind.NODE, node.id, {"epoch": node.epoch, "roles": []})
+
+
+def for_run(run: Run, lifetime: timedelta) -> str:
+    """The upstream token, which only the proxy holds; its claims are checked against the tables on each use."""
+    claims = {
+        "attempt": run.attempt,
+        "job": run.task.job_id,
+        "task": run.task_id,
+        "organization": run.organization_id,
+        "collaboration": run.collaboration_id,
+        "node": run.node_id,
+        "image": run.task.image,
+        "roles": [],
+    }
+    return create_access_token(run.id, expires_delta=lifetime, additional_claims=_named(Kind.RUN, claims))
+
+
+def presented(*, refresh: bool = False) -> tuple[Kind, dict[str, Any]]:
+    """The kind and the claims of the request's token. Raises what the token library's handlers answer, or LoginFailed."""
+    verify_jwt_in_request(refresh=refresh)
+    claims = get_jwt()
+    try:
+        kind = Kind(claims["client_type"])
+        int(claims["sub"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise LoginFailed("This token is not of a kind that is known here.") from error
+    if claims.get("aud") != _audience(kind, refresh=refresh):
+        raise LoginFailed("This token was made for another purpose.")
+    return kind, claims
+
+
+def _pair(kind: Kind, id_: int, claims: dict[str, Any]) -> dict[str, str]:
+    return {
+        "access_token": create_access_token(id_, additional_claims=_named(kind, claims)),
+        "refresh_token": create_refresh_token(id_, additional_claims=_named(kind, claims, refresh=True)),
+    }
+
+
+def _named(kind: Kind, claims: dict[str, Any], *, refresh: bool = False) -> dict[str, Any]:
+    return {**claims, "client_type": str(kind), "aud": _audience(kind, refresh=refresh)}
+
+
+def _audience(kind: Kind, *, refresh: bool) -> str:
+    return f"skerry:{kind}:{_REFRESH}" if refresh else f"skerry:{kind}"
