@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skerry.errors import ContextError
+from skerry.errors import ConfigurationError, ContextError
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -39,12 +39,19 @@ class Child:
 
 
 class Ledger:
-    """An SQLite file. Safe for threads; one process at a time. What has expired is forgotten when more is written."""
+    """An SQLite file. Safe for threads; one process at a time. What has expired is forgotten when more is written.
+
+    Raises ConfigurationError when the file can't be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.executescript(_SCHEMA)
+        try:
+            path.touch(mode=0o600)
+            self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._connection.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"The proxy's ledger {path} can't be opened: {error}.") from error
 
     def close(self) -> None:
         with self._lock:
