@@ -34,7 +34,7 @@ def create_app(server: Server) -> Flask:
     app.register_blueprint(native.blueprint(), url_prefix=f"{server.settings.api_path}/skerry")
     app.get("/robots.txt")(_robots)
     app.after_request(_headers(server.settings.cors_allowed_origins))
-    app.wsgi_app = _terminated(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = _terminated(app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
 
 

@@ -9,7 +9,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from a2wsgi import WSGIMiddleware
@@ -94,7 +94,7 @@ class _Shell:
         self._server = server
         self._ready = ready
         limits = server.settings.limits
-        doors: App = WSGIMiddleware(create_app(server), workers=limits.threads)
+        doors = cast("App", WSGIMiddleware(cast("Any", create_app(server)), workers=limits.threads))
         self._room = WaitingRoom(doors, server.hub, limits.waiters)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,7 +117,7 @@ async def sweep_regularly(server: Server) -> None:
     while True:
         try:
             await asyncio.to_thread(server.sweep)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a loop top
             _LOG.exception("sweeping failed; it is tried again")
         await asyncio.sleep(_SWEEP_SECONDS)
 

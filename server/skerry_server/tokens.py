@@ -48,7 +48,7 @@ def for_node(node: Node) -> dict[str, str]:
 
 def for_run(run: Run, lifetime: timedelta) -> str:
     """The upstream token, which only the proxy holds; its claims are checked against the tables on each use."""
-    claims = {
+    claims: dict[str, Any] = {
         "attempt": run.attempt,
         "job": run.task.job_id,
         "task": run.task_id,
@@ -58,11 +58,12 @@ def for_run(run: Run, lifetime: timedelta) -> str:
         "image": run.task.image,
         "roles": [],
     }
-    return create_access_token(run.id, expires_delta=lifetime, additional_claims=_named(Kind.RUN, claims))
+    token: str = create_access_token(run.id, expires_delta=lifetime, additional_claims=_named(Kind.RUN, claims))
+    return token
 
 
 def presented(*, refresh: bool = False) -> tuple[Kind, dict[str, Any]]:
-    """The kind and the claims of the request's token. Raises what the token library's handlers answer, or LoginFailed."""
+    """The kind and the claims of the request's token. Raises LoginFailed, or what the library answers itself."""
     verify_jwt_in_request(refresh=refresh)
     claims = get_jwt()
     try:

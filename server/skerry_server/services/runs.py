@@ -68,7 +68,7 @@ def find_result(session: Session, actor: Actor, run_id: int) -> Run:
 
 
 def report_status(
-    session: Session, actor: Actor, run_id: int, attempt: int, status: Status, lease: timedelta, now: datetime
+    session: Session, actor: Actor, run_id: int, attempt: int, status: Status, *, lease: timedelta, now: datetime
 ) -> Run:
     """A step on the way of an open run; renews its lease. Raises StaleAttempt, NotKnown or PermissionDenied."""
     if status not in _BY_NODE:
@@ -82,7 +82,7 @@ def report_status(
 
 
 def finish_run(
-    session: Session, actor: Actor, run_id: int, outcome: Outcome, store: PayloadStore, now: datetime
+    session: Session, actor: Actor, run_id: int, outcome: Outcome, *, store: PayloadStore, now: datetime
 ) -> tuple[Run, Payload | None]:
     """Ends a run, once. Repeating the same end of the same attempt changes nothing and is fine.
 

@@ -70,7 +70,7 @@ def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadSt
     first = _repeated(session, actor, spec, now)
     if first is not None:
         return first
-    collaboration, study = _where(session, actor, spec)
+    collaboration, study = _where(session, spec)
     nodes = _nodes(session, spec, collaboration, study)
     _check_permission(actor, spec, collaboration)
     task = _new_task(actor, spec, collaboration, parent, now)
@@ -132,8 +132,8 @@ def delete_task(session: Session, actor: Actor, task_id: int, now: datetime) -> 
     task = session.get(Task, task_id)
     if task is None:
         raise NotKnown("task", task_id)
-    where = {"organizations": [task.init_org_id], "collaborations": [task.collaboration_id]}
-    if not actor.may(Resource.TASK, Operation.DELETE, owner=task.init_user_id, **where):
+    belongs: dict[str, Any] = {"organizations": [task.init_org_id], "collaborations": [task.collaboration_id]}
+    if not actor.may(Resource.TASK, Operation.DELETE, owner=task.init_user_id, **belongs):
         raise PermissionDenied
     return remove_tasks(session, [task, *descendants(session, [task.id])], now)
 
@@ -207,7 +207,7 @@ def _repeated(session: Session, actor: Actor, spec: TaskSpec, now: datetime) -> 
     return session.scalar(same.where(Task.created_at >= now - REPEAT_WINDOW).order_by(Task.id.desc()).limit(1))
 
 
-def _where(session: Session, actor: Actor, spec: TaskSpec) -> tuple[Collaboration, Study | None]:
+def _where(session: Session, spec: TaskSpec) -> tuple[Collaboration, Study | None]:
     study = session.get(Study, spec.study_id) if spec.study_id is not None else None
     collaboration_id = spec.collaboration_id
     if collaboration_id is None and study is not None:
@@ -396,9 +396,9 @@ def _check_plain(text: str, where: str) -> None:
 def _may_kill(actor: Actor, task: Task) -> bool:
     if actor.kind is not Kind.USER:
         return False
-    where = {"collaborations": [task.collaboration_id]}
-    own = task.init_user_id == actor.id and actor.may(Resource.TASK, Operation.CREATE, **where)
-    return own or actor.may(Resource.EVENT, Operation.SEND, **where)
+    here = [task.collaboration_id]
+    own = task.init_user_id == actor.id and actor.may(Resource.TASK, Operation.CREATE, collaborations=here)
+    return own or actor.may(Resource.EVENT, Operation.SEND, collaborations=here)
 
 
 def _announce_job(session: Session, task: Task, now: datetime) -> None:

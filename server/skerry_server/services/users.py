@@ -86,6 +86,7 @@ def create_role(
     actor: Actor,
     name: str,
     description: str | None,
+    *,
     rule_ids: Sequence[int],
     organization_id: int | None,
 ) -> Role:

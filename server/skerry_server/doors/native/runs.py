@@ -46,7 +46,9 @@ class FinishBody(Body):
 
 @calls(Kind.NODE, body=StatusBody)
 def report_status(call: Call, id_: int, body: StatusBody) -> dict[str, Any]:
-    run = runs.report_status(call.session, call.actor, id_, body.attempt, body.status, call.server.lease, call.now)
+    run = runs.report_status(
+        call.session, call.actor, id_, body.attempt, body.status, lease=call.server.lease, now=call.now
+    )
     return {"status": run.state.shown}
 
 
@@ -94,7 +96,7 @@ def stage_result(id_: int) -> Response:
 @calls(Kind.RUN, Kind.NODE, body=FinishBody, limit=_FINISH_LIMIT, ended=True)
 def finish(call: Call, id_: int, body: FinishBody) -> dict[str, Any]:
     outcome = runs.Outcome(body.attempt, body.status, body.log, body.result, body.staged)
-    run, dropped = runs.finish_run(call.session, call.actor, id_, outcome, call.server.payloads, call.now)
+    run, dropped = runs.finish_run(call.session, call.actor, id_, outcome, store=call.server.payloads, now=call.now)
     if dropped is not None:
         call.session.flush()
         call.session.delete(dropped)

@@ -25,8 +25,8 @@ class Held(Body):
 
 class WorkBody(Body):
     capacity: Annotated[int, Field(ge=0, le=1000)] = 0
-    holding: Annotated[list[Held], Field(max_length=_MOST)] = []
-    jobs: Annotated[list[Id], Field(max_length=_MOST)] = []
+    holding: Annotated[list[Held], Field(max_length=_MOST)] = Field(default_factory=list)
+    jobs: Annotated[list[Id], Field(max_length=_MOST)] = Field(default_factory=list)
     wait: Annotated[float, Field(ge=0, le=50, strict=False)] = 25
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint
@@ -12,7 +13,7 @@ from sqlalchemy.orm import selectinload
 from skerry_server.doors.fields import Body, Flag, Id, Name, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import organizations
-from skerry_server.doors.vantage6.paging import Listing, each, paged
+from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.shapes import many
 from skerry_server.models import Collaboration, member
 from skerry_server.policy import Kind
@@ -25,11 +26,11 @@ class CollaborationQuery(Listing):
     name: str | None = None
     encrypted: Flag | None = None
     organization_id: Id | None = None
-    include: Words = []
+    include: Words = Field(default_factory=list)
 
 
 class Include(Query):
-    include: Words = []
+    include: Words = Field(default_factory=list)
 
 
 class Dependents(Query):
@@ -70,8 +71,11 @@ def list_collaborations(call: Call, query: CollaborationQuery) -> Reply:
     nested = "organizations" in query.include
     if nested:
         statement = statement.options(selectinload(Collaboration.organizations))
-    shown = each(lambda call, row: show(call, row, nested=nested))
-    return paged(call, statement, query, shown, SORTS, Collaboration.id.asc())
+
+    def shown(call: Call, rows: Sequence[Collaboration]) -> list[dict[str, Any]]:
+        return [show(call, row, nested=nested) for row in rows]
+
+    return paged(call, statement, query, shown, sorts=SORTS, default=Collaboration.id.asc())
 
 
 @calls(Kind.USER, body=NewCollaboration)

@@ -51,8 +51,8 @@ class Recover(Body):
 @calls(Kind.USER, Kind.NODE, query=NodeQuery)
 def list_nodes(call: Call, query: NodeQuery) -> Reply:
     statement = select(Node).where(nodes.visible_nodes(call.actor))
-    exact = {Node.organization_id: query.organization_id, Node.collaboration_id: query.collaboration_id}
-    for column, value in {**exact, Node.ip: query.ip}.items():
+    for column in (Node.organization_id, Node.collaboration_id, Node.ip):
+        value = getattr(query, column.key)
         if value is not None:
             statement = statement.where(column == value)
     if query.name is not None:
@@ -71,7 +71,7 @@ def list_nodes(call: Call, query: NodeQuery) -> Reply:
         statement = statement.where(Node.last_seen >= query.last_seen_from)
     if query.last_seen_till is not None:
         statement = statement.where(Node.last_seen <= query.last_seen_till)
-    return paged(call, statement, query, each(show), SORTS, Node.id.asc())
+    return paged(call, statement, query, each(show), sorts=SORTS, default=Node.id.asc())
 
 
 @calls(Kind.USER, body=NewNode)

@@ -65,7 +65,7 @@ def list_organizations(call: Call, query: OrganizationQuery) -> Reply:
         collaborations.find_study(call.session, call.actor, query.study_id)
         here = study_member.c.study_id == query.study_id
         statement = statement.where(Organization.id.in_(select(study_member.c.organization_id).where(here)))
-    return paged(call, statement, query, each(show), SORTS, Organization.id.asc())
+    return paged(call, statement, query, each(show), sorts=SORTS, default=Organization.id.asc())
 
 
 @calls(Kind.USER, body=NewOrganization)

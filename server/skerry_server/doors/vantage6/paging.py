@@ -31,9 +31,10 @@ class Listing(Query):
 
 def paged(
     call: Call,
-    statement: Select[tuple[_Row]],
+    statement: Select[_Row],
     query: Listing,
     show: Callable[[Call, Sequence[_Row]], list[dict[str, Any]]],
+    *,
     sorts: Mapping[str, Any],
     default: ColumnElement[Any],
     per_page: int = PER_PAGE,

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from flask import Blueprint
+from pydantic import Field
 from sqlalchemy import Select, select
 from sqlalchemy.orm import joinedload, undefer
 
@@ -28,7 +29,7 @@ SORTS = {
     "started_at": Run.started_at,
     "finished_at": Run.finished_at,
 }
-_TIMES = {"assigned": Run.assigned_at, "started": Run.started_at, "finished": Run.finished_at}
+_TIMES: dict[str, Any] = {"assigned": Run.assigned_at, "started": Run.started_at, "finished": Run.finished_at}
 
 
 class RunQuery(Listing):
@@ -43,9 +44,9 @@ class RunQuery(Listing):
     started_till: datetime | None = None
     finished_from: datetime | None = None
     finished_till: datetime | None = None
-    include: Words = []
+    include: Words = Field(default_factory=list)
 
-    def apply(self, statement: Select[tuple[Run]]) -> Select[tuple[Run]]:
+    def apply(self, statement: Select[Run]) -> Select[Run]:
         for column in (Run.organization_id, Run.task_id, Run.node_id, Run.collaboration_id):
             value = getattr(self, column.key)
             if value is not None:
@@ -65,7 +66,7 @@ class RunQuery(Listing):
 
 
 class Include(Query):
-    include: Words = []
+    include: Words = Field(default_factory=list)
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery)
@@ -75,7 +76,9 @@ def list_runs(call: Call, query: RunQuery) -> Reply:
     def shown(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
         return show_all(call, rows, nested="task" in query.include)
 
-    return paged(call, query.apply(statement), query, shown, SORTS, Run.id.desc(), query.usual_page)
+    return paged(
+        call, query.apply(statement), query, shown, sorts=SORTS, default=Run.id.desc(), per_page=query.usual_page
+    )
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
@@ -91,7 +94,9 @@ def list_results(call: Call, query: RunQuery) -> Reply:
         .where(runs.visible_results(call.actor))
         .options(joinedload(Run.task), joinedload(Run.result))
     )
-    return paged(call, query.apply(statement), query, show_results, SORTS, Run.id.desc(), query.usual_page)
+    return paged(
+        call, query.apply(statement), query, show_results, sorts=SORTS, default=Run.id.desc(), per_page=query.usual_page
+    )
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN)

@@ -100,11 +100,11 @@ class TaskQuery(Listing):
     run_id: Id | None = None
     database: str | None = None
     is_user_created: Flag | None = None
-    include: Words = []
+    include: Words = Field(default_factory=list)
 
 
 class Include(Query):
-    include: Words = []
+    include: Words = Field(default_factory=list)
 
 
 class Kill(Body):
@@ -118,10 +118,10 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         value = getattr(query, column.key)
         if value is not None:
             statement = statement.where(column == value)
-    for column in (Task.name, Task.image, Task.description):
-        pattern = getattr(query, column.key)
+    for text in (Task.name, Task.image, Task.description):
+        pattern = getattr(query, text.key)
         if pattern is not None:
-            statement = statement.where(column.like(pattern))
+            statement = statement.where(text.like(pattern))
     if query.collaboration_id is not None:
         collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
         statement = statement.where(Task.collaboration_id == query.collaboration_id)
@@ -137,7 +137,7 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     def shown(call: Call, rows: Sequence[Task]) -> list[dict[str, Any]]:
         return show_all(call, rows, query.include)
 
-    return paged(call, statement, query, shown, SORTS, Task.id.desc())
+    return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc())
 
 
 @calls(Kind.USER, Kind.RUN, body=NewTask, limit=tasks.LARGEST_REQUEST)

@@ -50,8 +50,8 @@ class NewUser(Body):
     firstname: Short | None = None
     lastname: Short | None = None
     organization_id: Id | None = None
-    roles: Ids = []
-    rules: Ids = []
+    roles: Ids = Field(default_factory=list)
+    rules: Ids = Field(default_factory=list)
 
     def fields(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True, exclude={"organization_id", "roles", "rules"})
@@ -122,7 +122,7 @@ def list_users(call: Call, query: UserQuery) -> Reply:
         statement = statement.where(User.last_seen >= query.last_seen_from)
     if query.last_seen_till is not None:
         statement = statement.where(User.last_seen <= query.last_seen_till)
-    return paged(call, statement, query, each(show_user), USER_SORTS, User.id.asc())
+    return paged(call, statement, query, each(show_user), sorts=USER_SORTS, default=User.id.asc())
 
 
 @calls(Kind.USER, body=NewUser)
@@ -169,12 +169,14 @@ def list_roles(call: Call, query: RoleQuery) -> Reply:
         statement = statement.where(
             Role.id.in_(select(user_role.c.role_id).where(user_role.c.user_id == query.user_id))
         )
-    return paged(call, statement, query, each(show_role), ROLE_SORTS, Role.id.asc())
+    return paged(call, statement, query, each(show_role), sorts=ROLE_SORTS, default=Role.id.asc())
 
 
 @calls(Kind.USER, body=NewRole)
 def create_role(call: Call, body: NewRole) -> Reply:
-    role = users.create_role(call.session, call.actor, body.name, body.description, body.rules, body.organization_id)
+    role = users.create_role(
+        call.session, call.actor, body.name, body.description, rule_ids=body.rules, organization_id=body.organization_id
+    )
     return Reply(show_role(call, role), 201)
 
 
@@ -198,7 +200,7 @@ def list_rules(call: Call, query: RuleQuery) -> Reply:
         statement = statement.where(
             Rule.id.in_(select(user_rule.c.rule_id).where(user_rule.c.user_id == query.user_id))
         )
-    return paged(call, statement, query, each(show_rule), RULE_SORTS, Rule.id.asc())
+    return paged(call, statement, query, each(show_rule), sorts=RULE_SORTS, default=Rule.id.asc())
 
 
 @calls(Kind.USER)

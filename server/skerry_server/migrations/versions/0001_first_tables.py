@@ -9,7 +9,7 @@ revision = "0001"
 down_revision = None
 
 
-def upgrade() -> None:
+def upgrade() -> None:  # noqa: PLR0915 - a flat list of tables
     op.create_table(
         "collaboration",
         sa.Column("name", sa.String(length=128), nullable=False),
