@@ -25,12 +25,12 @@ def failed(status: str) -> bool:
 
 
 def describe(runs: Iterable[Mapping[str, Any]], names: Mapping[int, str] | None = None) -> str:
-    """One sentence for each failed run: its organization, its status and its log's last words."""
+    """One sentence for each failed run: its organization, its status and its log's last words, or the reason."""
     return " ".join(_describe(run, names or {}) for run in runs if failed(str(run["status"])))
 
 
 def _describe(run: Mapping[str, Any], names: Mapping[int, str]) -> str:
     organization = int(run["organization_id"])
     who = f"Organization {organization}" + (f" ({names[organization]})" if organization in names else "")
-    words = last_words(run.get("log"))
-    return f"{who}: {run['status']}: {words}" if words else f"{who}: {run['status']}."
+    words = last_words(run.get("log")) or str(run.get("reason") or "")
+    return f"{who}: {run['status']}." if words in {"", run["status"]} else f"{who}: {run['status']}: {words}"

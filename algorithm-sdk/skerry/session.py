@@ -54,9 +54,10 @@ class Session:
         try:
             answer = self.transport.json(Call("POST", "token/user", json=body, repeatable=True))
         except AuthenticationError as error:
+            reason = str(error).rstrip(".")
             raise AuthenticationError(
-                f'The server did not let "{username}" log in: {error} Check the name, the password and the server\'s '
-                "address; after several failures an account is locked for a while.",
+                f'The server did not let "{username}" log in: {reason}. Check the name, the password and the address; '
+                "after several failures an account is locked for a while.",
                 error.status,
             ) from error
         self._tokens = Tokens.of(answer, self._clock())

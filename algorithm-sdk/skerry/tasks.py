@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _WAIT = 25.0
 _FOR_EVER = float("inf")
 _ANSWER_MARGIN = 30.0
+_TOLD = ("id", "organization_id", "status", "reason", "log")
 
 
 class TaskHandle(dict[str, Any]):
@@ -99,11 +100,13 @@ class TaskHandle(dict[str, Any]):
             last = self._client.node.get(run["node_id"])["last_seen"]
         except (SkerryError, KeyError):
             last = None
-        return f"The node of organization {run['organization_id']} was last seen {last or 'never'} (UTC)"
+        words = f"was last seen {last} UTC" if last else "has never been seen"
+        return f"The node of organization {run['organization_id']} {words}"
 
     def _failure(self) -> TaskFailed:
         runs = [run for run in self.runs() if outcomes.failed(str(run["status"]))]
-        return TaskFailed(f"Task {self['id']} failed. {outcomes.describe(runs)}", runs)
+        told = [{name: run.get(name) for name in _TOLD} for run in runs]
+        return TaskFailed(f"Task {self['id']} failed. {outcomes.describe(told)}", told)
 
     def _result(self, run: Mapping[str, Any]) -> Any:
         raw = self._client.result.plaintext(self, int(run["id"]), int(run["organization_id"]))

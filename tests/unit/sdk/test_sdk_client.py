@@ -303,7 +303,7 @@ def test_a_wait_that_is_too_short_names_the_node_that_is_offline(script, client)
     with pytest.raises(WaitTimeout) as caught:
         create(client).wait(timeout=0.3)
     assert "1 of 2 runs ended; offline: the node of organization 2." in str(caught.value)
-    assert "The node of organization 2 was last seen 2026-01-02T03:04:05" in str(caught.value)
+    assert "The node of organization 2 was last seen 2026-01-02T03:04:05 UTC" in str(caught.value)
     assert "call wait() again" in str(caught.value)
 
 
