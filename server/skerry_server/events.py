@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from skerry_server.models import Event
@@ -51,6 +52,11 @@ def announce(session: Session, topics: Iterable[str], now: datetime) -> None:
 
 def announced(session: Session) -> set[str]:
     return set(session.info.get(_ANNOUNCED, ()))
+
+
+def prune(session: Session, before: datetime) -> None:
+    """Removes the rows of events that everybody has heard of long ago."""
+    session.execute(delete(Event).where(Event.at < before))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from skerry.errors import ConfigurationError
 from skerry_server.database import Database
-from skerry_server.events import Hub
+from skerry_server.events import Hub, prune
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
 from skerry_server.services.users import write_policy
 from skerry_server.services.work import give_up_lost, note_absence
 from skerry_server.settings import Settings, jwt_secret
+
+_EVENTS_KEPT = timedelta(days=1)
+
+
+class Repeats:
+    """What each node was told last. A node that still acts on it gets it again only after a pause.
+
+    A hint, in memory only: without it a node that takes a second to stop a container would ask a hundred times.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int, object] = {}
+
+    def repeats(self, node_id: int, answer: object) -> bool:
+        """Remembers the answer; true when it is the one that was given before."""
+        same = self._last.get(node_id) == answer
+        self._last[node_id] = answer
+        return same
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +44,7 @@ class Server:
     database: Database
     payloads: PayloadStore
     clock: Callable[[], datetime]
+    told: Repeats = field(default_factory=Repeats)
 
     @property
     def lease(self) -> timedelta:
@@ -36,11 +55,12 @@ class Server:
         return timedelta(minutes=self.settings.tokens.run_minutes)
 
     def sweep(self) -> None:
-        """Announces nodes that fell silent and ends runs that were lost."""
+        """Announces nodes that fell silent, ends runs that were lost, forgets old events."""
         now = self.clock()
         with self.database.writing() as session:
             note_absence(session, now)
             give_up_lost(session, timedelta(seconds=self.settings.leases.lost_after_seconds), now)
+            prune(session, now - _EVENTS_KEPT)
 
 
 def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> Server:

@@ -60,9 +60,9 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
     node = _present(session, actor, now)
     held = {run.id: run for run in _runs(session, Run.id.in_(report.holding))}
     stop = [
-        Stop(run_id, attempt, _why_stop(held.get(run_id), node, attempt))
+        Stop(run_id, attempt, reason)
         for run_id, attempt in report.holding.items()
-        if not _is_held(held.get(run_id), node, attempt)
+        if (reason := _why_stop(held.get(run_id), node, attempt)) is not None
     ]
     stopped = {order.run_id for order in stop}
     again = [run for run in _runs(session, Run.node_id == node.id, Run.state.in_(HELD)) if run.id not in held]
@@ -122,18 +122,15 @@ def _runs(session: Session, *conditions: object, limit: int | None = None) -> Se
     return session.scalars(statement.with_for_update(of=Run)).all()
 
 
-def _is_held(run: Run | None, node: Node, attempt: int) -> bool:
-    return run is not None and run.node_id == node.id and run.attempt == attempt and run.state in HELD
-
-
-def _why_stop(run: Run | None, node: Node, attempt: int) -> str:
+def _why_stop(run: Run | None, node: Node, attempt: int) -> str | None:
+    """None for a run that goes on, and for one whose end the node itself reported: it is cleaning up after it."""
     if run is None:
         return "the task was deleted"
     if run.node_id != node.id:
         return "the run belongs to another node"
-    if run.state in HELD and run.attempt != attempt:
+    if run.attempt != attempt:
         return "the attempt is not the current one"
-    return run.reason or f"the run ended: {run.state.shown}"
+    return run.reason if run.state.terminal else None
 
 
 def _claim(session: Session, node: Node, capacity: int, lease: timedelta, now: datetime) -> Sequence[Run]:
@@ -157,6 +154,9 @@ def _claim(session: Session, node: Node, capacity: int, lease: timedelta, now: d
         run.node_id, run.lease_expires = node.id, now + lease
     for task in {run.task_id: run.task for run in claimed}.values():
         follow_runs(session, task, now)
+    if claimed:
+        # A call that was broken off may claim for nobody: the one that replaced it has to look again.
+        announce(session, [node_topic(node.id)], now)
     return claimed
 
 

@@ -16,6 +16,7 @@ from skerry_server.policy import Kind
 from skerry_server.services import work
 
 _MOST = 10_000
+_PAUSE = 1.0
 
 
 class Held(Body):
@@ -39,8 +40,12 @@ def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
     report = work.Report(body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs)
     ticket = call.server.hub.ticket(work.topics(call.actor.id, report))
     found = work.find_work(call.session, call.actor, report, call.server.lease, call.now)
-    if not found.something and body.wait > 0 and call.may_wait:
-        return Wait(ticket, body.wait)
+    if body.wait > 0 and call.may_wait:
+        again = call.server.told.repeats(call.actor.id, found)
+        if not found.something:
+            return Wait(ticket, body.wait)
+        if again and not found.runs:
+            return Wait(ticket, min(body.wait, _PAUSE))
     return {
         "runs": [_order(call, run) for run in found.runs],
         "stop": [{"run": stop.run_id, "attempt": stop.attempt, "reason": stop.reason} for stop in found.stop],
