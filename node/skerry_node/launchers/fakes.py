@@ -59,6 +59,8 @@ class FakeLauncher:
         return Image(reference, f"fake:{reference}")
 
     def prepare(self, attempt: Attempt) -> socket.socket:
+        if attempt in self._listeners:
+            self._listeners[attempt].close()
         listener = self._listeners[attempt] = listen(0)
         return listener
 

@@ -1,0 +1,158 @@
+"""A node whose launcher, proxy and server are fakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from skerry.errors import Conflict
+from skerry.trust import Sender
+from skerry_node import areas
+from skerry_node.config import Config
+from skerry_node.jobs import JobFolders
+from skerry_node.journal import Journal
+from skerry_node.launchers import fakes
+from skerry_node.orders import parse_order
+from skerry_node.pipeline import Parts
+from skerry_proxy.client import OpenedRun, ProxyError, Sealed
+
+
+@dataclass
+class FakeProxy:
+    """Seals by reversing; ``trouble`` is raised by the operation of that name, once for each in its list."""
+
+    trouble: dict[str, list[ProxyError]] = field(default_factory=dict)
+    delivered: list[tuple[str, str | None, bytes | None]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    served: int = 0
+    method: str = "mean"
+    signed: bool = True
+
+    def _maybe_fail(self, operation: str) -> None:
+        self.asked.append(operation)
+        if self.trouble.get(operation):
+            raise self.trouble[operation].pop(0)
+
+    def open(self, order, destination):
+        self._maybe_fail("open")
+        os.write(destination, json.dumps({"method": self.method}).encode())
+        task = order["task"]
+        labels = tuple(database["label"] for database in task["databases"])
+        return OpenedRun(Sender(1, 7, 1, self.signed), self.method, labels, task["image"], {"run": order["run"]})
+
+    def serve(self, resume, token, listeners):
+        self._maybe_fail("serve")
+        assert all(os.fstat(listener) for listener in listeners)
+        self.served += 1
+        return "gate-token"
+
+    def seal(self, resume, log, output, destination):
+        self._maybe_fail("seal")
+        if output is None:
+            return Sealed(0, log[::-1])
+        content = os.read(output, 1 << 20)
+        os.write(destination, content[::-1])
+        return Sealed(len(content), log[::-1])
+
+    def deliver(self, resume, token, status, log, sealed):
+        self._maybe_fail("deliver")
+        content = os.read(sealed, 1 << 20)[::-1] if sealed is not None else None
+        self.delivered.append((str(status), log and log[::-1], content))
+        return str(status)
+
+    def close(self, run, attempt):
+        pass
+
+
+@dataclass
+class FakeServer:
+    reports: list[tuple] = field(default_factory=list)
+    finished: list[tuple] = field(default_factory=list)
+    fenced: bool = False
+
+    def report(self, attempt, status):
+        if self.fenced:
+            raise Conflict("The attempt is not the current one.", 409)
+        self.reports.append((attempt, str(status)))
+
+    def run_token(self, attempt):
+        return "fresh"
+
+    def finish(self, attempt, status, text):
+        self.finished.append((attempt, str(status), text))
+
+
+@pytest.fixture
+def proxy() -> FakeProxy:
+    return FakeProxy()
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def launcher() -> fakes.FakeLauncher:
+    images = {
+        "copy": fakes.copy_input,
+        "fail": fakes.fail,
+        "nothing": fakes.write_nothing,
+        "wait": fakes.wait_for_kill,
+        "unstartable": fakes.unstartable,
+    }
+    return fakes.FakeLauncher(images)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "table.csv").write_text("a\n1\n")
+    return Config.model_validate(
+        {
+            "name": "node 1",
+            "server": {"url": "http://127.0.0.1:5000"},
+            "api_key_file": str(tmp_path / "api-key"),
+            "state_folder": str(tmp_path / "state"),
+            "encryption": None,
+            "databases": [{"label": "default", "uri": str(tmp_path / "table.csv"), "type": "csv"}],
+            "policies": {"allowed_algorithms": [".*"]},
+        }
+    )
+
+
+@pytest.fixture
+def parts(config, launcher, proxy, server, monkeypatch) -> Parts:
+    monkeypatch.setattr(areas, "mountable", lambda: False)
+    config.state_folder.mkdir()
+    jobs = JobFolders(config.state_folder / "jobs", config.limits.temporary, None)
+    journal = Journal(config.state_folder / "runs")
+    return Parts(config, launcher, proxy, server, journal, jobs, None, threading.Event())
+
+
+@pytest.fixture
+def make_order():
+    return _make_order
+
+
+def _make_order(image: str = "copy", run: int = 7, attempt: int = 1, databases: list[str] | None = None):
+    return parse_order(
+        {
+            "run": run,
+            "attempt": attempt,
+            "task": {
+                "id": 5,
+                "job_id": 5,
+                "image": image,
+                "databases": [{"label": label} for label in databases or []],
+            },
+            "input": None,
+            "input_size": 3,
+            "token": "first",
+            "token_expires_in": 900,
+        }
+    )

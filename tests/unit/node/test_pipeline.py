@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from skerry_node.journal import Entry, Journal, Stage
+from skerry_node.launchers import fakes
+from skerry_node.pipeline import Pipeline
+from skerry_proxy.client import ProxyError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def carry_out(make_order):
+    def carry_out(parts, image="copy", **order) -> None:
+        Pipeline(parts, Entry(make_order(image, **order))).carry_out()
+
+    return carry_out
+
+
+def in_thread(pipeline: Pipeline) -> threading.Thread:
+    thread = threading.Thread(target=pipeline.carry_out, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def leftovers(parts) -> list:
+    return [*(parts.config.state_folder / "runs").iterdir(), *parts.launcher.list()]
+
+
+def test_from_claim_to_delivery(parts, proxy, server, carry_out) -> None:
+    carry_out(parts, databases=["default"])
+    assert proxy.delivered == [("completed", "copied\n", b'{"method": "mean"}')]
+    assert [status for _, status in server.reports] == ["active"]
+    assert proxy.served == 1
+    assert leftovers(parts) == []
+
+
+ENDINGS = [
+    ("fail", "crashed", "about to fail\n"),
+    ("nothing", "crashed", "error > The algorithm ended without writing a result.\n"),
+    ("unstartable", "start failed", "error > The image unstartable can't be started.\n"),
+    ("unknown", "non-existing Docker image", "error > The image unknown is not here.\n"),
+]
+
+
+@pytest.mark.parametrize(("image", "status", "log"), ENDINGS)
+def test_other_endings_keep_their_log(parts, proxy, image, status, log, carry_out) -> None:
+    carry_out(parts, image)
+    assert proxy.delivered == [(status, log, None)]
+    assert leftovers(parts) == []
+
+
+def test_an_unknown_database(parts, proxy, carry_out) -> None:
+    carry_out(parts, databases=["patients"])
+    [(status, log, result)] = proxy.delivered
+    assert status == "not allowed"
+    assert log == 'error > This node has no database "patients"; it has: default.\n'
+    assert result is None
+    assert parts.launcher.starts == []
+
+
+def test_a_database_that_is_gone(parts, proxy, carry_out) -> None:
+    parts.config.databases[0].uri.unlink()
+    carry_out(parts, databases=["default"])
+    [(status, log, _)] = proxy.delivered
+    assert status == "failed"
+    assert "not there at present" in log
+
+
+@pytest.mark.parametrize(("kind", "status"), [("refused", "not allowed"), ("invalid", "failed")])
+def test_an_input_that_the_proxy_does_not_open(parts, proxy, server, kind, status, carry_out) -> None:
+    proxy.trouble["open"] = [ProxyError(kind, "The signature does not hold.")]
+    carry_out(parts)
+    [(_, ended, text)] = server.finished
+    assert (ended, text) == (status, "error > The signature does not hold.\n")
+    assert proxy.delivered == []
+    assert leftovers(parts) == []
+
+
+def test_a_server_that_is_away_is_waited_for(parts, proxy, carry_out) -> None:
+    away = ProxyError("unreachable", "The server does not answer.")
+    proxy.trouble = {"open": [away], "seal": [away], "deliver": [away, away]}
+    carry_out(parts)
+    assert [status for status, _, _ in proxy.delivered] == ["completed"]
+
+
+def test_a_fenced_delivery_is_dropped(parts, proxy, caplog, carry_out) -> None:
+    proxy.trouble["deliver"] = [ProxyError("fenced", "The attempt is not the current one.")]
+    with caplog.at_level("INFO"):
+        carry_out(parts)
+    assert proxy.delivered == []
+    assert "is given up: The attempt is not the current one." in caplog.text
+    assert leftovers(parts) == []
+
+
+def test_a_fenced_start_is_stopped(parts, proxy, server, carry_out) -> None:
+    server.fenced = True
+    carry_out(parts, "wait")
+    assert proxy.delivered == []
+    assert leftovers(parts) == []
+
+
+def test_a_result_that_can_not_be_sealed(parts, proxy, carry_out) -> None:
+    proxy.trouble["seal"] = [ProxyError("invalid", "There is no key.")]
+    carry_out(parts)
+    [(status, log, result)] = proxy.delivered
+    assert (status, result) == ("failed", None)
+    assert "There is no key." in log
+
+
+def test_a_fault_of_the_node_still_ends_the_run(parts, proxy, server, monkeypatch, carry_out) -> None:
+    monkeypatch.setattr(proxy, "open", lambda *_: 1 / 0)
+    carry_out(parts)
+    [(_, status, text)] = server.finished
+    assert status == "unknown error"
+    assert "division" not in text
+
+
+def test_a_kill_ends_it_at_once_and_leaves_its_log(parts, proxy, server, make_order) -> None:
+    pipeline = Pipeline(parts, Entry(make_order("wait")))
+    thread = in_thread(pipeline)
+    until(lambda: server.reports)
+    pipeline.stop("killed by user")
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [(status, text[::-1]) for _, status, text in server.finished] == [("killed by user", "waiting\n")]
+    assert proxy.delivered == []
+    assert leftovers(parts) == []
+
+
+def test_a_kill_before_the_start(parts, proxy, make_order) -> None:
+    slow = fakes.SlowLauncher({"wait": fakes.wait_for_kill})
+    pipeline = Pipeline(replace(parts, launcher=slow), Entry(make_order("wait")))
+    thread = in_thread(pipeline)
+    pipeline.stop("killed by user")
+    slow.go.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert slow.starts == []
+    assert proxy.delivered == []
+
+
+def test_the_time_limit(parts, proxy, carry_out) -> None:
+    limits = parts.config.limits.model_copy(update={"seconds": 1.0})
+    hurried = replace(parts, config=parts.config.model_copy(update={"limits": limits}))
+    carry_out(hurried, "wait")
+    [(status, log, _)] = proxy.delivered
+    assert status == "failed"
+    assert "longer than this node allows (1 s)" in log
+    assert log.startswith("waiting\n")
+
+
+def test_an_engine_that_does_not_answer(parts, proxy, carry_out) -> None:
+    carry_out(replace(parts, launcher=fakes.NeverLauncher({})))
+    [(status, log, _)] = proxy.delivered
+    assert status == "failed"
+    assert "No engine answers" in log
+
+
+def test_an_engine_that_breaks_off_in_the_start(parts, proxy, carry_out) -> None:
+    """It did start: so it is watched, not started again."""
+    forgetful = fakes.ForgetfulLauncher({"copy": fakes.copy_input})
+    carry_out(replace(parts, launcher=forgetful))
+    assert len(forgetful.starts) == 1
+    assert [status for status, _, _ in proxy.delivered] == ["completed"]
+
+
+@pytest.fixture
+def entry_after_restart(parts, launcher, make_order):
+    """Starts a run and lets its daemon end; the entry that the next daemon finds."""
+    return partial(_entry_after_restart, parts, launcher, make_order)
+
+
+def _entry_after_restart(parts, launcher, make_order, image: str) -> Entry:
+    first = replace(parts, closing=threading.Event())
+    pipeline = Pipeline(first, Entry(make_order(image)))
+    thread = threading.Thread(target=pipeline.carry_out, daemon=True)
+    thread.start()
+    until(lambda: launcher.starts)
+    first.closing.set()
+    [entry] = Journal(parts.config.state_folder / "runs").read()
+    assert entry.stage is Stage.STARTING
+    return entry
+
+
+def test_a_running_attempt_is_taken_up_again(parts, launcher, proxy, entry_after_restart) -> None:
+    go = threading.Event()
+    launcher.images["slow"] = lambda spec, container: go.wait() and fakes.copy_input(spec, container)
+    entry = entry_after_restart("slow")
+    second = Pipeline(parts, entry)
+    thread = in_thread(second)
+    until(lambda: proxy.served == 2)
+    assert proxy.delivered == []
+    thread_count = len(launcher.starts)
+    go.set()
+    thread.join(10)
+    assert thread_count == len(launcher.starts) == 1
+    assert ("completed", "copied\n", b'{"method": "mean"}') in proxy.delivered
+
+
+def test_an_attempt_that_vanished_has_crashed(parts, launcher, proxy, carry_out, entry_after_restart) -> None:
+    entry = entry_after_restart("wait")
+    launcher.forget(entry.key)
+    Pipeline(parts, entry).carry_out()
+    [(status, log, _)] = proxy.delivered
+    assert status == "crashed"
+    assert "vanished" in log
+    assert len(launcher.starts) == 1
+
+
+def test_a_sealed_result_outlives_the_daemon(parts, proxy, carry_out, make_order) -> None:
+    """The first daemon ends while the server is away; the second delivers what lies in the outbox."""
+    away = ProxyError("unreachable", "The server does not answer.")
+    proxy.trouble["deliver"] = [away] * 100
+    first = replace(parts, closing=threading.Event())
+    thread = in_thread(Pipeline(first, Entry(make_order())))
+    until(lambda: "deliver" in proxy.asked)
+    first.closing.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    proxy.trouble.clear()
+    [entry] = parts.journal.read()
+    Pipeline(parts, entry).carry_out()
+    assert proxy.delivered == [("completed", "copied\n", b'{"method": "mean"}')]
+    assert leftovers(parts) == []
+    assert len(parts.launcher.starts) == 1
+
+
+def test_the_gate_is_given_to_a_new_proxy(parts, proxy, server, make_order) -> None:
+    pipeline = Pipeline(parts, Entry(make_order("wait")))
+    thread = in_thread(pipeline)
+    until(lambda: server.reports)
+    pipeline.serve_again()
+    assert proxy.served == 2
+    pipeline.stop("over")
+    thread.join(10)
