@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from .conftest import SKERRY, skerry
+from devfederation import SKERRY, skerry
 
 pytestmark = pytest.mark.acceptance
 
@@ -132,7 +131,7 @@ def test_down_leaves_nothing_even_when_all_parts_were_killed(dev, probe_image, t
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", ["starting the server", "starting 2 nodes"])
 def test_interrupted_in_the_middle(engine, images, state_home, number, step) -> None:
-    command = [SKERRY, "dev", "up", "--name", "interrupted", "--nodes", "2", "--json"]
+    command = [SKERRY, "dev", "up", "--name", "cut-short", "--nodes", "2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         for line in up.stderr:
             if step in line:
@@ -143,8 +142,8 @@ def test_interrupted_in_the_middle(engine, images, state_home, number, step) -> 
     assert out == ""
     assert "interrupted" in err
     assert "Traceback" not in err
-    assert not (state_home / "skerry" / "dev" / "interrupted").exists()
-    assert mentioning(state_home / "skerry" / "dev" / "interrupted") == []
+    assert not (state_home / "skerry" / "dev" / "cut-short").exists()
+    assert mentioning(state_home / "skerry" / "dev" / "cut-short") == []
 
 
 def test_an_up_that_was_killed_is_cleaned_up_by_the_next(engine, images, state_home) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -145,7 +144,8 @@ def _start(plan: Plan, folder: Folder, places: Places, report: Report) -> Federa
         _build(folder, state, places, report)
     except BaseException:
         report("cleaning up")
-        _clean(folder, state)
+        with processes.undisturbed():
+            _clean(folder, state)
         raise
     return Federation(plan, folder.path, state.facts)
 
@@ -155,7 +155,7 @@ def _build(folder: Folder, state: State, places: Places, report: Report) -> None
     with ThreadPoolExecutor() as pool, closing(Connection(url)) as connection:
         identities = [pool.submit(Identity.generate) for _ in range(plan.nodes if plan.encrypted else 0)]
         report("starting the server")
-        _bootstrap(folder, password)
+        _bootstrap(folder, state, password)
         _start_server(folder, state)
         _await_server(folder, state, connection)
         report(f"founding {plan.nodes} organizations and their collaboration")
@@ -244,32 +244,17 @@ def _url(state: State) -> str:
     return f"http://127.0.0.1:{state.port}"
 
 
-def _run(folder: Folder, *arguments: str, stdin: str = "") -> None:
-    """One command to its end, its words into the server's log. Raises SkerryError with its last line."""
-    ended = subprocess.run(
-        [*_PROGRAM, *arguments],
-        input=stdin,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=nodes.environment(),
-        check=False,
-    )
-    with folder.log(SERVER).open("a", encoding="utf-8") as log:
-        log.write(ended.stdout)
-    if ended.returncode:
+def _bootstrap(folder: Folder, state: State, password: str) -> None:
+    _run(folder, state, ("server", "new", str(folder.server)))
+    command = ("server", "bootstrap", "--config", str(_server_config(folder)))
+    names = ("--organization", founding.organization_name(1), "--username", founding.ROOT)
+    _run(folder, state, (*command, *names), words=f"{password}\n")
+
+
+def _run(folder: Folder, state: State, arguments: Sequence[str], words: str = "") -> None:
+    """One of the server's commands to its end. Raises SkerryError with its last line."""
+    if processes.finish(_start_part(folder, state, SERVER, arguments, words)):
         raise SkerryError(f"skerry {' '.join(arguments[:2])} failed: {_last_line(folder, SERVER)}")
-
-
-def _bootstrap(folder: Folder, password: str) -> None:
-    _run(folder, "server", "new", str(folder.server))
-    config = ("--config", str(_server_config(folder)))
-    organization = founding.organization_name(1)
-    _run(
-        folder,
-        *("server", "bootstrap", *config, "--organization", organization, "--username", founding.ROOT),
-        stdin=f"{password}\n",
-    )
 
 
 def _server_config(folder: Folder) -> Path:
@@ -286,10 +271,13 @@ def _start_node(folder: Folder, state: State, number: int) -> None:
     _start_part(folder, state, _part(number), ("node", "start", "--config", config))
 
 
-def _start_part(folder: Folder, state: State, part: str, arguments: Iterable[str]) -> None:
+def _start_part(folder: Folder, state: State, part: str, arguments: Sequence[str], words: str = "") -> Process:
     """Recorded as soon as it lives, so that ``down`` finds it whatever happens next."""
-    state.processes[part] = processes.start((*_PROGRAM, *arguments), folder.log(part), nodes.environment())
-    folder.store(state)
+    with processes.undisturbed():
+        process = processes.start((*_PROGRAM, *arguments), folder.log(part), nodes.environment(), words)
+        state.processes[part] = process
+        folder.store(state)
+    return process
 
 
 def _await_server(folder: Folder, state: State, connection: Connection) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 GRACE_SECONDS = 15.0
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +43,55 @@ def _stat(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
-    """Starts a program in a session of its own, its output appended to ``log``. Raises OSError."""
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str], words: str = "") -> Process:
+    """Starts a program in a session of its own, its output appended to ``log``. Raises OSError.
+
+    ``words`` (at most 4096 bytes) are what it reads on its standard input.
+    """
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    pid = os.posix_spawn(
-        command[0],
-        list(command),
-        dict(environment),
-        setsid=True,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-    )
+    stdin, writer = os.pipe()
+    try:
+        os.write(writer, words.encode())
+        pid = os.posix_spawn(
+            command[0],
+            list(command),
+            dict(environment),
+            setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+        )
+    finally:
+        os.close(stdin)
+        os.close(writer)
     return Process(pid, int(_stat(pid)[19]))
+
+
+def finish(process: Process) -> int:
+    """Waits for a child of this process that nobody else has waited for; its exit code, as in ``subprocess``."""
+    return os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block has ended: for what must not be done by half.
+
+    By handlers, not by a mask: another thread would take the signal, and Python's handler runs in the main one anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = [(number, signal.signal(number, lambda number, _: came.append(number))) for number in _ENDING]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    for number in came:
+        signal.raise_signal(number)
 
 
 def wait_for_end(processes: Iterable[Process], timeout: float) -> bool:

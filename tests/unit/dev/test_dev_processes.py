@@ -55,6 +55,25 @@ def test_its_words_are_in_the_log_that_only_we_read(start, tmp_path) -> None:
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
+def test_it_hears_its_words_and_its_exit_code_is_told(tmp_path) -> None:
+    program = [PYTHON, "-c", "import sys; print(input()); sys.exit(7 if sys.stdin.read() == '' else 1)"]
+    process = processes.start(program, tmp_path / "log", {}, "secret\n")
+    assert processes.finish(process) == 7
+    assert (tmp_path / "log").read_text() == "secret\n"
+
+
+def test_an_undisturbed_block_ends_before_a_signal_does_anything(monkeypatch) -> None:
+    done = []
+    before = signal.signal(signal.SIGTERM, lambda *_: done.append("signal"))
+    try:
+        with processes.undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("block")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["block", "signal"]
+
+
 def test_it_leads_a_session_of_its_own(start) -> None:
     process = start("import time; time.sleep(600)")
     assert os.getsid(process.pid) == process.pid
