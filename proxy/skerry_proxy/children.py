@@ -241,9 +241,15 @@ def _decode_input(text: Any) -> bytes:
 
 
 def _parse_database(entry: dict[str, Any]) -> dict[str, Any]:
-    """The known keys of a database; an absent one and null are the same."""
-    Fields(entry, "A database of the task").text("label", 128)
-    return {name: entry[name] for name in _DATABASE_KEYS if entry.get(name) is not None}
+    """The known keys of a database. Nulls are left out as the server does, since the envelope is bound to them."""
+    fields = Fields(entry, "A database of the task")
+    fields.text("label", 128)
+    database = {name: entry[name] for name in _DATABASE_KEYS if entry.get(name) is not None}
+    if steps := fields.objects("preprocessing"):
+        database["preprocessing"] = [
+            {name: value for name, value in step.items() if value is not None} for step in steps
+        ]
+    return database
 
 
 def _parse_child_run(row: dict[str, Any]) -> ChildRun:

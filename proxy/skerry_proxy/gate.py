@@ -17,6 +17,7 @@ from skerry_proxy.gate_tokens import is_gate_token
 from skerry_proxy.messages import Connection, Gone, Limits, Refusal, Request, Response
 from skerry_proxy.routes import Action, Match, find_route, parse_query
 from skerry_proxy.runs import Run
+from skerry_proxy.spools import IN_MEMORY
 
 MOST_CONNECTIONS = 16
 _log = logging.getLogger(__name__)
@@ -24,12 +25,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Answers the calls of one run. Raises Refusal, or an error of skerry's that ``explain`` knows."""
+    """Answers the calls of one run. Raises Refusal, or an error of skerry's that ``explain`` knows.
+
+    Bodies are parsed in memory, so whoever has a large one waits for ``large_bodies``, which all runs share.
+    """
 
     run: Run
     gate_token: str
     forwarder: Forwarder
     children: Children
+    large_bodies: threading.Lock
 
     def answer(self, request: Request) -> Response:
         match = self._admit(request)
@@ -71,7 +76,11 @@ class Desk:
             case Action.LIST_RESULTS:
                 return self.children.list_results(match.require_number("task_id"))
             case Action.CREATE_TASK:
-                return Response.of(self.children.create(request.read_json()), 201)
+                return Response.of(self._create_task(request), 201)
+
+    def _create_task(self, request: Request) -> object:
+        with self.large_bodies if request.size > IN_MEMORY else contextlib.nullcontext():
+            return self.children.create(request.read_json())
 
     def _get_own_node(self, match: Match) -> object:
         if match.number != self.run.node:
@@ -160,6 +169,7 @@ class Gate:
             except Refusal as refusal:
                 _log.info("run %d: refused a request: %d", self.run.id, refusal.status)
                 connection.refuse(refusal)
+                connection.linger()
                 return
             with request.body:
                 response = self._answer(request)

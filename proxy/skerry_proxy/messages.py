@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -44,11 +45,14 @@ class Gone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds and bytes that one connection may use. ``request``: to send a whole request."""
+    """Seconds and bytes that one connection may use. ``request``: to send a whole request;
+    ``linger``: to read an answer that ended the connection.
+    """
 
     idle: float = 75.0
     head: float = 30.0
     request: float = 600.0
+    linger: float = 2.0
     body: int = 64 * 1024 * 1024
 
 
@@ -136,6 +140,15 @@ class Connection:
         """Answers what could not be read, in so far as HTTP still allows it; nothing more is read."""
         if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             self.write(Response.refuse(refusal), closes=True)
+
+    def linger(self) -> None:
+        """Reads on for a moment: a socket that is closed with something unread takes its answer back."""
+        deadline = time.monotonic() + self._limits.linger
+        with contextlib.suppress(Gone, OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while time.monotonic() < deadline:
+                self._buffer = b""
+                self._fill(deadline)
 
     def _read_head(self) -> bytes:
         """The bytes up to the empty line, which are taken from the buffer."""
@@ -230,7 +243,7 @@ def _check_head(head: bytes) -> None:
     if b"upgrade" in names:
         raise Refusal(400, "The gate does not change protocols.", closes=True)
     if b"content-length" in names:
-        _check_length(lines[1 + names.index(b"content-length")].split(b":", 1)[1].strip(b" \t"))
+        _check_length(lines[1 + names.index(b"content-length")].partition(b":")[2].strip(b" \t"))
 
 
 def _check_length(value: bytes) -> None:

@@ -58,6 +58,7 @@ class Office:
         self._renewer = Renewer(clock)
         self._gates: dict[tuple[int, int], tuple[Gate, Access]] = {}
         self._lock = threading.Lock()
+        self._large_bodies = threading.Lock()
 
     def _make_protections(self, identity: Identity | None) -> dict[Format, Protection]:
         settings, made = self._settings, dict[Format, Protection]()
@@ -165,7 +166,9 @@ class Office:
             folder=self._folder,
             clock=self._clock,
         )
-        return Gate(Desk(run, gate_token, forwarder, children), sockets, closing, Limits(), self._folder)
+        return Gate(
+            Desk(run, gate_token, forwarder, children, self._large_bodies), sockets, closing, Limits(), self._folder
+        )
 
     def _send_result(self, run: Run, token: str, file: IO[bytes]) -> dict[str, Any]:
         """What the finishing call says of the result: it itself when it is small, else that it was staged."""

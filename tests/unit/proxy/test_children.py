@@ -262,3 +262,24 @@ def test_the_child_of_a_vantage6_run_goes_out_in_its_format(make_bench, call, ca
     caller = bench.serve(bench.open()["resume"])
     call(caller, "POST", "/task", json=wish(3))
     assert bench.fake.posts[0]["organizations"][0]["input"].count("$") == 2
+
+
+def test_nulls_in_databases_are_left_out_as_the_server_does(bench, call, carol) -> None:
+    caller = bench.serve(bench.open()["resume"])
+    steps = [{"function": "filter_range", "parameters": None}]
+    database = {"label": "default", "query": None, "preprocessing": steps, "unknown": 1}
+    assert call(caller, "POST", "/task", json=wish(3, databases=[database])).status_code == 201
+    (post,) = bench.fake.posts
+    cleaned = [{"label": "default", "preprocessing": [{"function": "filter_range"}]}]
+    assert post["databases"] == cleaned
+    _, envelope = open_child_input("native", post["organizations"][0]["input"], carol)
+    assert envelope is not None
+    assert list(envelope.header.context.databases) == cleaned
+
+
+def test_an_input_of_many_megabytes_goes_through(bench, call, carol) -> None:
+    caller = bench.serve(bench.open()["resume"])
+    large = json.dumps({"method": "partial", "args": ["x" * 5_000_000]}).encode()
+    entries = [{"id": 3, "input": b64(large)}]
+    assert call(caller, "POST", "/task", json=wish() | {"organizations": entries}).status_code == 201
+    assert open_child_input("native", bench.fake.posts[0]["organizations"][0]["input"], carol)[0] == large

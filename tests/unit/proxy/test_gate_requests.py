@@ -64,6 +64,7 @@ REFUSED = {
     "a bare carriage return": (get("/version", "X-A: b\rc"), 400),
     "a null byte": (get("/version", "X-A: b\0c"), 400),
     "no host": (b"GET /version HTTP/1.1\r\n\r\n", 400),
+    "a header without colon": (b"GET /version HTTP/1.1\r\nHost: g\r\ncontent-length\r\n\r\n", 400),
     "two hosts": (b"GET /version HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     "two tokens": (get("/version", "Authorization: Bearer a", "Authorization: Bearer b"), 400),
     "HTTP/1.0": (get("/version", version="HTTP/1.0"), 505),
@@ -191,3 +192,11 @@ def test_whatever_comes_is_a_request_a_refusal_or_an_end(tmp_path, data, start) 
             connection.refuse(refusal)
         except Gone:
             pass
+
+
+def test_who_sends_too_much_still_reads_why(bench, call) -> None:
+    """Without a reader for the rest, the connection would be reset and the answer lost."""
+    caller = bench.serve(bench.open()["resume"])
+    answer = call(caller, "POST", "/task", data=b"[" + b"0," * 34_000_000 + b"0]")
+    assert answer.status_code == 413
+    assert "larger" in answer.json()["msg"]
