@@ -84,12 +84,12 @@ def undisturbed() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = [(number, signal.signal(number, lambda number, _: came.append(number))) for number in _ENDING]
+    before = [(ending, signal.signal(ending, lambda number, _: came.append(number))) for ending in _ENDING]
     try:
         yield
     finally:
-        for number, handler in before:
-            signal.signal(number, handler)
+        for ending, handler in before:
+            signal.signal(ending, handler)
     for number in came:
         signal.raise_signal(number)
 
