@@ -19,6 +19,11 @@ def last_words(log: str | None) -> str:
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
 
 
+def ended(status: str) -> bool:
+    """Whether a run of this status does nothing more; a word that is not known yet counts as ended."""
+    return status not in set(Status) or Status(status).finished
+
+
 def failed(status: str) -> bool:
     """Whether a run of this status ended without a result; a word that is not known yet counts as failed."""
     return status not in set(Status) or Status(status).failed

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from skerry import outcomes
-from skerry.wire import Status
 
 
 class Show(Protocol):
@@ -46,7 +45,7 @@ def showing(title: str, *, wanted: bool | None) -> Iterator[Show]:
 
 def describe(runs: Sequence[dict[str, Any]]) -> str:
     """How many runs have ended, and whose nodes the others wait for."""
-    ended = [run for run in runs if has_ended(run)]
+    ended = [run for run in runs if outcomes.ended(str(run["status"]))]
     failed = sum(outcomes.failed(str(run["status"])) for run in ended)
     text = f"{len(ended)} of {len(runs)} runs ended" + (f", {failed} of them failed" if failed else "")
     absent = ", ".join(str(run["organization_id"]) for run in offline(runs))
@@ -55,12 +54,7 @@ def describe(runs: Sequence[dict[str, Any]]) -> str:
 
 def offline(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The runs that wait for a node that is not there."""
-    return [run for run in runs if not has_ended(run) and run.get("node_online") is False]
-
-
-def has_ended(run: dict[str, Any]) -> bool:
-    status = str(run["status"])
-    return status not in set(Status) or Status(status).finished
+    return [run for run in runs if not outcomes.ended(str(run["status"])) and run.get("node_online") is False]
 
 
 def _nothing(runs: Sequence[dict[str, Any]]) -> None:

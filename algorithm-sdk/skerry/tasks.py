@@ -50,7 +50,7 @@ class TaskHandle(dict[str, Any]):
 
         Raises TaskFailed when a run has failed, and CryptoError when a result is not what its organization made.
         """
-        if not self._states or not all(map(progress.has_ended, self._states)):
+        if not self._states or not all(outcomes.ended(str(run["status"])) for run in self._states):
             self.wait()
         if any(outcomes.failed(str(run["status"])) for run in self._states):
             raise self._failure()

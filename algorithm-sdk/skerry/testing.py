@@ -73,11 +73,11 @@ class Federation:
     def organizations(self) -> list[int]:
         return list(range(1, len(self._tables) + 1))
 
-    def run(self, method: str, *args: Any, organization: int = 1, **kwargs: Any) -> Any:
+    def run(self, method: str, /, *args: Any, at: int = 1, **kwargs: Any) -> Any:
         """The result of a function at one organization. Raises AlgorithmError with its own words when it fails."""
-        return self._results(method, [organization], args, kwargs)[0]
+        return self._results(method, [at], args, kwargs)[0]
 
-    def run_all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
+    def run_all(self, method: str, /, *args: Any, **kwargs: Any) -> list[Any]:
         """The results of a function at each organization, in their order. Raises as ``run`` does."""
         return self._results(method, self.organizations, args, kwargs)
 
@@ -92,7 +92,9 @@ class Federation:
         return self._tables[organization - 1]
 
     def create(self, parent_id: int | None, name: str, inputs: Mapping[int, bytes]) -> _Task:
-        """A task with all its runs, which have ended."""
+        """A task with all its runs, which have ended. Raises NotFound when there is no such organization."""
+        for organization in inputs:
+            self.tables(organization)
         task = self._add_task(parent_id, name)
         for organization, raw in inputs.items():
             self._execute(task, organization, raw)

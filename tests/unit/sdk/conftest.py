@@ -90,11 +90,17 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that does not wait for its answer is part of some tests."""
+
+
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     script = ScriptedServer()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"script": script}))
-    http.daemon_threads = True
+    http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"script": script}))
     script.port = http.server_address[1]
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -30,6 +30,20 @@ def test_failed(status, failed) -> None:
     assert outcomes.failed(status) is failed
 
 
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [("completed", True), ("crashed", True), ("active", False), ("pending", False), ("a new word", True)],
+)
+def test_ended(status, ended) -> None:
+    assert outcomes.ended(status) is ended
+
+
+def test_the_reason_stands_in_for_a_log() -> None:
+    run = {"organization_id": 1, "status": "unknown error", "log": None, "reason": "the node was lost"}
+    assert outcomes.describe([run]) == "Organization 1: unknown error: the node was lost"
+    assert outcomes.describe([{**run, "reason": "unknown error"}]) == "Organization 1: unknown error."
+
+
 def test_one_sentence_for_each_failed_run() -> None:
     runs = [
         {"organization_id": 1, "status": "completed", "log": "fine"},

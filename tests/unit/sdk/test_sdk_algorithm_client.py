@@ -1,0 +1,239 @@
+"""What an algorithm asks of its gate, over real HTTP."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from skerry import AlgorithmClient
+from skerry.algorithm_client import Claims
+from skerry.errors import AlgorithmError, ChildTaskFailed, InputError, NotFound, ServerError
+from skerry.wire import b64, unb64
+
+pytestmark = pytest.mark.unit
+
+SUBJECT = {
+    "client_type": "container",
+    "task_id": 5,
+    "node_id": 4,
+    "organization_id": 1,
+    "collaboration_id": 3,
+    "study_id": None,
+    "store_id": None,
+    "image": "image:1@sha256:abc",
+    "databases": [{"label": "default", "query": "select 1"}],
+}
+
+
+@pytest.fixture
+def client(server, make_token) -> AlgorithmClient:
+    return AlgorithmClient(make_token(SUBJECT), "http://127.0.0.1", server.port, "/api")
+
+
+def run(id_: int, status: str = "completed", log: str | None = None) -> dict:
+    return {"id": id_, "status": status, "log": log, "organization": {"id": id_ - 10}, "task": {"id": 7}}
+
+
+def waiting(finished: bool = True, seen: str = "s1") -> dict:
+    return {"id": 7, "status": "active", "finished": finished, "seen": seen, "runs": []}
+
+
+def test_a_child_task(server, client) -> None:
+    server.on("POST", "task", (201, {"id": 7}))
+    task = client.task.create(
+        input_={"method": "sums", "kwargs": {"column": "age"}}, organizations=[1, 2], name="round 1", description="why"
+    )
+    assert task == {"id": 7}
+    [asked] = server.asked
+    assert asked.token == client.token
+    inputs = asked.json.pop("organizations")
+    assert [one["id"] for one in inputs] == [1, 2]
+    assert json.loads(unb64(inputs[1]["input"])) == {"method": "sums", "kwargs": {"column": "age"}}
+    body = asked.json
+    del body["organizations"]
+    assert body == {
+        "name": "round 1",
+        "description": "why",
+        "image": SUBJECT["image"],
+        "collaboration_id": 3,
+        "databases": SUBJECT["databases"],
+    }
+
+
+def test_a_child_task_for_everyone_in_the_study(server, make_token) -> None:
+    client = AlgorithmClient(make_token({**SUBJECT, "study_id": 8}), "http://127.0.0.1", server.port, "/api")
+    server.on("GET", "organization", {"data": [{"id": 2}, {"id": 3}]})
+    server.on("POST", "task", {"id": 7})
+    client.task.create({"method": "f"})
+    assert server.asked[0].params == {"study_id": "8"}
+    body = server.asked[1].json
+    assert [one["id"] for one in body["organizations"]] == [2, 3]
+    assert (body["study_id"], body["name"]) == (8, "subtask")
+    assert "description" not in body
+
+
+@pytest.mark.parametrize("wrong", [None, "sums", {}, {"method": 3}, {"method": "f", "args": [{1, 2}]}])
+def test_an_input_that_is_none(server, client, wrong) -> None:
+    with pytest.raises(InputError, match="input of a child task"):
+        client.task.create(wrong, organizations=[1])
+    assert server.asked == []
+
+
+def test_results_in_the_order_of_the_organizations(server, client) -> None:
+    server.on("GET", "skerry/task/7/wait", waiting(finished=False), waiting(finished=False, seen="s2"), waiting())
+    server.on("GET", "run", {"data": [run(12), run(11)]})
+    rows = [{"id": 12, "result": b64(b'{"n": 2}')}, {"id": 11, "result": b64(b"[1]")}]
+    server.on("GET", "result", {"data": rows})
+    assert client.wait_for_results(7) == [[1], {"n": 2}]
+    waits = server.calls("GET", "skerry/task/7/wait")
+    assert [call.params.get("seen") for call in waits] == [None, "s1", "s2"]
+    assert server.calls("GET", "result")[0].params == {"task_id": "7"}
+
+
+def test_waiting_goes_on_while_the_gate_is_away(server, client) -> None:
+    server.on("GET", "skerry/task/7/wait", waiting(finished=False), None, (503, {"msg": "later"}), None, waiting())
+    server.on("GET", "run", None, {"data": [run(11)]})
+    server.on("GET", "result", {"data": [{"id": 11, "result": b64(b"1")}]})
+    assert client.wait_for_results(7) == [1]
+
+
+def test_a_child_task_is_not_created_twice(server, client) -> None:
+    """The gate repeats it, with a key of its own; a second call would be a second task."""
+    server.on("POST", "task", None)
+    with pytest.raises(Exception, match="can't be reached"):
+        client.task.create({"method": "f"}, organizations=[1])
+    assert len(server.asked) == 1
+
+
+def test_a_failed_child_says_who_and_why(server, client) -> None:
+    server.on("GET", "skerry/task/7/wait", waiting())
+    log = "info > x\nerror > too few rows"
+    sealed = b64(b"SKR1" + b"\0" * 50)
+    runs = [run(13, "killed by user", sealed), run(12, "crashed", log), run(11)]
+    server.on("GET", "run", {"data": runs})
+    with pytest.raises(ChildTaskFailed) as caught:
+        client.wait_for_results(7)
+    told = "Child task 7 failed. Organization 2: crashed: too few rows Organization 3: killed by user."
+    assert str(caught.value) == told
+
+
+def test_a_result_that_can_not_be_opened_is_an_error_at_once(server, client) -> None:
+    server.on("GET", "result/11", (502, {"msg": "The result of run 11 can't be opened."}))
+    with pytest.raises(ServerError, match="can't be opened"):
+        client.result.get(11)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("row", [{"id": 11}, {"id": 11, "result": None}, {"id": 11, "result": b64(b"\xff")}])
+def test_a_result_that_is_none(server, client, row) -> None:
+    server.on("GET", "result/11", row)
+    with pytest.raises(AlgorithmError, match="run 11 is missing or not JSON"):
+        client.result.get(11)
+
+
+def test_results_that_there_are(server, client) -> None:
+    server.on("GET", "result", {"data": [{"id": 12, "result": None}, {"id": 11, "result": b64(b"0")}]})
+    assert client.result.from_task(7) == [0]
+
+
+def test_a_task_that_there_is_not(server, client) -> None:
+    server.on("GET", "skerry/task/9/wait", (404, {"msg": "There is no task 9."}))
+    server.on("GET", "task/9", (404, {"msg": "There is no task 9."}))
+    with pytest.raises(NotFound, match="no task 9"):
+        client.wait_for_results(9)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_gate_without_push(server, client, status, monkeypatch) -> None:
+    pauses = []
+    monkeypatch.setattr("skerry.algorithm_client.time.sleep", pauses.append)
+    server.on("GET", "skerry/task/7/wait", (status, {"msg": "unknown"}))
+    server.on("GET", "task/7", {"id": 7})
+    running = [run(12, "active"), run(11)]
+    server.on("GET", "run", {"data": running}, {"data": running}, {"data": [run(12), run(11)]})
+    server.on("GET", "result", {"data": [{"id": 12, "result": b64(b"2")}, {"id": 11, "result": b64(b"1")}]})
+    assert client.wait_for_results(7) == [1, 2]
+    assert len(pauses) == 2
+    assert pauses == sorted(pauses)
+
+
+@pytest.mark.parametrize(
+    ("call", "path", "params"),
+    [
+        (lambda c: c.task.get(7), "task/7", {}),
+        (lambda c: c.run.get(11), "run/11", {}),
+        (lambda c: c.organization.get(2), "organization/2", {}),
+        (lambda c: c.collaboration.get(), "collaboration/3", {}),
+        (lambda c: c.study.get(8), "study/8", {}),
+        (lambda c: c.node.get(), "node/4", {}),
+    ],
+)
+def test_one_thing(server, client, call, path, params) -> None:
+    server.on("GET", path, {"id": 1})
+    assert call(client) == {"id": 1}
+    assert server.asked[0].params == params
+
+
+@pytest.mark.parametrize(
+    ("call", "path", "params"),
+    [
+        (lambda c: c.organization.list(), "organization", {"collaboration_id": "3"}),
+        (lambda c: c.study.list(), "study", {"collaboration_id": "3"}),
+        (lambda c: c.run.from_task(7), "run", {"task_id": "7"}),
+    ],
+)
+def test_lists(server, client, call, path, params) -> None:
+    server.on("GET", path, {"data": [{"id": 2}, {"id": 1}]})
+    assert sorted(row["id"] for row in call(client)) == [1, 2]
+    assert server.asked[0].params == params
+
+
+@pytest.mark.parametrize(
+    ("call", "params"),
+    [
+        (lambda vpn: vpn.get_addresses(), {}),
+        (
+            lambda vpn: vpn.get_addresses(include_children=True, include_parent=True, label="x"),
+            {"include_children": "1", "include_parent": "1", "label": "x"},
+        ),
+        (lambda vpn: vpn.get_child_addresses(), {"only_children": "1"}),
+        (lambda vpn: vpn.get_parent_address(), {"only_parent": "1"}),
+        (lambda vpn: vpn.get_sibling_addresses(), {"only_siblings": "1"}),
+        (lambda vpn: vpn.get_own_address(), {"only_self": "1"}),
+    ],
+)
+def test_addresses(server, client, call, params) -> None:
+    server.on("GET", "vpn/algorithm/addresses", {"addresses": [{"ip": "10.0.0.1"}]})
+    assert call(client.vpn) == [{"ip": "10.0.0.1"}]
+    assert server.asked[0].params == params
+
+
+def test_addresses_that_can_not_be_had(server, client) -> None:
+    server.on("GET", "vpn/algorithm/addresses", (404, {"msg": "no VPN"}))
+    assert client.vpn.get_addresses() == {"message": "Obtaining VPN addresses failed! no VPN"}
+
+
+def test_what_the_client_says_of_itself(server, client) -> None:
+    assert client.base_path == f"http://127.0.0.1:{server.port}/api"
+    assert (client.host, client.port, client.path) == ("http://127.0.0.1", server.port, "/api")
+    assert client.headers == {"Authorization": f"Bearer {client.token}"}
+    assert client.generate_path_to("task") == f"{client.base_path}/task"
+    assert client.name == "task 5 at organization 1"
+    with pytest.raises(InputError, match="store"):
+        client.generate_path_to("algorithm", is_for_algorithm_store=True)
+
+
+@pytest.mark.parametrize("name", ["authenticate", "refresh_token", "setup_encryption"])
+def test_what_an_algorithm_need_not_do(client, name) -> None:
+    with pytest.raises(NotImplementedError):
+        getattr(client, name)()
+
+
+@pytest.mark.parametrize("missing", ["task_id", "image", "collaboration_id"])
+def test_a_token_without_its_claims(make_token, missing) -> None:
+    subject = {name: value for name, value in SUBJECT.items() if name != missing}
+    with pytest.raises(InputError, match="token"):
+        Claims.of(make_token(subject))
+    with pytest.raises(InputError, match="token"):
+        Claims.of(make_token("7"))
