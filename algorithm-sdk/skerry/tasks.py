@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from skerry import outcomes, progress
+from skerry import outcomes
 from skerry.errors import InputError, MissingKey, ServerUnreachable, SkerryError, TaskFailed, WaitTimeout
 from skerry.payloads import Collaboration, TaskFacts
+from skerry.progress import describe, offline, showing
 from skerry.subclients import Ids, Rows, SubClient
 from skerry.transport import Call
 from skerry.wire import Format, detect_format, to_stored
@@ -33,13 +34,14 @@ class TaskHandle(dict[str, Any]):
         self._client = client
         self._states: list[dict[str, Any]] = []
 
-    def wait(self, timeout: float | None = None, progress_bar: bool | None = None) -> Self:
+    def wait(self, timeout: float | None = None, progress: bool | None = None) -> Self:
         """Returns the handle when all runs have ended, whether well or not.
 
         Ends by the server's push, and goes on through restarts of the server. Raises WaitTimeout after ``timeout``
-        seconds, with the runs that are missing and the nodes that are offline; the task itself goes on.
+        seconds, with the runs that are missing and the nodes that are offline; the task itself goes on. ``progress``:
+        whether to show a bar; by default on a terminal only.
         """
-        with progress.showing(f"task {self['id']}", wanted=progress_bar) as show:
+        with showing(f"task {self['id']}", wanted=progress) as show:
             for answer in self._answers(timeout):
                 self["status"], self._states = answer["status"], list(answer["runs"])
                 show(self._states)
@@ -91,8 +93,8 @@ class TaskHandle(dict[str, Any]):
         return answer
 
     def _say_what_is_missing(self, timeout: float | None) -> str:
-        sentence = f"Task {self['id']} was not done after {timeout:g} s: {progress.describe(self._states)}"
-        since = [self._last_seen(run) for run in progress.offline(self._states)]
+        sentence = f"Task {self['id']} was not done after {timeout:g} s: {describe(self._states)}"
+        since = [self._last_seen(run) for run in offline(self._states)]
         return ". ".join([sentence, *since, "The task goes on; call wait() again."])
 
     def _last_seen(self, run: Mapping[str, Any]) -> str:
@@ -173,6 +175,8 @@ class Task(SubClient):
         input_: Mapping[str, Any] | None = None,
         collaboration: int | None = None,
         study: int | None = None,
+        store: int | None = None,
+        server_url: str | None = None,
         databases: Sequence[Mapping[str, Any]] | str | None = None,
     ) -> TaskHandle:
         """Has these organizations' nodes run a function of the image: ``{"method": …, "args": […], "kwargs": {…}}``.
@@ -184,7 +188,10 @@ class Task(SubClient):
         where = self._collaboration(collaboration, study)
         raw = _dump_input(input_)
         facts = TaskFacts(str(uuid.uuid4()), where, image, _databases(databases))
-        optional = {"name": name, "description": description, "study_id": study}
+        optional = {
+            **{"name": name, "description": description, "study_id": study},
+            **{"store_id": store, "server_url": server_url},
+        }
         body: dict[str, Any] = {
             "uuid": facts.uuid,
             "image": image,

@@ -268,7 +268,7 @@ def test_results_come_in_the_order_of_the_organizations(script, client) -> None:
         state("completed", "completed", "completed", seen="s3"),
     )
     results(script, b"[1]", b'{"two": 2}', b"3")
-    assert create(client, organizations=[1, 2, 3]).wait(progress_bar=False).results() == [[1], {"two": 2}, 3]
+    assert create(client, organizations=[1, 2, 3]).wait(progress=False).results() == [[1], {"two": 2}, 3]
     waits = script.calls("GET", "skerry/task/5/wait")
     assert [call.params.get("seen") for call in waits] == [None, "s1", "s2"]
 
