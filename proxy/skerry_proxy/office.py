@@ -13,7 +13,7 @@ from typing import IO, Any
 from skerry.errors import ContextError
 from skerry.keys import Identity
 from skerry.pins import Pins
-from skerry.wire import INLINE_LIMIT, Format, b64
+from skerry.wire import INLINE_LIMIT, Format, from_stored
 from skerry_proxy.access import Access, Renewer
 from skerry_proxy.children import Children
 from skerry_proxy.envelopes import (
@@ -173,7 +173,7 @@ class Office:
     def _send_result(self, run: Run, token: str, file: IO[bytes]) -> dict[str, Any]:
         """What the finishing call says of the result: it itself when it is small, else that it was staged."""
         if os.fstat(file.fileno()).st_size <= INLINE_LIMIT:
-            return {"result": b64(file.read())}
+            return {"result": from_stored(file.read(), run.format)}
         self._upstream.upload(f"/skerry/run/{run.id}/result", token, file, [("attempt", run.attempt)])
         return {"staged": True}
 

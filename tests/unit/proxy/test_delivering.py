@@ -14,7 +14,7 @@ from skerry import crypto
 from skerry.errors import AuthenticationError, Conflict, ServerUnreachable
 from skerry.keys import OrganizationKeys
 from skerry.trust import Expected, verify
-from skerry.wire import b64, detect_format, unb64
+from skerry.wire import Format, detect_format, from_stored, unb64
 from skerry_proxy.control import find_kind
 from skerry_proxy.logs import LARGEST_LOG, shorten
 
@@ -68,7 +68,7 @@ def test_a_result_is_sealed_for_who_asked_and_delivered(  # noqa: PLR0917 - fixt
         "attempt": 1,
         "status": "completed",
         "log": log,
-        "result": b64(stored) if inline else None,
+        "result": from_stored(stored, Format(fmt)) if inline else None,
         "staged": not inline,
     }
     assert fake.staged == ({} if inline else {7: len(stored)})

@@ -1,0 +1,182 @@
+"""An algorithm for the acceptance tests: does what it is told, and looks around from where it stands."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from skerry import AlgorithmClient, central, data, info, partial
+from skerry.errors import AlgorithmError
+
+
+@partial
+def noop() -> dict[str, Any]:
+    return {}
+
+
+@partial
+def echo(value: Any) -> Any:
+    return value
+
+
+@partial
+def sleep(seconds: float) -> dict[str, float]:
+    started = time.time()
+    time.sleep(seconds)
+    return {"started": started, "ended": time.time()}
+
+
+@partial
+def wait_for_file(name: str, seconds: float) -> dict[str, Any]:
+    """Until a file of that name lies in the job's shared folder, or time is up."""
+    path, end = Path(os.environ["TEMPORARY_FOLDER"]) / name, time.time() + seconds
+    while not path.exists() and time.time() < end:
+        time.sleep(0.05)
+    return {"seen": path.exists()}
+
+
+@partial
+def raises(message: str) -> None:
+    raise ValueError(message)
+
+
+@partial
+def refuses(message: str) -> None:
+    raise AlgorithmError(message)
+
+
+@partial
+def returns_nothing() -> None:
+    return None
+
+
+@partial
+def returns_a_set() -> Any:
+    return {1, 2, 3}
+
+
+@partial
+def writes_garbage() -> None:
+    """Goes behind the entry point's back."""
+    Path(os.environ["OUTPUT_FILE"]).write_bytes(b"\xff\xfe not json")
+    os._exit(0)
+
+
+@partial
+def exits(code: int) -> None:
+    sys.stdout.write("about to leave\n")
+    sys.stdout.flush()
+    os._exit(code)
+
+
+@partial
+def eats_memory(megabytes: int) -> int:
+    return len(bytearray(megabytes * 1024 * 1024))
+
+
+@partial
+@data(1)
+def columns(frame: Any) -> list[str]:
+    return [str(column) for column in frame.columns]
+
+
+@partial
+@data(1)
+def refuses_below(frame: Any, age: int) -> int:
+    """Refuses where anybody is younger."""
+    if int(frame["age"].min()) < age:
+        raise AlgorithmError(f"somebody is younger than {age}")
+    return len(frame)
+
+
+@partial
+@data(1)
+def leaks(frame: Any, column: str, needle: str, *, fail: bool) -> dict[str, Any]:
+    """Puts the data's and the input's canaries where a careless algorithm would: log, result, exception."""
+    secret = str(frame[column].iloc[0])
+    info(f"the log says {secret} and {needle}")
+    if fail:
+        raise RuntimeError(f"the exception says {secret} and {needle}")
+    return {"result": f"{secret} and {needle}"}
+
+
+@central
+def children(client: AlgorithmClient, method: str, kwargs: dict[str, Any], organizations: list[int]) -> Any:
+    task = client.task.create(input_={"method": method, "kwargs": kwargs}, organizations=organizations)
+    return client.wait_for_results(task["id"])
+
+
+@partial
+def look_around(targets: list[list[Any]], names: list[str]) -> dict[str, Any]:
+    """What can be seen and reached from inside: interfaces, listeners, addresses, names, rights."""
+    return {
+        "interfaces": [name for _, name in socket.if_nameindex()],
+        "routes": len(Path("/proc/net/route").read_text().splitlines()) - 1,
+        "listeners": sorted(_listeners()),
+        "reached": [target for target in targets if _reaches(target[0], int(target[1]))],
+        "resolved": [name for name in names if _resolves(name)],
+        "uid": os.getuid(),
+        "capabilities": _status("CapEff"),
+        "no_new_privileges": _status("NoNewPrivs"),
+        "can_write_root": _writes(Path("/probe")),
+        "can_write_tmp": _writes(Path("/tmp/probe")),
+        "processes_limit": Path("/proc/self/limits").read_text(),
+        "mounts": Path("/proc/self/mounts").read_text(),
+        "environment": sorted(os.environ),
+    }
+
+
+@partial
+def call_gate(calls: list[list[str]]) -> list[int]:
+    """The status that the gate gives each (method, path), with this run's own token; 0 for no answer."""
+    return [_call(method, path) for method, path in calls]
+
+
+def _call(method: str, path: str) -> int:
+    token = Path(os.environ["TOKEN_FILE"]).read_text()
+    url = f"{os.environ['HOST']}:{os.environ['PORT']}{path}"
+    try:
+        answer = requests.request(method, url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    except requests.RequestException:
+        return 0
+    return answer.status_code
+
+
+def _listeners() -> set[int]:
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A"}
+
+
+def _reaches(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _resolves(name: str) -> bool:
+    try:
+        socket.getaddrinfo(name, 80)
+    except OSError:
+        return False
+    return True
+
+
+def _status(field: str) -> str:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{field}:"))
+
+
+def _writes(path: Path) -> bool:
+    try:
+        path.write_text("x")
+    except OSError:
+        return False
+    return True
