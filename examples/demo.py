@@ -46,7 +46,7 @@ class Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        console.print(f"[bold]demo:[/bold] {name}", highlight=False)
+        console.print(f"[bold]demo:[/bold] {name}", highlight=False, soft_wrap=True)
         began = time.perf_counter()
         yield
         self.parts[name] = time.perf_counter() - began
@@ -129,7 +129,7 @@ def plan(files: list[Path], launcher: Launcher) -> Plan:
 
 
 def say(line: str) -> None:
-    console.print(f"      {line}", highlight=False)
+    console.print(f"      {line}", highlight=False, soft_wrap=True)
 
 
 def find_launcher() -> Launcher:
@@ -189,7 +189,8 @@ def show(rows: list[Row], clock: Clock) -> None:
         times.add_row(name.partition(":")[0], f"{seconds:.1f}")
     console.print(times)
     console.print(
-        "Where to go next: README.md (your own algorithm), skerry dev up (a federation to play with), docs/overview.md"
+        "Where to go next: README.md (your own algorithm), skerry dev up (a federation to play with), docs/overview.md",
+        soft_wrap=True,
     )
 
 
