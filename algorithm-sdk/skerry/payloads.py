@@ -70,6 +70,20 @@ class Keyring:
         pins = key_file.with_name(f"{key_file.name}.pins.json")
         return cls(identity, Pins(pins, require_confirmed=require_confirmed))
 
+    def check_own(self, keys: OrganizationKeys) -> None:
+        """For what the server says are the keys of this client's organization; raises KeyChanged for others."""
+        identity = self.identity
+        if identity.certificate is None:
+            own = OrganizationKeys.from_wire(identity.organization_keys(keys.organization_id))
+            known = own == keys if identity.signing is not None else own.encryption == keys.encryption
+        else:
+            known = keys.encryption == identity.public_pem
+        if not known:
+            raise KeyChanged(
+                f"The server shows other keys for your own organization {keys.organization_id} than those in your key "
+                "file. Ask its administrator whether they were changed."
+            )
+
     def check_certified(self, organization_id: int, registered_key: str, file: str) -> None:
         """For a user's own file; raises KeyChanged unless it was made from the organization's present keys."""
         certificate = self.identity.certificate
@@ -176,7 +190,10 @@ class Payloads:
         if missing := sorted(wanted - shown.keys()):
             raise MissingKey(f"No key is registered for organization {', '.join(map(str, missing))}.")
         for organization in sorted(wanted):
-            self._keys[organization] = self.keyring.pins.trust(OrganizationKeys.from_wire(shown[organization]))
+            keys = OrganizationKeys.from_wire(shown[organization])
+            if organization == self.owner.organization_id:
+                self.keyring.check_own(keys)
+            self._keys[organization] = self.keyring.pins.trust(keys)
 
     def _seal(self, raw: bytes, task: TaskFacts, recipient: int, fmt: Format) -> str:
         key = self._keys[recipient].encryption

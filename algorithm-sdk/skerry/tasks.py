@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from skerry import outcomes
-from skerry.errors import InputError, MissingKey, ServerUnreachable, SkerryError, TaskFailed, WaitTimeout
+from skerry.errors import ContextError, InputError, MissingKey, ServerUnreachable, SkerryError, TaskFailed, WaitTimeout
 from skerry.payloads import Collaboration, TaskFacts
 from skerry.progress import describe, offline, showing
 from skerry.subclients import Ids, Rows, SubClient
@@ -29,9 +29,11 @@ _TOLD = ("id", "organization_id", "status", "reason", "log")
 class TaskHandle(dict[str, Any]):
     """A task as the server describes it, with what one does with it."""
 
-    def __init__(self, client: UserClient, answer: Mapping[str, Any]) -> None:
+    def __init__(self, client: UserClient, answer: Mapping[str, Any], asked: Sequence[int] = ()) -> None:
+        """``asked``: the organizations, where they are known better than by the server's word."""
         super().__init__(answer)
         self._client = client
+        self._asked = tuple(asked)
         self._states: list[dict[str, Any]] = []
 
     def wait(self, timeout: float | None = None, progress: bool | None = None) -> Self:
@@ -50,7 +52,8 @@ class TaskHandle(dict[str, Any]):
     def results(self) -> list[Any]:
         """What each organization's run returned, in the order of the organizations; waits for them if need be.
 
-        Raises TaskFailed when a run has failed, and CryptoError when a result is not what its organization made.
+        Raises TaskFailed when a run has failed, and CryptoError when a result is not what its organization made for
+        this task.
         """
         if not self._states or not all(outcomes.ended(str(run["status"])) for run in self._states):
             self.wait()
@@ -126,8 +129,13 @@ class TaskHandle(dict[str, Any]):
         return {**run, "organization_id": organization, "log": log}
 
     def _in_order(self, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Runs are numbered in the order of the organizations asked."""
-        return sorted(runs, key=lambda run: int(run["id"]))
+        """In the order of the organizations asked, which is that of the runs' numbers where it is not known."""
+        if not self._asked:
+            return sorted(runs, key=lambda run: int(run["id"]))
+        by_organization = {int(run["organization_id"]): run for run in runs}
+        if len(runs) != len(self._asked) or by_organization.keys() != set(self._asked):
+            raise ContextError(f"The server shows other runs of task {self['id']} than those that were asked for.")
+        return [by_organization[organization] for organization in self._asked]
 
 
 class Task(SubClient):
@@ -186,21 +194,25 @@ class Task(SubClient):
         CryptoError or ConfigurationError.
         """
         where = self._collaboration(collaboration, study)
-        raw = _dump_input(input_)
+        raw, targets = _dump_input(input_), [int(organization) for organization in organizations]
         facts = TaskFacts(str(uuid.uuid4()), where, image, _databases(databases))
-        optional = {
-            **{"name": name, "description": description, "study_id": study},
-            **{"store_id": store, "server_url": server_url},
-        }
+        optional = {"name": name, "description": description, "study_id": study, "store_id": store}
         body: dict[str, Any] = {
             "uuid": facts.uuid,
             "image": image,
             "collaboration_id": where.id,
             "databases": list(facts.databases),
-            "organizations": self._inputs(raw, facts, [int(organization) for organization in organizations]),
-            **{key: value for key, value in optional.items() if value},
+            "organizations": self._inputs(raw, facts, targets),
+            **{key: value for key, value in {**optional, "server_url": server_url}.items() if value},
         }
-        return TaskHandle(self.parent, self.parent.session.json(Call("POST", "task", json=body, repeatable=True)))
+        answer = self.parent.session.json(Call("POST", "task", json=body, repeatable=True))
+        # Results are held against what was asked for, not against what the server says of it.
+        own = {
+            "uuid": facts.uuid,
+            "image": image,
+            "collaboration": {**(answer.get("collaboration") or {}), "id": where.id},
+        }
+        return TaskHandle(self.parent, {**answer, **own}, tuple(targets))
 
     def delete(self, id_: int) -> None:
         self.parent.request(f"task/{int(id_)}", method="delete")

@@ -12,6 +12,7 @@ from skerry import TaskHandle, UserClient, crypto
 from skerry.errors import (
     AuthenticationError,
     ConfigurationError,
+    ContextError,
     InputError,
     InvalidInput,
     KeyChanged,
@@ -276,7 +277,7 @@ def test_results_come_in_the_order_of_the_organizations(script, client) -> None:
 def test_results_wait_by_themselves(script, client) -> None:
     script.on("GET", "skerry/task/5/wait", state("active"), state("completed", seen="s2"))
     results(script, b"1")
-    assert create(client).results() == [1]
+    assert create(client, organizations=[1]).results() == [1]
 
 
 def test_wait_for_results_of_any_task(script, client) -> None:
@@ -290,7 +291,7 @@ def test_wait_for_results_of_any_task(script, client) -> None:
 def test_waiting_goes_on_through_a_restart_of_the_server(script, client) -> None:
     script.on("GET", "skerry/task/5/wait", state("active"), None, (502, b""), None, state("completed", seen="s2"))
     results(script, b"1")
-    assert create(client).wait(timeout=60).results() == [1]
+    assert create(client, organizations=[1]).wait(timeout=60).results() == [1]
 
 
 def test_a_wait_that_is_too_short_names_the_node_that_is_offline(script, client) -> None:
@@ -338,7 +339,7 @@ def test_all_pages_of_runs(script, client) -> None:
     ]
     last = {"data": [{"id": 1, "status": "completed", "log": None, "organization": {"id": 1}}], "links": {}}
     script.on("GET", "run", *pages, last)
-    assert create(client).logs() == ["", "2", "3"]
+    assert create(client, organizations=[2, 1, 3]).logs() == ["2", "", "3"]
     assert [call.params["page"] for call in script.calls("GET", "run")] == ["1", "2", "3"]
 
 
@@ -346,7 +347,7 @@ def test_a_result_that_is_not_json(script, client) -> None:
     script.on("GET", "skerry/task/5/wait", state("completed"))
     results(script, b"\xff\xfe not json")
     with pytest.raises(SkerryError, match="result of organization 1 is not JSON"):
-        create(client).results()
+        create(client, organizations=[1]).results()
 
 
 def test_sealed_results_and_logs(script, sealing, identities) -> None:
@@ -369,6 +370,25 @@ def test_sealed_results_and_logs(script, sealing, identities) -> None:
     row["log"] = b64(sealed("result", b"it went well"))
     with pytest.raises(SkerryError):
         task.logs()
+
+
+def test_results_are_held_against_what_was_asked_for(script, client) -> None:
+    """Whatever the server numbers its runs, and whatever it calls the task."""
+    script.on("POST", "task", lambda asked: (201, {**described(asked.json), "uuid": UUID, "image": "other"}))
+    task = create(client, organizations=[2, 1])
+    assert task["uuid"] == script.calls("POST", "task")[0].json["uuid"]
+    assert task["image"] == "image:1"
+    script.on("GET", "skerry/task/5/wait", state("completed", "completed"))
+    results(script, b'"of 1"', b'"of 2"')
+    assert task.results() == ["of 2", "of 1"]
+
+
+@pytest.mark.parametrize("statuses", [("completed",), ("completed", "completed", "completed")])
+def test_runs_that_were_not_asked_for(script, client, statuses) -> None:
+    script.on("GET", "skerry/task/5/wait", state(*statuses))
+    results(script, b"1", b"2", b"3")
+    with pytest.raises(ContextError, match="other runs of task 5"):
+        create(client, organizations=[1, 2]).results()
 
 
 def test_killing_a_task(script, client) -> None:

@@ -164,6 +164,20 @@ def test_unconfirmed_keys_are_refused_where_that_is_wanted(told, identities, tmp
         Payloads(Owner(1, 9), told, Keyring(identities[1], pins)).seal_input(RAW, TASK, [2])
 
 
+def test_the_servers_keys_of_ones_own_organization_are_not_believed(payloads, told, identities) -> None:
+    """Even when they are seen for the first time."""
+    told.keys[1] = identities[3].organization_keys(1)
+    with pytest.raises(KeyChanged, match="your own organization 1"):
+        payloads.seal_input(RAW, TASK, [1])
+
+
+def test_ones_own_keys(payloads, identities, tmp_path) -> None:
+    assert read_input(payloads.seal_input(RAW, TASK, [1])[1], identities[1])[1] == RAW
+    payloads.keyring = Keyring(certified(identities), Pins(tmp_path / "user.json"))
+    payloads._keys.clear()
+    assert read_input(payloads.seal_input(RAW, TASK, [1])[1], identities[1])[1] == RAW
+
+
 @pytest.mark.parametrize("lacking", [None, ""])
 def test_an_organization_without_keys(payloads, told, lacking) -> None:
     if lacking is None:
