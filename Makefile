@@ -18,7 +18,7 @@ help: ## this list
 
 demo: ## two federated analyses of real data on three nodes, compared with the pooled data
 	@$(MAKE) --no-print-directory $(READY) || { echo "demo: failed the virtual environment could not be made; the lines above say why."; exit 1; }
-	$(PYTHON) examples/demo.py
+	docker/as-root.sh $(PYTHON) examples/demo.py
 
 dev: $(READY) ## the virtual environment with everything, and the pre-commit hooks
 	@[ ! -d .git ] || $(PYTHON) -m pre_commit install >/dev/null

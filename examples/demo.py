@@ -20,8 +20,8 @@ from typing import Any, Literal
 from demo_data import COLUMN, FEATURES, LICENCE, OUTCOME, SOURCE, pooled_logistic, pooled_mean, split
 from rich.console import Console
 from rich.table import Table
-from skerry.client import UserClient
 
+from skerry.client import UserClient
 from skerry.dev import Database, Federation, Plan, running
 from skerry.errors import SkerryError
 
@@ -66,7 +66,6 @@ class Row:
 
 
 def main() -> None:
-    become_root()
     clock = Clock()
     try:
         launcher, rows = demonstrate(clock)
@@ -89,21 +88,6 @@ def main() -> None:
 def fail(sentence: str) -> None:
     print(f"demo: failed {' '.join(sentence.split())}")
     raise SystemExit(1)
-
-
-def become_root() -> None:
-    """Nodes need root for containers without a network: starts anew under sudo where that can be had."""
-    if os.geteuid() == 0:
-        return
-    command = ["sudo", "-n", "true"] if not sys.stdin.isatty() else ["sudo", "-v"]
-    try:
-        allowed = subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
-    except FileNotFoundError:
-        allowed = False
-    if allowed:
-        print("demo: using sudo, for the Docker engine and the nodes", flush=True)
-        kept = [f"{name}={os.environ[name]}" for name in ("PATH", "CI", "TERM", "DOCKER_HOST") if name in os.environ]
-        os.execvp("sudo", ["sudo", "env", *kept, "PYTHONDONTWRITEBYTECODE=1", sys.executable, __file__])  # noqa: S606
 
 
 def demonstrate(clock: Clock) -> tuple[Launcher, list[Row]]:

@@ -68,5 +68,6 @@ def installation(folder: Folder, number: int) -> str | None:
 
 def environment() -> dict[str, str]:
     """What a part of the federation gets of ours: enough to start Python and find the engine."""
-    kept = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "DOCKER_HOST", "VIRTUAL_ENV", "XDG_RUNTIME_DIR")
+    engine, python = ("DOCKER_HOST", "XDG_RUNTIME_DIR"), ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    kept = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", *engine, *python)
     return {name: os.environ[name] for name in kept if name in os.environ}
