@@ -127,7 +127,7 @@ def _show(federation: federations.Federation) -> None:
     click.echo(f"server         {facts['server']['url']}{facts['server']['api_path']}")
     click.echo(f"collaboration  {collaboration['id']}, {protection}")
     for one in facts["organizations"]:
-        click.echo(f"organization   {one['id']}, {one['name']}, key file: {one['private_key_file'] or 'none'}")
+        click.echo(f"organization   {one['id']}, {one['name']}, key file: {one['private_key_file']}")
     click.echo(f"log in as      {root['username']}, password: {root['password']}")
     click.echo("")
     click.echo(f"For scripts: skerry dev up … --json. Logs: skerry dev logs --name {name}.")

@@ -65,7 +65,7 @@ class Federation:
         keys = {one["id"]: one["private_key_file"] for one in self.facts["organizations"]}
         client = UserClient(host, int(port), self.facts["server"]["api_path"])
         client.authenticate(who["username"], who["password"])
-        client.setup_encryption(keys[who["organization_id"]])
+        client.setup_encryption(keys[who["organization_id"]] if self.plan.encrypted else None)
         return client
 
 
@@ -153,7 +153,7 @@ def _start(plan: Plan, folder: Folder, places: Places, report: Report) -> Federa
 def _build(folder: Folder, state: State, places: Places, report: Report) -> None:
     plan, url, password = state.plan, _url(state), founding.new_password()
     with ThreadPoolExecutor() as pool, closing(Connection(url)) as connection:
-        identities = [pool.submit(Identity.generate) for _ in range(plan.nodes if plan.encrypted else 0)]
+        identities = [pool.submit(Identity.generate) for _ in range(plan.nodes)]
         report("starting the server")
         _bootstrap(folder, state, password)
         _start_server(folder, state)
@@ -187,7 +187,7 @@ def _facts(folder: Folder, state: State, founded: founding.Founded, password: st
             {
                 "id": member.organization["id"],
                 "name": member.organization["name"],
-                "private_key_file": str(folder.key(number)) if plan.encrypted else None,
+                "private_key_file": str(folder.key(number)),
             }
             for number, member in enumerate(members, start=1)
         ],

@@ -46,7 +46,7 @@ def found(connection: Connection, plan: Plan, identities: Sequence[Identity]) ->
         "collaboration",
         {"name": plan.name, "organization_ids": ids, "encrypted": plan.encrypted, "accept": plan.accept},
     )
-    for id_, identity in zip(ids, identities, strict=False):
+    for id_, identity in zip(ids, identities, strict=True):
         connection.put(f"skerry/organization/{id_}/keys", identity.organization_keys(id_))
     role = _role(connection, "Researcher")
     members = [
