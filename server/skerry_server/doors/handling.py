@@ -232,7 +232,7 @@ def _incorrect(error: ValidationError, what: str = "Request body is incorrect") 
 _WORDS = {"extra_forbidden": "Unknown field.", "missing": "Missing data for required field."}
 
 
-def _problem(message: str, status: int, **more: Any) -> Response:
+def _problem(message: str, status: int, /, **more: Any) -> Response:
     response = jsonify({"msg": message, **more})
     response.status_code = status
     return response

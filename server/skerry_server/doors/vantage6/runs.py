@@ -17,7 +17,7 @@ from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.doors.vantage6.task_shape import show as show_task
-from skerry_server.models import Payload, Run
+from skerry_server.models import Payload, Run, Task
 from skerry_server.policy import Kind
 from skerry_server.services import runs
 from skerry_server.services.work import is_online
@@ -111,13 +111,11 @@ def register(door: Blueprint) -> None:
     door.get("/result/<id:id_>", endpoint="result")(get_result)
 
 
-def readable(call: Call, rows: Sequence[Run]) -> list[Run]:
-    """Those of a task's runs whose results the caller may read."""
-    ids = [run.id for run in rows]
-    allowed = set(
-        call.session.scalars(select(Run.id).join(Run.task).where(Run.id.in_(ids), runs.visible_results(call.actor)))
-    )
-    return [run for run in rows if run.id in allowed]
+def readable(call: Call, rows: Sequence[Task]) -> set[int]:
+    """The ids of those runs of these tasks whose results the caller may read."""
+    ids = [task.id for task in rows]
+    allowed = select(Run.id).join(Run.task).where(Run.task_id.in_(ids), runs.visible_results(call.actor))
+    return set(call.session.scalars(allowed))
 
 
 def show_all(call: Call, rows: Sequence[Run], *, nested: bool = False) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from flask import Blueprint
 from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy import String, cast, select
-from sqlalchemy.orm import selectinload, undefer
+from sqlalchemy.orm import joinedload, selectinload
 
 from skerry.wire import Status
 from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
@@ -180,11 +180,12 @@ def register(door: Blueprint) -> None:
 def show_all(call: Call, rows: Sequence[Task], include: Sequence[str]) -> list[dict[str, Any]]:
     """Tasks, with their runs and results in place of the links to them where asked for."""
     shown = [show(call, task) for task in rows]
+    readable = runs.readable(call, rows) if "results" in include else set()
     for task, out in zip(rows, shown, strict=True):
         if "runs" in include:
             out["runs"] = runs.show_all(call, task.runs)
         if "results" in include:
-            out["results"] = runs.show_results(call, runs.readable(call, task.runs))
+            out["results"] = runs.show_results(call, [run for run in task.runs if run.id in readable])
     return shown
 
 
@@ -192,4 +193,4 @@ def _with_runs(statement: Any, include: Sequence[str]) -> Any:
     if not {"runs", "results"} & set(include):
         return statement
     loaded = selectinload(Task.runs)
-    return statement.options(loaded.options(*runs.LOADED), loaded.options(undefer(Run.log)))
+    return statement.options(loaded.options(*runs.LOADED, joinedload(Run.result)))

@@ -1,0 +1,95 @@
+"""A server on a fresh database, with a clock to turn."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from server_federation import PASSWORD, Api, Clock, Federation, make_settings
+from sqlalchemy import event
+
+from skerry_server import passwords
+from skerry_server.app import create_app
+from skerry_server.server import Server, open_server
+from skerry_server.services.organizations import found_organization
+from skerry_server.services.users import found_root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_passwords() -> Iterator[None]:
+    """The real cost is what the passwords' own test looks at."""
+    quick = passwords.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_HASHER", quick)
+        yield
+
+
+@pytest.fixture(scope="session")
+def _in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that costs no disk where there is one: every commit is synced."""
+    if not Path("/dev/shm").is_dir():
+        yield tmp_path_factory.mktemp("server")
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _founded(_in_memory: Path, _quick_passwords: None) -> Path:
+    """A state folder with one organization and Root, made once and copied for each test."""
+    folder = _in_memory / "founded"
+    server = open_server(make_settings(folder))
+    with server.database.writing() as session:
+        found_root(session, "root", PASSWORD, found_organization(session, {"name": "organization 1"}))
+    server.database.close()
+    return folder
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server(_founded: Path, _in_memory: Path, clock: Clock) -> Iterator[Server]:
+    folder = _in_memory / uuid.uuid4().hex
+    shutil.copytree(_founded, folder)
+    server = open_server(make_settings(folder), clock)
+    yield server
+    server.database.close()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def client(server: Server) -> FlaskClient:
+    return create_app(server).test_client()
+
+
+@pytest.fixture
+def federation(server: Server, client: FlaskClient, clock: Clock) -> Federation:
+    return Federation(server, client, clock)
+
+
+@pytest.fixture
+def researcher(federation: Federation) -> Api:
+    return federation.make_user()
+
+
+@pytest.fixture
+def statements(server: Server) -> Iterator[Callable[[], int]]:
+    """Counts what the database is asked."""
+    count = 0
+
+    def note(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    event.listen(server.database.engine, "before_cursor_execute", note)
+    yield lambda: count
+    event.remove(server.database.engine, "before_cursor_execute", note)

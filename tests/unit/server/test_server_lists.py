@@ -1,0 +1,202 @@
+"""Lists as the vantage6 dialect has them: pages, links, headers, filters, orders, relations; and their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from server_federation import Api, Federation
+
+pytestmark = pytest.mark.unit
+
+
+def test_pages_links_and_headers(federation: Federation) -> None:
+    answer = federation.root.ask("GET", "rule", query_string={"per_page": "30", "page": "2", "scope": "global"})
+    assert answer.get_json()["links"] == {
+        "first": "/api/rule?per_page=30&scope=global&page=1",
+        "last": "/api/rule?per_page=30&scope=global&page=2",
+        "previous": "/api/rule?per_page=30&scope=global&page=1",
+        "self": "/api/rule?per_page=30&scope=global&page=2",
+    }
+    assert answer.headers["total-count"] == "31"
+    assert "</api/rule?per_page=30&scope=global&page=1>; rel=first,<" in answer.headers["Link"]
+    assert answer.headers["access-control-expose-headers"] == "total-count, Link"
+    assert len(answer.get_json()["data"]) == 1
+
+
+def test_the_links_lead_through_everything_once(federation: Federation) -> None:
+    path, seen = "/api/rule", []
+    while path is not None:
+        page = federation.root.ask("GET", path.removeprefix("/api/")).get_json()
+        seen += [rule["id"] for rule in page["data"]]
+        path = page["links"].get("next")
+    assert len(seen) == len(set(seen)) == 86
+
+
+def test_no_rows(federation: Federation, researcher: Api) -> None:
+    answer = researcher.get("task")
+    assert answer["data"] == []
+    assert "last" not in answer["links"]
+    assert "next" not in answer["links"]
+    assert researcher.get("task", page=7)["data"] == []
+
+
+@pytest.mark.parametrize(
+    "query", ["page=0", "page=x", "per_page=0", "per_page=1e9", "sort=password", "include=,", "page=-1"]
+)
+def test_bad_paging(federation: Federation, query: str) -> None:
+    answer = federation.root.ask("GET", f"user?{query}")
+    assert answer.status_code == (200 if "include" in query else 400)
+
+
+def test_orders(federation: Federation) -> None:
+    names = [one["name"] for one in federation.root.get("organization", sort="-name")["data"]]
+    assert names == sorted(names, reverse=True)
+
+
+def test_all_rules_on_one_page(federation: Federation) -> None:
+    assert len(federation.root.get("rule", no_pagination=1)["data"]) == 86
+
+
+def test_tasks_are_newest_first_and_filtered(federation: Federation, researcher: Api) -> None:
+    one = federation.make_task(researcher, 1, name="first", description="of two", databases=[{"label": "age_x"}])
+    two = federation.make_task(researcher, 1, 2, name="second")
+
+    def ids(**query: Any) -> list[int]:
+        return [task["id"] for task in researcher.get("task", **query)["data"]]
+
+    assert ids() == [two["id"], one["id"]]
+    assert ids(name="fir%") == [one["id"]]
+    assert ids(description="%two") == [one["id"]]
+    assert ids(image="nothing") == []
+    assert ids(job_id=two["job_id"]) == [two["id"]]
+    assert ids(collaboration_id=federation.collaboration, sort="id") == [one["id"], two["id"]]
+    assert ids(init_org_id=2) == []
+    assert ids(database="age_x") == [one["id"]]
+    assert ids(database="agexx") == []
+    assert ids(is_user_created=0) == []
+    assert ids(status="pending") == [two["id"], one["id"]]
+    federation.finish(federation.claim(1), "crashed")
+    assert ids(status="crashed") == [one["id"]]
+    researcher.refused(400, "GET", "task", query_string={"status": "nonsense"})
+    researcher.refused(404, "GET", "task", query_string={"collaboration_id": 999})
+
+
+def test_include(federation: Federation, researcher: Api) -> None:
+    task = federation.make_task(researcher, 1, 2)
+    federation.finish(federation.claim(1))
+    plain = researcher.get(f"task/{task['id']}")
+    assert plain["runs"] == f"/api/run?task_id={task['id']}"
+    for query in ("include=runs,results", "include=runs&include=results"):
+        full = researcher.get(f"task/{task['id']}?{query}")
+        assert [run["status"] for run in full["runs"]] == ["completed", "pending"]
+        assert [one["result"] for one in full["results"]] == ["MQ==", None]
+    [run, _] = researcher.get("run", include="task", task_id=task["id"], sort="id")["data"]
+    assert run["task"]["image"] == "example/mean"
+    assert "runs" not in run["task"]
+    nested = researcher.get(f"collaboration/{federation.collaboration}", include="organizations")
+    assert [one["id"] for one in nested["organizations"]] == [1, 2]
+
+
+def test_the_shape_of_a_task(federation: Federation, researcher: Api) -> None:
+    task = federation.make_task(researcher)
+    assert set(task) == {
+        *("id", "uuid", "name", "description", "image", "job_id", "created_at", "status", "finished_at"),
+        *("collaboration", "study", "algorithm_store", "init_org", "init_user", "parent", "children", "runs"),
+        *("results", "databases"),
+    }
+    link = {"id": 1, "link": "/api/organization/1", "methods": ["DELETE", "GET", "PATCH"]}
+    assert task["init_org"] == link
+    assert task["children"] == f"/api/task?parent_id={task['id']}"
+
+
+def test_the_shape_of_a_run_and_a_result(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher)
+    [run] = researcher.get("run")["data"]
+    assert set(run) - {"reason", "attempt"} == {
+        *("id", "input", "status", "log", "assigned_at", "started_at", "finished_at", "cleanup_at"),
+        *("blob_storage_used", "organization", "task", "results", "node", "ports"),
+    }
+    assert set(run["node"]) == {"id", "ip", "status", "name"}
+    [result] = researcher.get("result")["data"]
+    assert set(result) == {"id", "result", "cleanup_at", "blob_storage_used", "run", "task"}
+
+
+def test_runs_filters(federation: Federation, researcher: Api) -> None:
+    task = federation.make_task(researcher, 1, 2)
+    federation.finish(federation.claim(1))
+
+    def organizations(**query: Any) -> list[int]:
+        return [run["organization"]["id"] for run in researcher.get("run", sort="id", **query)["data"]]
+
+    assert organizations() == [1, 2]
+    assert organizations(state="open") == [2]
+    assert organizations(node_id=federation.node_ids[1]) == [1]
+    assert organizations(organization_id=2, task_id=task["id"]) == [2]
+    assert organizations(finished_from="2020-01-01T00:00:00") == [1]
+    assert organizations(finished_till="2020-01-01") == []
+    researcher.refused(400, "GET", "run", query_string={"assigned_from": "yesterday"})
+
+
+def test_a_tasks_results_come_all_at_once(federation: Federation) -> None:
+    organizations = [1, *(federation.root.post("organization", {"name": f"many {n}"})["id"] for n in range(14))]
+    collaboration = federation.collaborate(organizations, encrypted=False)
+    for organization in organizations:
+        federation.make_node(organization, collaboration)
+    task = federation.make_task(federation.make_user(), *organizations, collaboration_id=collaboration)
+    for path in ("run", "result"):
+        answer = federation.make_user().get(path, task_id=task["id"])
+        assert len(answer["data"]) == 15
+        assert "next" not in answer["links"]
+
+
+def test_booleans_mean_what_they_say(federation: Federation) -> None:
+    federation.collaborate([1], encrypted=True)
+    for word, encrypted in (("False", False), ("0", False), ("True", True), ("1", True)):
+        data = federation.root.get("collaboration", encrypted=word)["data"]
+        assert {one["encrypted"] for one in data} == {encrypted}
+
+
+def test_delete_dependents_false_deletes_nothing(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher)
+    path = f"collaboration/{federation.collaboration}"
+    for query in ({}, {"delete_dependents": "False"}, {"delete_dependents": "0"}):
+        message = federation.root.refused(400, "DELETE", path, query_string=query)
+        assert "task" in message
+        assert "node" in message
+    federation.root.delete(path, delete_dependents="True")
+    federation.root.refused(404, "GET", path)
+    assert federation.root.get("node")["data"] == []
+    assert federation.root.get("task")["data"] == []
+
+
+@pytest.mark.parametrize("path", ["task", "task?include=runs,results", "run", "run?include=task", "result", "node"])
+def test_a_list_costs_the_same_however_long(
+    federation: Federation, researcher: Api, statements: Callable[[], int], path: str
+) -> None:
+    def cost() -> int:
+        before = statements()
+        researcher.get(path)
+        return statements() - before
+
+    federation.make_task(researcher, 1, 2)
+    few = cost()
+    for _ in range(8):
+        federation.make_task(researcher, 1, 2)
+    assert cost() <= few + 1
+    assert few < 14
+
+
+def test_creating_and_claiming_cost_little(
+    federation: Federation, researcher: Api, statements: Callable[[], int]
+) -> None:
+    before = statements()
+    federation.make_task(researcher, 1, 2)
+    assert statements() - before < 25
+    before = statements()
+    federation.work(2)
+    assert statements() - before < 20
+    before = statements()
+    federation.work(2, holding=[{"run": 2, "attempt": 1}], capacity=0)
+    assert statements() - before < 12
