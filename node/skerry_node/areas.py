@@ -9,6 +9,10 @@ from pathlib import Path
 
 from skerry_node.launchers.launcher import LauncherError
 
+CAP_SYS_ADMIN = 21
+CAP_SETUID = 7
+"""Numbers of linux/capability.h."""
+
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
@@ -17,11 +21,11 @@ _INODES = 65536
 
 def mountable() -> bool:
     """Whether this process may mount: root with CAP_SYS_ADMIN."""
-    return os.geteuid() == 0 and has_capability(21)
+    return os.geteuid() == 0 and has_capability(CAP_SYS_ADMIN)
 
 
 def has_capability(number: int) -> bool:
-    """Whether the process has the capability of that number (linux/capability.h)."""
+    """Whether the process has the capability of that number."""
     lines = Path("/proc/self/status").read_text().splitlines()
     effective = next(line.split()[1] for line in lines if line.startswith("CapEff:"))
     return bool(int(effective, 16) >> number & 1)

@@ -24,8 +24,6 @@ from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
 
-_CAP_SETUID = 7
-
 
 class State:
     """The node's own folder: its installation's id and its lock. Raises ConfigurationError."""
@@ -131,7 +129,7 @@ class Daemon:
 
     def _spawn_proxy(self, me: Self) -> ProxyProcess:
         """As a user of its own where the node is root. The node itself never reads the key file."""
-        user = self._config.proxy_uid if os.geteuid() == 0 and areas.has_capability(_CAP_SETUID) else None
+        user = self._config.proxy_uid if os.geteuid() == 0 and areas.has_capability(areas.CAP_SETUID) else None
         folder = self._config.control_socket.parent
         folder.mkdir(mode=0o700, exist_ok=True)
         if user is not None:

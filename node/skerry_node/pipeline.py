@@ -201,7 +201,7 @@ class Pipeline:
         size = self._parts.config.limits.output + self._input_size() + _MARGIN
         areas.remove(data)
         data.parent.mkdir(mode=0o711, exist_ok=True)
-        areas.make(data, size, mode=0o711, user=None, group=None)
+        areas.make(data, size, mode=0o755, user=None, group=None)
         folder = data / task_folder(self.key.run)
         folder.mkdir(mode=0o700)
         files = [
@@ -381,7 +381,8 @@ class Pipeline:
         text = self._patiently(lambda: self._parts.launcher.logs(self.key))
         text = shorten(text, self._parts.config.limits.log)
         if ended.reason is not None:
-            return Outcome(Status.FAILED, self._add_sentence(text, ended.reason))
+            status = Status.FAILED if ended.started else Status.START_FAILED
+            return Outcome(status, self._add_sentence(text, ended.reason))
         if ended.code != 0:
             return Outcome(Status.CRASHED, self._add_exit(text, ended.code))
         try:

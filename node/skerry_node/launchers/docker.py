@@ -42,6 +42,9 @@ _CONFLICT = 409
 _SECONDS = 60
 _CONNECTIONS = 128
 _REFERENCE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]{0,254}(@sha256:[0-9a-f]{64})?")
+_NOT_EXECUTED = frozenset({126, 127})
+_EXEC_FAILED = re.compile(r"\A\[FATAL tini \(\d+\)\] (exec .* failed: .*)")
+"""What the engine's init says of a command that isn't there; the engine itself takes the start for a good one."""
 _PHASES = {"created": Phase.CREATED, "exited": Phase.EXITED, "dead": Phase.EXITED}
 
 
@@ -130,7 +133,7 @@ class DockerLauncher:
         except APIError as error:
             raise LauncherError(f"A container can't be watched: {_reason(error)}") from error
         with _engine("A container that has ended can't be looked at"):
-            return self._ended(self._inspect(attempt)["State"])
+            return self._ended(attempt, self._inspect(attempt)["State"])
 
     def logs(self, attempt: Attempt) -> str:
         try:
@@ -257,13 +260,15 @@ class DockerLauncher:
             return str(self._inspect(attempt)["HostConfig"]["NetworkMode"]).removeprefix("container:")
         return None
 
-    def _ended(self, state: dict[str, Any]) -> Ended:
+    def _ended(self, attempt: Attempt, state: dict[str, Any]) -> Ended:
+        code = int(state["ExitCode"])
         if state["OOMKilled"]:
-            return Ended(
-                state["ExitCode"],
-                f"The run needed more memory than this node allows ({self._limits.memory >> 20} MiB).",
-            )
-        return Ended(state["ExitCode"])
+            allowed = self._limits.memory >> 20
+            return Ended(code, f"The run needed more memory than this node allows ({allowed} MiB).")
+        failure = _EXEC_FAILED.search(self.logs(attempt)) if code in _NOT_EXECUTED else None
+        if failure is not None:
+            return Ended(code, f"The image can't be started: {failure[1]}.", started=False)
+        return Ended(code)
 
 
 @contextlib.contextmanager

@@ -116,10 +116,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an algorithm ended. ``reason`` is a sentence where a bound of the sandbox ended it."""
+    """How an algorithm ended. ``reason`` is a sentence where the sandbox ended it, or where it never came to run."""
 
     code: int
     reason: str | None = None
+    started: bool = True
 
 
 class Launcher(Protocol):
@@ -132,7 +133,7 @@ class Launcher(Protocol):
         """Pulls the image when the node's policy says so. Raises ImageNotFound."""
 
     def prepare(self, attempt: Attempt) -> socket.socket:
-        """A place to start in, and the listener of the gate in it."""
+        """A place to start in, and the listener of the gate in it, which is the caller's to close."""
 
     def layout(self, spec: Spec) -> Layout:
         """Where a start of this spec will show its files; after ``prepare``."""

@@ -57,9 +57,9 @@ ENDINGS = [
 
 
 @pytest.mark.parametrize(("image", "status", "log"), ENDINGS)
-def test_other_endings_keep_their_log(parts, proxy, image, status, log, carry_out) -> None:
+def test_other_endings_keep_their_log(image, status, log, parts, carry_out) -> None:
     carry_out(parts, image)
-    assert proxy.delivered == [(status, log, None)]
+    assert parts.proxy.delivered == [(status, log, None)]
     assert leftovers(parts) == []
 
 
@@ -81,12 +81,12 @@ def test_a_database_that_is_gone(parts, proxy, carry_out) -> None:
 
 
 @pytest.mark.parametrize(("kind", "status"), [("refused", "not allowed"), ("invalid", "failed")])
-def test_an_input_that_the_proxy_does_not_open(parts, proxy, server, kind, status, carry_out) -> None:
-    proxy.trouble["open"] = [ProxyError(kind, "The signature does not hold.")]
+def test_an_input_that_the_proxy_does_not_open(kind, status, parts, server, carry_out) -> None:
+    parts.proxy.trouble["open"] = [ProxyError(kind, "The signature does not hold.")]
     carry_out(parts)
     [(_, ended, text)] = server.finished
     assert (ended, text) == (status, "error > The signature does not hold.\n")
-    assert proxy.delivered == []
+    assert parts.proxy.delivered == []
     assert leftovers(parts) == []
 
 
