@@ -30,7 +30,7 @@ install() {
     [ ! -t 2 ] || quiet= # on a terminal it shows how far it is
     # uv installs several times faster, but does not read pip's configuration: where it fails, pip has its turn.
     "$FOLDER/bin/python" -m uv --version >/dev/null 2>&1 || "$FOLDER/bin/python" -m pip install -q --disable-pip-version-check uv
-    "$FOLDER/bin/python" -m uv pip install $quiet --python "$FOLDER/bin/python" -e '.[dev]' ||
+    "$FOLDER/bin/python" -m uv pip install $quiet --compile-bytecode --python "$FOLDER/bin/python" -e '.[dev]' ||
         "$FOLDER/bin/python" -m pip install --disable-pip-version-check $quiet -e '.[dev]'
 }
 
