@@ -257,7 +257,7 @@ class Pipeline:
             sources = databases.choose(parts.config.databases, opened.databases)
             temporary = parts.jobs.make(self.order.task.job_id, image)
             self._listener = parts.launcher.prepare(self.key)
-        self._open_gate()
+        self._write_token(self._open_gate())
         groups = (parts.jobs.group(self.order.task.job_id), parts.config.data_group)
         return Spec(
             self.key,
@@ -270,16 +270,17 @@ class Pipeline:
             tuple(group for group in groups if group is not None) if self._entry.user is not None else (),
         )
 
-    def _open_gate(self) -> None:
-        """The gate listens and its token lies in the run's folder before the algorithm's first instruction."""
+    def _open_gate(self) -> str:
+        """From now on the gate answers; the token that it takes, the same at each opening."""
         listener, resume = self._listener, self._entry.resume
         assert listener is not None  # noqa: S101 - for the reader and mypy
         assert resume is not None  # noqa: S101
         with _ending(Status.FAILED, ProxyError):
-            token = self._ask_proxy(lambda: self._parts.proxy.serve(resume, self._token(), [listener.fileno()]))
-        path = self._parts.journal.data(self.key) / task_folder(self.key.run) / "token"
-        if path.stat().st_size == 0:
-            path.write_text(token)
+            return self._ask_proxy(lambda: self._parts.proxy.serve(resume, self._token(), [listener.fileno()]))
+
+    def _write_token(self, token: str) -> None:
+        """Before the start only: once the algorithm runs, its folder is its own, and the file may be a link."""
+        (self._parts.journal.data(self.key) / task_folder(self.key.run) / "token").write_text(token)
 
     def _start(self, spec: Spec) -> None:
         """Starts at most once: from the journal's next line on, only the engine knows whether it was."""
