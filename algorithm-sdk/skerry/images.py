@@ -45,6 +45,11 @@ class Image:
     digest: str = ""
 
 
+def dockerfile(source: str, package: str) -> str:
+    """A Dockerfile for a package that needs no more than the base image has; ``source`` is its folder or file."""
+    return _DOCKERFILE.format(base=BASE, source=source, package=package)
+
+
 def build(folder: Path, name: str, *, base: str | None = None, push: bool = False) -> Image:
     """Builds the folder's Dockerfile, or without one a default that holds the folder's package.
 
@@ -52,7 +57,7 @@ def build(folder: Path, name: str, *, base: str | None = None, push: bool = Fals
     """
     arguments = ["--build-arg", f"BASE={base}"] if base else []
     own = folder / "Dockerfile"
-    text = None if own.exists() else _default_dockerfile(packages.find(folder))
+    text = None if own.exists() else _dockerfile_of(packages.find(folder))
     file = str(own) if text is None else "-"
     with tempfile.TemporaryDirectory() as scratch:
         id_file = Path(scratch) / "id"
@@ -112,8 +117,8 @@ def _explain(what: str, output: str) -> str:
     return "\n".join([f"docker {what} failed:", *lines[-_TAIL:]])
 
 
-def _default_dockerfile(package: Package) -> str:
-    return _DOCKERFILE.format(base=BASE, source=package.path.name, package=package.name)
+def _dockerfile_of(package: Package) -> str:
+    return dockerfile(package.path.name, package.name)
 
 
 def _digest(name: str) -> str:

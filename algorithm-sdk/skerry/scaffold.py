@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skerry.errors import ConfigurationError
+from skerry.images import dockerfile
 
 _MODULE = '''\
 """The average of a column over all organizations."""
@@ -42,16 +43,6 @@ def test_average() -> None:
     federation = Federation({{package}}, [pd.DataFrame({"age": [30, 40]}), pd.DataFrame({"age": [80]})])
     assert federation.run("average", column="age") == {"average": 50.0}
 """
-_DOCKERFILE = """\
-ARG BASE=skerry/algorithm-base
-FROM ${BASE}
-
-USER root
-COPY {{package}} /app/{{package}}
-RUN python3 -m compileall -q /app
-USER 64100:64100
-ENV PYTHONPATH=/app PKG_NAME={{package}}
-"""
 _README = """\
 # {{package}}
 
@@ -71,7 +62,7 @@ def write(folder: Path) -> list[Path]:
     files = {
         f"{name}/__init__.py": _MODULE,
         f"tests/test_{name}.py": _TEST,
-        "Dockerfile": _DOCKERFILE,
+        "Dockerfile": dockerfile(name, name),
         "README.md": _README,
     }
     return [_write(folder / path, text.replace("{{package}}", name)) for path, text in files.items()]
