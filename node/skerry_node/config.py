@@ -259,22 +259,23 @@ def _launcher_problems(config: Config) -> Iterator[str]:
 
 
 def _sentence(detail: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-"))
+    *section, key = [str(part) for part in detail["loc"] if not str(part).startswith("function-")] or [""]
+    where = ".".join([*section, key])
     if detail["type"] == "extra_forbidden":
-        return f"{where}: there is no such key{_nearest(detail['loc'])}."
+        prefix = f"{'.'.join(section)}: " if section else ""
+        return f'{prefix}there is no key "{key}"; {_nearest(section, key)}'
     if detail["type"] == "missing":
         return f"{where}: this key is missing."
     message = detail["msg"].removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}." if where else f"{message}."
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] | None = Config
-    for part in location[:-1]:
-        section = _SECTIONS.get(str(part), section)
-    known = list(section.model_fields) if section is not None else []
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(known)}"
+def _nearest(location: list[str], key: str) -> str:
+    section: type[BaseModel] = Config
+    for part in location:
+        section = _SECTIONS.get(part, section)
+    near = difflib.get_close_matches(key, section.model_fields, n=1)
+    return f'did you mean "{near[0]}"?' if near else f"known are {', '.join(section.model_fields)}."
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {

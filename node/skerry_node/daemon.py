@@ -167,7 +167,7 @@ class Daemon:
         return Parts(config, self._launcher, proxy, self._server, journal, jobs, users, self._closing)
 
     def _make_users(self, entries: list[Entry]) -> Users | None:
-        if not areas.mountable():
+        if not self._launcher.own_users:
             return None
         base = self._config.uid_base or default_base(self._state.installation)
         return Users(base, [entry.user for entry in entries if entry.user is not None])

@@ -74,6 +74,10 @@ class DockerLauncher:
         with _engine("The namespace holders of an earlier process can't be listed"):
             self._holders.start()
 
+    @property
+    def own_users(self) -> bool:
+        return True
+
     def missing(self) -> list[str]:
         return []
 

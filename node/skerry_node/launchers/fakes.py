@@ -49,6 +49,7 @@ class FakeLauncher:
         self._containers: dict[Attempt, FakeContainer] = {}
         self._listeners: dict[Attempt, socket.socket] = {}
         self._lock = threading.Lock()
+        self.own_users = False
 
     def missing(self) -> list[str]:
         return ["everything: nothing real is started"]

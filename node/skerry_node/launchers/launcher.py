@@ -126,6 +126,10 @@ class Ended:
 class Launcher(Protocol):
     """Starts, watches and stops attempts. Safe for threads. Every method may raise LauncherError."""
 
+    @property
+    def own_users(self) -> bool:
+        """Whether each run can be a user of its own."""
+
     def missing(self) -> list[str]:
         """The separations that this launcher can't keep on this machine, a phrase each."""
 

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,12 +93,19 @@ class ProcessLauncher:
         self._lock = threading.Lock()
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._separations, self._missing = _probe()
-        self._own_users = os.geteuid() == 0 and has_capability(CAP_SETUID) and Separation.USER not in self._separations
+        root = os.geteuid() == 0 and has_capability(CAP_SETUID) and Separation.USER not in self._separations
+        self._closed = next(_closed_folders(Path(sys.executable), registry, folder), None) if root else None
+        self._own_users = root and self._closed is None
+
+    @property
+    def own_users(self) -> bool:
+        return self._own_users
 
     def missing(self) -> list[str]:
         phrases = [f"{_PHRASES[one]}: {reason}" for one, reason in self._missing.items()]
         if not self._own_users:
-            phrases.append("user: an algorithm runs as the node's own user")
+            why = f", since {self._closed} is closed to others" if self._closed else ""
+            phrases.append(f"user: an algorithm runs as the node's own user{why}")
         return [*phrases, *_ALWAYS]
 
     def resolve(self, reference: str) -> Image:
@@ -213,15 +220,14 @@ class ProcessLauncher:
     def _request(self, spec: Spec, entry: Entry, environment: Mapping[str, str]) -> dict[str, Any]:
         home = spec.task_folder / "home"
         home.mkdir(mode=0o700, exist_ok=True)
-        user = spec.user if self._own_users and _may_enter(spec, entry) else None
-        if user is not None:
-            os.chown(home, user, user)
+        if spec.user is not None:
+            os.chown(home, spec.user, spec.user)
         return {
             "command": [entry.python, "-c", "from skerry.entrypoint import main; main()"],
             "environment": {**_base_environment(entry, home), **environment},
             "folder": str(home),
-            "limits": self._bounds(user),
-            "user": user,
+            "limits": self._bounds(spec.user),
+            "user": spec.user,
             "groups": list(spec.groups),
             "log": self._limits.log,
         }
@@ -339,11 +345,10 @@ def _base_environment(entry: Entry, home: Path) -> dict[str, str]:
     }
 
 
-def _may_enter(spec: Spec, entry: Entry) -> bool:
-    """Whether another user reaches Python, the algorithm and the run's folder: all folders above are open to it."""
-    paths = [Path(entry.python).resolve(), Path(entry.python), Path(entry.folder), spec.data]
-    folders = {parent for path in paths for parent in path.parents}
-    return all(folder.is_dir() and folder.stat().st_mode & 0o001 for folder in folders)
+def _closed_folders(*paths: Path) -> Iterator[Path]:
+    """The folders above these, as written and as resolved, that other users can't enter."""
+    for path in (*paths, *(path.resolve() for path in paths)):
+        yield from (parent for parent in path.absolute().parents if not parent.stat().st_mode & 0o001)
 
 
 def _start_time(pid: int) -> str:
