@@ -332,8 +332,10 @@ def _clean(folder: Folder, state: State | None) -> None:
         server = [parts.pop(SERVER)] if SERVER in parts else []
         processes.stop(list(parts.values()))
         processes.stop(server)
+        numbers = range(1, state.plan.nodes + 1)
+        processes.stop([minder for number in numbers for minder in nodes.minders(folder, number)])
         if state.plan.launcher == "docker":
-            found = [nodes.installation(folder, number) for number in range(1, state.plan.nodes + 1)]
+            found = [nodes.installation(folder, number) for number in numbers]
             leftovers.remove_containers(one for one in found if one is not None)
     leftovers.remove_folder(folder.path)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from skerry.dev.connection import API_PATH
 from skerry.dev.folder import Folder, write_private
 from skerry.dev.plan import Plan
+from skerry.dev.processes import Process
 
 PARALLEL_RUNS = 4
 
@@ -64,6 +65,18 @@ def installation(folder: Folder, number: int) -> str | None:
         return (folder.node(number) / "state" / "installation").read_text().strip()
     except OSError:
         return None
+
+
+def minders(folder: Folder, number: int) -> list[Process]:
+    """The processes that watch over the algorithms of a node with the process launcher, and end with them."""
+    found = []
+    for file in folder.node(number).glob("state/processes/*/minder"):
+        try:
+            pid, started = file.read_text().split()
+            found.append(Process(int(pid), int(started)))
+        except (OSError, ValueError):
+            continue
+    return found
 
 
 def environment() -> dict[str, str]:
