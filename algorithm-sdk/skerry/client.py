@@ -152,7 +152,7 @@ class UserClient:
     def open(self, stored: bytes, direction: str, task: Mapping[str, Any], organization: int) -> bytes:
         """The plaintext of a result or log that an organization's run made for a task; raises CryptoError."""
         collaboration = self.facts_of(int(task["collaboration"]["id"]))
-        facts = TaskFacts(str(task["uuid"]), collaboration, str(task["image"]))
+        facts = TaskFacts(str(task["uuid"]), collaboration, str(task["image"]), format=task.get("format"))
         return self.payloads.open(stored, direction, facts, organization)
 
     def _keys_in(self, collaboration_id: int) -> list[dict[str, Any]]:

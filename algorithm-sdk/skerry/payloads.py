@@ -40,12 +40,22 @@ class Collaboration:
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """What a payload is bound to, apart from its sender and recipient."""
+    """What a payload is bound to, apart from its sender and recipient.
+
+    ``format``: that of the task's input, where it is known better than by the server's word; its answers have it too.
+    """
 
     uuid: str
     collaboration: Collaboration
     image: str
     databases: tuple[dict[str, Any], ...] = ()
+    format: Format | None = None
+
+    @property
+    def may_be_vantage6(self) -> bool:
+        if self.format is not None:
+            return self.format is Format.VANTAGE6
+        return self.collaboration.encrypted and self.collaboration.accept != Format.NATIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +151,7 @@ class Payloads:
             return self._open_plain(stored, task)
         if stored.startswith(MAGIC):
             return self._open_native(self.keyring, stored, direction, task, sender)
-        if task.collaboration.encrypted and task.collaboration.accept != Format.NATIVE:
+        if task.may_be_vantage6:
             return crypto.vantage6_decrypt(stored.decode("ascii", "replace"), self.keyring.identity)
         raise DecryptionError(f"The {direction} of organization {sender} is not encrypted as it should be.")
 

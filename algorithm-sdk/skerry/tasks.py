@@ -210,6 +210,7 @@ class Task(SubClient):
         own = {
             "uuid": facts.uuid,
             "image": image,
+            "format": self.parent.payloads.format_for(where),
             "collaboration": {**(answer.get("collaboration") or {}), "id": where.id},
         }
         return TaskHandle(self.parent, {**answer, **own}, tuple(targets))

@@ -13,6 +13,7 @@ from skerry.errors import (
     AuthenticationError,
     ConfigurationError,
     ContextError,
+    DecryptionError,
     InputError,
     InvalidInput,
     KeyChanged,
@@ -370,6 +371,18 @@ def test_sealed_results_and_logs(script, sealing, identities) -> None:
     row["log"] = b64(sealed("result", b"it went well"))
     with pytest.raises(SkerryError):
         task.logs()
+
+
+def test_a_signed_task_takes_no_unsigned_result(script, sealing, identities) -> None:
+    """Even where the server says that the collaboration accepts vantage6's format too: anybody could have made it."""
+    script.on("GET", "collaboration/1", {"id": 1, "name": "c", "encrypted": True, "accept": "both"})
+    task = create(sealing, organizations=[2])
+    waiting = state("completed")
+    waiting["runs"][0]["organization_id"] = 2
+    script.on("GET", "skerry/task/5/wait", waiting)
+    results(script, crypto.vantage6_encrypt(b'"forged"', identities[1].public_pem).encode())
+    with pytest.raises(DecryptionError, match="not encrypted as it should be"):
+        task.results()
 
 
 def test_results_are_held_against_what_was_asked_for(script, client) -> None:
