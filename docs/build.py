@@ -5,16 +5,19 @@ With --check nothing is written, and a generated page that is not current is an 
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
 
+from skerry_server.policy import DEFAULT_ROLES, NODE_GRANTS, RUN_GRANTS, Grant, Operation, Resource, Scope
+
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ROOT / "docs" / "reference" / "cli.md"
+REFERENCE = ROOT / "docs" / "reference"
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`[^`\n]*`")
@@ -42,6 +45,47 @@ def _section(command: click.Command, path: str, parent: click.Context | None) ->
             if child is not None and not child.hidden:
                 lines += _section(child, f"{path} {name}", context)
     return lines
+
+
+def permissions() -> str:
+    """Who may do what: a row for each resource and operation, a column for each role, and how far in the cells."""
+    roles = {name: role.grants for name, role in DEFAULT_ROLES.items()} | {
+        "*a node*": NODE_GRANTS,
+        "*a run*": RUN_GRANTS,
+    }
+    parts = ["# Permissions", "", "Generated from the server's table (`policy.py`) by `make docs`.", ""]
+    parts += [f"- **{name}**: {role.description}" for name, role in DEFAULT_ROLES.items()]
+    parts += [
+        "",
+        "A cell says how far: to what is one's own, to one's organization, to its collaborations, or everywhere.",
+        "",
+    ]
+    parts += ["| resource | operation | " + " | ".join(roles) + " |", "| --- " * (len(roles) + 2) + "|"]
+    for resource, operation in itertools.product(Resource, Operation):
+        cells = [_reach(grants, resource, operation) for grants in roles.values()]
+        if any(cells):
+            parts.append(f"| {resource} | {operation} | " + " | ".join(cells) + " |")
+    return "\n".join(parts) + "\n"
+
+
+def _reach(grants: frozenset[Grant], resource: Resource, operation: Operation) -> str:
+    scopes = {grant.scope for grant in grants if (grant.resource, grant.operation) == (resource, operation)}
+    return ", ".join(scope for scope in Scope if scope in scopes)
+
+
+GENERATED: dict[str, Callable[[], str]] = {"cli.md": command_line, "permissions.md": permissions}
+
+
+def write_or_check(*, check: bool) -> Iterator[str]:
+    """Writes the generated pages; with ``check``, names those that are not current instead."""
+    for name, generate in GENERATED.items():
+        page, text = REFERENCE / name, generate()
+        if page.exists() and page.read_text(encoding="utf-8") == text:
+            continue
+        if check:
+            yield f"{page.relative_to(ROOT)} is not current; run: make docs"
+        else:
+            page.write_text(text, encoding="utf-8")
 
 
 def broken_links(pages: list[Path]) -> Iterator[str]:
@@ -74,14 +118,7 @@ def pages() -> list[Path]:
 
 
 def main() -> None:
-    generated = command_line()
-    current = COMMANDS.exists() and COMMANDS.read_text(encoding="utf-8") == generated
-    errors = []
-    if not current and "--check" in sys.argv[1:]:
-        errors.append(f"{COMMANDS.relative_to(ROOT)} is not current; run: make docs")
-    elif not current:
-        COMMANDS.write_text(generated, encoding="utf-8")
-    errors += broken_links(pages())
+    errors = [*write_or_check(check="--check" in sys.argv[1:]), *broken_links(pages())]
     sys.stderr.writelines(f"docs: {error}\n" for error in errors)
     if errors:
         raise SystemExit(1)
