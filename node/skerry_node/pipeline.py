@@ -45,7 +45,7 @@ _MARGIN = 4 << 20
 _POLL_SECONDS = 600.0
 _RETRY_REPORT_SECONDS = 5.0
 _SIGNALS = 128
-_INTERNAL_TRIES = 5
+_INTERNAL_TRIES = 8
 
 
 class GivenUp(Exception):
@@ -100,7 +100,9 @@ class Pipeline:
         self._listener: socket.socket | None = None
         self._cleaned = False
         self._reported = entry.stage is not Stage.CLAIMED
-        self._fresh_token: str | None = entry.order.token if entry.stage is Stage.CLAIMED else None
+        self._upstream_token = entry.order.token
+        life = entry.order.token_expires_in if entry.stage is Stage.CLAIMED else 0
+        self._token_until = parts.clock() + life / 2
 
     @property
     def key(self) -> Attempt:
@@ -340,8 +342,8 @@ class Pipeline:
         back_off = BackOff()
         while True:
             left = deadline - self._parts.clock()
-            if left <= 0 and not expired:
-                expired = True
+            expired = expired or left <= 0
+            if expired or self._stopped.is_set():
                 self._stop_container()
             try:
                 ended = self._parts.launcher.poll(self.key, self._patience(left))
@@ -504,8 +506,9 @@ class Pipeline:
     # --- patience ---------------------------------------------------------------------------------------
 
     def _pause(self, back_off: BackOff) -> None:
-        """Raises NodeStops when there is nobody to wait for."""
-        if self._parts.closing.wait(0) or (self._stopped.wait(back_off.pause()) and self._parts.closing.is_set()):
+        """A stop ends the pause. Raises NodeStops when there is nobody to wait for."""
+        (self._parts.closing if self._stopped.is_set() else self._stopped).wait(back_off.pause())
+        if self._parts.closing.is_set():
             raise NodeStops
 
     def _check_stopped(self) -> None:
@@ -513,9 +516,10 @@ class Pipeline:
             raise GivenUp("it was stopped")
 
     def _token(self) -> str:
-        """The upstream token of the run: the order's the first time, then a fresh one."""
-        token, self._fresh_token = self._fresh_token, None
-        return token if token is not None else self._patiently(lambda: self._parts.server.run_token(self.key))
+        """The upstream token of the run, fresh enough for one more call."""
+        if self._parts.clock() >= self._token_until:
+            self._upstream_token = self._patiently(lambda: self._parts.server.run_token(self.key))
+        return self._upstream_token
 
     def _ask_proxy(self, call: Callable[[], T]) -> T:
         """Asks until there is an answer. Raises GivenUp when fenced or stopped, ProxyError for a refusal."""
@@ -524,7 +528,8 @@ class Pipeline:
             try:
                 return call()
             except ProxyError as error:
-                internal += error.kind == "internal"
+                self._token_until = 0.0
+                internal += error.kind == "internal" and self._proxy_answers()
                 if error.kind == "fenced":
                     raise GivenUp(str(error)) from error
                 if error.kind in {"refused", "invalid"} or internal >= _INTERNAL_TRIES:
@@ -532,6 +537,14 @@ class Pipeline:
                 log.info("Run %s: %s", self.key, error)
             self._pause(back_off)
             self._check_stopped()
+
+    def _proxy_answers(self) -> bool:
+        """False while the proxy is being replaced: then it isn't the call that is at fault."""
+        try:
+            self._parts.proxy.pins()
+        except ProxyError:
+            return False
+        return True
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Asks server or engine until there is an answer. Raises GivenUp when fenced or stopped."""

@@ -46,6 +46,7 @@ class FakeLauncher:
     def __init__(self, images: Mapping[str, Behaviour]) -> None:
         self.images = dict(images)
         self.starts: list[Attempt] = []
+        self.watched: list[Attempt] = []
         self._containers: dict[Attempt, FakeContainer] = {}
         self._listeners: dict[Attempt, socket.socket] = {}
         self._lock = threading.Lock()
@@ -94,6 +95,7 @@ class FakeLauncher:
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         container = self._get(attempt)
+        self.watched.append(attempt)
         container.over.wait(timeout)
         return container.ended
 

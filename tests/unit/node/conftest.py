@@ -68,6 +68,10 @@ class FakeProxy:
     def close(self, run, attempt):
         pass
 
+    def pins(self):
+        self._maybe_fail("pins")
+        return []
+
 
 @dataclass
 class FakeServer:

@@ -189,7 +189,7 @@ def _entry_after_restart(parts, launcher, make_order, image: str) -> Entry:
     pipeline = Pipeline(first, Entry(make_order(image)))
     thread = threading.Thread(target=pipeline.carry_out, daemon=True)
     thread.start()
-    until(lambda: launcher.starts)
+    until(lambda: launcher.watched)
     first.closing.set()
     [entry] = Journal(parts.config.state_folder / "runs").read()
     assert entry.stage is Stage.STARTING

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from skerry.errors import ServerError
+from skerry.wire import Status
+from skerry_node.journal import Entry, Finish, Journal, Stage
+from skerry_node.launchers.launcher import Attempt, Found, Phase
+from skerry_node.orders import parse_order, parse_work
+from skerry_node.reconcile import plan
+from skerry_node.users import Users, default_base
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def journal(tmp_path) -> Journal:
+    return Journal(tmp_path / "runs")
+
+
+def test_an_entry_comes_back_as_it_was(journal, make_order) -> None:
+    finish = Finish(Status.COMPLETED, "sealed log", result=True)
+    entry = Entry(make_order(), Stage.SEALED, {"secret": "x"}, 70000, 12.5, finish)
+    journal.write(entry)
+    assert journal.read() == [entry]
+
+
+def test_entries_are_private(journal, make_order) -> None:
+    journal.write(Entry(make_order()))
+    [file] = journal.folder(Attempt(7, 1)).iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_later_step_replaces_an_earlier_one(journal, make_order) -> None:
+    entry = Entry(make_order())
+    journal.write(entry)
+    journal.write(replace(entry, stage=Stage.STARTING))
+    assert [one.stage for one in journal.read()] == [Stage.STARTING]
+
+
+def test_remove_leaves_nothing(journal, make_order) -> None:
+    entry = Entry(make_order())
+    journal.write(entry)
+    journal.sealed(entry.key).write_text("x")
+    journal.remove(entry.key)
+    assert journal.read() == []
+    assert not journal.folder(entry.key).exists()
+
+
+def test_a_damaged_entry_is_said_and_kept(journal, make_order, caplog) -> None:
+    journal.write(Entry(make_order()))
+    journal.write(Entry(make_order(run=8)))
+    (journal.folder(Attempt(8, 1)) / "entry.json").write_text("{")
+    assert [entry.key.run for entry in journal.read()] == [7]
+    assert "is damaged" in caplog.text
+    assert journal.folder(Attempt(8, 1)).exists()
+
+
+def test_a_folder_without_an_entry_is_rubbish(journal) -> None:
+    (journal.folder(Attempt(9, 1)) / "data").mkdir(parents=True)
+    assert journal.read() == []
+    assert not journal.folder(Attempt(9, 1)).exists()
+
+
+# --- what a restart makes of it ---------------------------------------------------------------------------
+
+CASES = [
+    (Stage.CLAIMED, None, "forget"),
+    (Stage.CLAIMED, Phase.CREATED, "forget"),
+    (Stage.CLAIMED, Phase.RUNNING, "resume"),
+    (Stage.STARTING, None, "resume"),
+    (Stage.STARTING, Phase.CREATED, "forget"),
+    (Stage.STARTING, Phase.RUNNING, "resume"),
+    (Stage.STARTING, Phase.EXITED, "resume"),
+    (Stage.SEALED, None, "resume"),
+    (Stage.SEALED, Phase.CREATED, "resume"),
+    (Stage.SEALED, Phase.RUNNING, "resume"),
+    (Stage.SEALED, Phase.EXITED, "resume"),
+    (Stage.CLAIMED, Phase.EXITED, "resume"),
+]
+
+
+@pytest.mark.parametrize(("stage", "phase", "what"), CASES)
+def test_only_what_was_certainly_never_started_is_forgotten(make_order, stage, phase, what) -> None:
+    entry = Entry(make_order(), stage)
+    found = [] if phase is None else [Found(entry.key, phase)]
+    made = plan([entry], found)
+    assert made.orphans == ()
+    assert (made.forget, made.resume) == (((entry,), ()) if what == "forget" else ((), (entry,)))
+
+
+def test_every_case_is_there() -> None:
+    assert {(stage, phase) for stage, phase, _ in CASES} == {(s, p) for s in Stage for p in (None, *Phase)}
+
+
+def test_a_container_without_an_entry_is_an_orphan() -> None:
+    assert plan([], [Found(Attempt(3, 1), Phase.RUNNING)]).orphans == (Attempt(3, 1),)
+
+
+# --- what the server says -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"run": 0}, "run"),
+        ({"run": "7"}, "run"),
+        ({"attempt": True}, "attempt"),
+        ({"task": {}}, "task.id"),
+        ({"token": 1}, "token"),
+    ],
+)
+def test_a_malformed_order_is_named(make_order, change, field) -> None:
+    with pytest.raises(ServerError, match=f'"{field}"'):
+        parse_order({**make_order().raw, **change})
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"runs": None, "stop": [], "finished_jobs": []}, "x"])
+def test_a_malformed_answer(value) -> None:
+    with pytest.raises(ServerError):
+        parse_work(value)
+
+
+def test_what_a_newer_server_adds_is_let_pass(make_order) -> None:
+    raw = {**make_order().raw, "colour": "red"}
+    work = parse_work({"runs": [raw], "stop": [], "finished_jobs": [], "lease_seconds": 120, "more": 1})
+    assert work.runs[0].raw == raw
+
+
+# --- users ----------------------------------------------------------------------------------------------------
+
+
+def test_each_run_has_a_user_of_its_own() -> None:
+    users = Users(70000, [70000])
+    taken = [users.take() for _ in range(3)]
+    assert taken == [70001, 70002, 70003]
+    users.give_back(70002)
+    assert users.take() == 70002
+
+
+def test_groups_are_never_users() -> None:
+    users = Users(70000, [])
+    assert {users.group_of(job) for job in range(2000)}.isdisjoint(range(70000, 70500))
+
+
+def test_the_range_of_an_installation() -> None:
+    for installation in ("0" * 12, "f" * 12, "c0ffee"):
+        base = default_base(installation)
+        assert 1_900_000_000 <= base < base + 1000 <= 2**31 - 1

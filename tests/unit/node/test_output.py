@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from skerry_node.output import BadOutput, open_output, shorten
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "task").mkdir()
+    return tmp_path / "task"
+
+
+def read(folder, *, limit: int = 100, owner: int | None = None) -> bytes:
+    output = open_output(folder, owner=os.geteuid() if owner is None else owner, limit=limit)
+    with os.fdopen(output.descriptor, "rb") as file:
+        content = file.read()
+    assert len(content) == output.size
+    return content
+
+
+def test_a_result(folder) -> None:
+    (folder / "output").write_bytes(b"{}")
+    assert read(folder) == b"{}"
+
+
+def test_an_empty_one(folder) -> None:
+    (folder / "output").touch()
+    with pytest.raises(BadOutput, match="without writing a result"):
+        read(folder)
+
+
+def test_none_at_all(folder) -> None:
+    with pytest.raises(BadOutput):
+        read(folder)
+
+
+def test_a_link_to_a_file_of_the_host(folder, tmp_path) -> None:
+    (tmp_path / "secret").write_text("the host's")
+    (folder / "output").symlink_to(tmp_path / "secret")
+    with pytest.raises(BadOutput, match="something else than a file"):
+        read(folder)
+
+
+def test_a_hard_link(folder, tmp_path) -> None:
+    (tmp_path / "secret").write_text("the host's")
+    (folder / "output").hardlink_to(tmp_path / "secret")
+    with pytest.raises(BadOutput, match="its own file"):
+        read(folder)
+
+
+def test_a_folder_that_became_a_link(folder, tmp_path) -> None:
+    (folder / "output").write_text("the host's")
+    (tmp_path / "other").symlink_to(folder)
+    with pytest.raises(BadOutput):
+        read(tmp_path / "other")
+
+
+def test_a_pipe_does_not_hang(folder) -> None:
+    os.mkfifo(folder / "output")
+    with pytest.raises(BadOutput):
+        read(folder)
+
+
+def test_a_folder(folder) -> None:
+    (folder / "output").mkdir()
+    with pytest.raises(BadOutput):
+        read(folder)
+
+
+def test_a_sparse_giant(folder) -> None:
+    with (folder / "output").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BadOutput, match="this node allows 100"):
+        read(folder)
+
+
+def test_a_file_of_another_user(folder) -> None:
+    (folder / "output").write_text("{}")
+    with pytest.raises(BadOutput, match="its own file"):
+        read(folder, owner=os.geteuid() + 1)
+
+
+def test_a_short_log_stays_as_it_is() -> None:
+    assert shorten("a log\n", 100) == "a log\n"
+
+
+def test_a_long_log_keeps_both_ends() -> None:
+    text = shorten("begin " + "é" * 10_000 + " end", 1000)
+    assert len(text.encode()) <= 1000
+    assert text.startswith("begin ")
+    assert text.endswith(" end")
+    assert "left out" in text
