@@ -15,7 +15,6 @@ import click
 from skerry.errors import SkerryError
 from skerry_server import settings as configuration
 from skerry_server.server import open_server
-from skerry_server.services.organizations import found_organization
 from skerry_server.services.users import found_root
 from skerry_server.settings import Settings
 
@@ -62,7 +61,7 @@ def bootstrap(path: Path, organization: str, username: str) -> None:
     try:
         opened = open_server(configuration.load(path))
         with opened.database.writing() as session:
-            user = found_root(session, username, password, found_organization(session, {"name": organization}))
+            user = found_root(session, username, password, organization)
             click.echo(
                 f'User "{user.username}" of organization "{organization}" (id {user.organization_id}) may log in.'
             )

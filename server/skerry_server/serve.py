@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import resource
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import FrameType
@@ -81,10 +82,12 @@ class _Uvicorn(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - what a signal handler gets
+        """Not the library's own, which raises the signal once more at the end: a stop that was asked for is no failure."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._hub.close)
-        super().handle_exit(sig, frame)
 
 
 class _Shell:

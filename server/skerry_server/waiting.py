@@ -1,9 +1,9 @@
 """The waiting room: requests that have nothing to be told yet wait here as coroutines.
 
-A handler that has nothing to say answers 204 with two internal headers: how long to wait, and a ticket that it took
-*before* it looked at the database. The room lets the thread and the connection go, waits until a topic of the ticket
-counted on or the time is up, and asks the handler again with the recorded request; the last time with a mark, so that
-it gives its "nothing new". The two headers never leave this process, and the mark never comes from outside.
+A handler that has nothing new to say answers so, with two internal headers: how long that may be held back, and
+a ticket that it took *before* it looked at the database. The room lets the thread and the connection go and waits.
+When a topic of the ticket counted on, it asks the handler again with the recorded request; when the time is up, or the
+server stops, it passes on the answer that it held back. The two headers never leave this process.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from skerry_server.events import Hub, Ticket
 
 WAIT_HEADER = "x-skerry-wait"
 TICKET_HEADER = "x-skerry-ticket"
-WAITED_HEADER = "x-skerry-waited"
-AGAIN, LAST = "again", "last"
 LONGEST = 60.0
+_INTERNAL = {WAIT_HEADER, TICKET_HEADER}
 RECORDED = 1 << 20
 """Bodies up to this size are read before a thread is taken, and can be replayed."""
 
@@ -52,7 +51,7 @@ class WaitingRoom:
         if not bytes(scope["query_string"]).isascii():
             await _refuse(send)
             return
-        visit = _Visit(_without_marks(scope), receive)
+        visit = _Visit(scope, receive)
         try:
             await visit.read()
             await self._serve(visit, send)
@@ -60,14 +59,15 @@ class WaitingRoom:
             return
 
     async def _serve(self, visit: _Visit, send: Send) -> None:
-        wish = await visit.ask(self._app, send)
-        deadline = time.monotonic() + (min(wish.seconds, LONGEST) if wish else 0)
-        while wish is not None:
-            in_time = await self._wait(visit, wish.ticket, deadline)
-            wish = await visit.ask(self._app, send, AGAIN if in_time else LAST)
+        answer = await visit.ask(self._app, send)
+        deadline = time.monotonic() + (min(answer.seconds, LONGEST) if answer else 0)
+        while answer is not None and await self._changes(visit, answer.ticket, deadline):
+            answer = await visit.ask(self._app, send)
+        for message in answer.messages if answer is not None else ():
+            await send(message)
 
-    async def _wait(self, visit: _Visit, ticket: Ticket, deadline: float) -> bool:
-        """True when something changed in time. Raises ClientGone as soon as the caller hangs up."""
+    async def _changes(self, visit: _Visit, ticket: Ticket, deadline: float) -> bool:
+        """Waits; true when something changed in time. Raises ClientGone as soon as the caller hangs up."""
         if self._hub.closed or self._places <= 0:
             return False
         self._places -= 1
@@ -89,11 +89,12 @@ class WaitingRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """A handler's wish to be asked again."""
+class _HeldBack:
+    """An answer that says nothing new: for how long it may be held back, and what would make it another."""
 
     ticket: Ticket
     seconds: float
+    messages: list[Message]
 
 
 @dataclass(slots=True)
@@ -118,14 +119,11 @@ class _Visit:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
-    async def ask(self, app: App, send: Send, mark: str | None = None) -> _Wish | None:
-        """Lets the app answer; None when it did, else its wish to wait (only for a request that can be replayed)."""
-        scope = self.scope
-        if mark is not None:
-            scope = {**scope, "headers": [*scope["headers"], (WAITED_HEADER.encode(), mark.encode())]}
+    async def ask(self, app: App, send: Send) -> _HeldBack | None:
+        """Lets the app answer: sends that on, and gives None, or holds it back."""
         filter_ = _AnswerFilter(send)
-        await app(scope, self._replay(), filter_)
-        return filter_.wish
+        await app(self.scope, self._replay(), filter_)
+        return filter_.held
 
     def _replay(self) -> Receive:
         recorded = False
@@ -149,29 +147,29 @@ class _Visit:
 
 @dataclass(slots=True)
 class _AnswerFilter:
-    """Passes an answer on, unless it is a wish to wait."""
+    """Passes an answer on, unless its headers say that it may be held back."""
 
     send: Send
-    wish: _Wish | None = None
+    held: _HeldBack | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.wish = _wish(message)
-        if self.wish is None:
+            self.held = _held_back(message)
+        if self.held is None:
             await self.send(message)
+        else:
+            self.held.messages.append(message)
 
 
-def _wish(start: Message) -> _Wish | None:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
-    if WAIT_HEADER not in headers:
+def _held_back(start: Message) -> _HeldBack | None:
+    """Takes the internal headers out."""
+    internal = {
+        name.decode(): value.decode() for name, value in start["headers"] if name.decode("latin-1") in _INTERNAL
+    }
+    if not internal:
         return None
-    return _Wish(Ticket(json.loads(headers[TICKET_HEADER])), float(headers[WAIT_HEADER]))
-
-
-def _without_marks(scope: Scope) -> Scope:
-    mark = WAITED_HEADER.encode()
-    alike = {mark, mark.replace(b"-", b"_")}
-    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name.lower() not in alike]}
+    start["headers"] = [(name, value) for name, value in start["headers"] if name.decode("latin-1") not in _INTERNAL]
+    return _HeldBack(Ticket(json.loads(internal[TICKET_HEADER])), float(internal[WAIT_HEADER]), [])
 
 
 async def _refuse(send: Send) -> None:

@@ -31,7 +31,7 @@ from skerry_server.models import Payload
 from skerry_server.policy import Actor, Kind
 from skerry_server.server import Server
 from skerry_server.services.actors import load_actor
-from skerry_server.waiting import LAST, TICKET_HEADER, WAIT_HEADER, WAITED_HEADER, ClientGone
+from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER, ClientGone
 
 _LOG = logging.getLogger(__name__)
 _EXTENSION = "skerry"
@@ -58,8 +58,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """There is nothing to say yet: ask again when a topic of the ticket changed, or the time is up."""
+    """An answer that says nothing new: it may be held back until a topic of the ticket changed or the time is up."""
 
+    body: Any
     ticket: Ticket
     seconds: float
 
@@ -79,11 +80,6 @@ class Call:
         if self._actor is None:
             raise LoginFailed("Missing Authorization Header")
         return self._actor
-
-    @property
-    def may_wait(self) -> bool:
-        """False when the time is up, so that the handler has to give an answer."""
-        return request.headers.get(WAITED_HEADER) != LAST
 
     def forget(self, payloads: Sequence[Payload]) -> None:
         """Removes the files of deleted payloads once the deletion is committed."""
@@ -212,7 +208,7 @@ def respond(answer: object) -> Response:
         return answer
     if isinstance(answer, Wait):
         ticket = json.dumps(dict(answer.ticket.counters))
-        return Response(status=204, headers={WAIT_HEADER: str(answer.seconds), TICKET_HEADER: ticket})
+        answer = Reply(answer.body, 200, {WAIT_HEADER: str(answer.seconds), TICKET_HEADER: ticket})
     reply = answer if isinstance(answer, Reply) else Reply(answer)
     response = jsonify(reply.body)
     response.status_code = reply.status

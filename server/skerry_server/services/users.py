@@ -14,6 +14,7 @@ from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.models import Organization, Role, Rule, User
 from skerry_server.policy import DEFAULT_ROLES, EVERYTHING, ROOT, Actor, Grant, Operation, Resource, Scope
 from skerry_server.services.actors import grants_of
+from skerry_server.services.organizations import found_organization
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,8 @@ def visible_roles(actor: Actor) -> ColumnElement[bool]:
     return or_(Role.organization_id.is_(None), Role.organization_id.in_(near))
 
 
-def found_root(session: Session, username: str, password: str, organization: Organization) -> User:
-    """The first user. Raises InvalidRequest for a weak password, or when there are users already."""
+def found_root(session: Session, username: str, password: str, organization: str) -> User:
+    """The first organization and its first user. Raises InvalidRequest for a weak password, or when there are users."""
     if session.scalar(select(User.id).limit(1)) is not None:
         raise InvalidRequest("There are users already: the first one can only be made once.")
     passwords.check_strength(password)
@@ -141,7 +142,7 @@ def found_root(session: Session, username: str, password: str, organization: Org
         username=username,
         email=f"{username}@localhost",
         password=passwords.hash_password(password),
-        organization=organization,
+        organization=found_organization(session, {"name": organization}),
         roles=[root],
     )
     session.add(user)

@@ -17,7 +17,6 @@ from sqlalchemy import event
 from skerry_server import passwords
 from skerry_server.app import create_app
 from skerry_server.server import Server, open_server
-from skerry_server.services.organizations import found_organization
 from skerry_server.services.users import found_root
 
 
@@ -46,7 +45,7 @@ def _founded(_in_memory: Path, _quick_passwords: None) -> Path:
     folder = _in_memory / "founded"
     server = open_server(make_settings(folder))
     with server.database.writing() as session:
-        found_root(session, "root", PASSWORD, found_organization(session, {"name": "organization 1"}))
+        found_root(session, "root", PASSWORD, "organization 1")
     server.database.close()
     return folder
 

@@ -18,7 +18,7 @@ from skerry_server.server import Server
 from skerry_server.settings import Settings
 
 PASSWORD = "Aa1-correct-horse"
-SECRET = "a secret of the tests, 0123456789 abcdefgh"
+SECRET = "a secret of the tests, long enough for every algorithm that a forger may try: 0123456789"
 
 
 @dataclass

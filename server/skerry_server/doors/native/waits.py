@@ -41,9 +41,8 @@ def wait(call: Call, id_: int, query: WaitQuery) -> dict[str, Any] | Wait:
         ],
     }
     seen = hashlib.sha256(canonical(shown)).hexdigest()[:16]
-    if seen == query.seen and not progress.finished and query.timeout > 0 and call.may_wait:
-        return Wait(ticket, query.timeout)
-    return {**shown, "seen": seen}
+    answer = {**shown, "seen": seen}
+    return Wait(answer, ticket, query.timeout) if seen == query.seen and not progress.finished else answer
 
 
 def register(door: Blueprint) -> None:

@@ -40,18 +40,16 @@ def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
     report = work.Report(body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs)
     ticket = call.server.hub.ticket(work.topics(call.actor.id, report))
     found = work.find_work(call.session, call.actor, report, call.server.lease, call.now)
-    if body.wait > 0 and call.may_wait:
-        again = call.server.told.repeats(call.actor.id, found)
-        if not found.something:
-            return Wait(ticket, body.wait)
-        if again and not found.runs:
-            return Wait(ticket, min(body.wait, _PAUSE))
-    return {
+    answer = {
         "runs": [_order(call, run) for run in found.runs],
         "stop": [{"run": stop.run_id, "attempt": stop.attempt, "reason": stop.reason} for stop in found.stop],
         "finished_jobs": found.finished_jobs,
         "lease_seconds": call.server.settings.leases.seconds,
     }
+    again = call.server.told.repeats(call.actor.id, (found.stop, found.finished_jobs))
+    if not found.something:
+        return Wait(answer, ticket, body.wait)
+    return Wait(answer, ticket, min(body.wait, _PAUSE)) if again and not found.runs else answer
 
 
 @calls(Kind.NODE, body=Empty)

@@ -1,0 +1,226 @@
+"""The tables and their migrations, transactions, and where payloads lie."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from server_federation import Api, Federation, make_settings, plain
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.exc import IntegrityError
+
+from skerry.errors import ConfigurationError
+from skerry.wire import INLINE_LIMIT
+from skerry_server.database import Database, migrate
+from skerry_server.errors import TooLarge
+from skerry_server.events import Hub, announce
+from skerry_server.models import Base, Event, Organization, Payload, Role, Rule, Run, utcnow
+from skerry_server.payloads import PayloadStore
+from skerry_server.server import Server, open_server
+from skerry_server.services.users import write_policy
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_migrations_make_the_models_tables() -> None:
+    with create_engine("sqlite://").begin() as connection:
+        migrate(connection)
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all()
+    made = {name: sql for name, sql in rows if name in Base.metadata.tables}
+    assert set(made) == set(Base.metadata.tables)
+    for name, sql in made.items():
+        assert ("AUTOINCREMENT" in sql) is ("id" in Base.metadata.tables[name].c), name
+
+
+def test_migrating_again_changes_nothing(server: Server) -> None:
+    with server.database.reading() as session:
+        before = session.execute(text("SELECT name, sql FROM sqlite_master")).all()
+    server.database.migrate()
+    with server.database.reading() as session:
+        assert session.execute(text("SELECT name, sql FROM sqlite_master")).all() == before
+
+
+def test_sqlite_is_set_up_to_keep_what_it_acknowledged(server: Server) -> None:
+    with server.database.reading() as session:
+        found = {name: session.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")}
+        assert found == {"journal_mode": "wal", "synchronous": 2}
+        assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+def test_a_failed_transaction_leaves_nothing_and_tells_nobody(server: Server) -> None:
+    ticket = server.hub.ticket(["topic"])
+
+    def fail() -> None:
+        with server.database.writing() as session:
+            session.add(Organization(name="half"))
+            announce(session, ["topic"], utcnow())
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with server.database.reading() as session:
+        assert session.scalar(select(Organization.id).where(Organization.name == "half")) is None
+        assert session.scalars(select(Event)).all() == []
+    assert server.hub.ticket(["topic"]) == ticket
+
+
+def test_a_commit_tells_and_leaves_a_row(server: Server) -> None:
+    ticket = server.hub.ticket(["topic", "other"])
+    with server.database.writing() as session:
+        announce(session, ["topic"], utcnow())
+        announce(session, ["topic"], utcnow())
+        assert server.hub.ticket(["topic", "other"]) == ticket
+    assert server.hub.ticket(["topic", "other"]).counters == {"topic": 1, "other": 0}
+    with server.database.reading() as session:
+        assert [event.topics for event in session.scalars(select(Event))] == [["topic"]]
+
+
+def test_many_writers_take_turns(server: Server) -> None:
+    def write(number: int) -> None:
+        for step in range(10):
+            with server.database.writing() as session:
+                session.add(Organization(name=f"{number}.{step}"))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with server.database.reading() as session:
+        assert len(session.scalars(select(Organization)).all()) == 81
+
+
+def test_foreign_keys_hold(server: Server) -> None:
+    with server.database.writing() as session, pytest.raises(IntegrityError):
+        session.execute(text("INSERT INTO study (name, collaboration_id) VALUES ('x', 99)"))
+
+
+def test_old_events_are_forgotten(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher)
+    federation.clock.turn(days=2)
+    federation.server.sweep()
+    with federation.server.database.reading() as session:
+        assert session.scalars(select(Event).where(Event.at < federation.clock.now)).all() == []
+
+
+def test_the_policy_is_written_once(server: Server) -> None:
+    def look() -> tuple[list[tuple[int, str]], list[tuple[int, int]]]:
+        with server.database.writing() as session:
+            write_policy(session)
+            rules = [(rule.id, rule.name) for rule in session.scalars(select(Rule))]
+            return rules, [(role.id, len(role.rules)) for role in session.scalars(select(Role))]
+
+    first = look()
+    assert look() == first
+    assert len(first[0]) == 86
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nosuchdb://x", "sqlite:////nonexistent/folder/x.sqlite"])
+def test_a_database_that_can_not_be_used(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigurationError, match="atabase"):
+        open_server(make_settings(tmp_path, database=url))
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "skerry.sqlite").write_bytes(b"something else" * 1000)
+    with pytest.raises(ConfigurationError, match="can't be used"):
+        open_server(make_settings(tmp_path))
+
+
+def test_a_database_that_someone_else_writes_to_is_waited_for(server: Server) -> None:
+    other = sqlite3.connect(server.settings.state / "skerry.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.2, other.execute, ["COMMIT"])
+    timer.start()
+    with server.database.writing() as session:
+        session.add(Organization(name="patient"))
+    timer.join()
+    other.close()
+
+
+# --- payloads -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PayloadStore:
+    return PayloadStore(tmp_path / "payloads")
+
+
+@pytest.mark.parametrize("size", [0, 1, INLINE_LIMIT, INLINE_LIMIT + 1, 3_000_000])
+def test_what_is_kept_is_read_again(store: PayloadStore, tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    payload = store.keep((content[i : i + 1000] for i in range(0, size, 1000)), 1 << 30)
+    assert payload.size == size
+    assert store.load(payload) == content
+    files = list((tmp_path / "payloads").iterdir())
+    assert len(files) == (size > INLINE_LIMIT)
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in files)
+    store.forget(payload)
+    assert list((tmp_path / "payloads").iterdir()) == []
+
+
+def test_too_large(store: PayloadStore, tmp_path: Path) -> None:
+    for limit in (10, 100_000):
+        with pytest.raises(TooLarge):
+            store.keep(iter([bytes(limit), b"x"]), limit)
+    assert list((tmp_path / "payloads").iterdir()) == []
+
+
+def test_a_stream_that_breaks_off_leaves_no_file(store: PayloadStore, tmp_path: Path) -> None:
+    def stream() -> Iterator[bytes]:
+        yield bytes(200_000)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        store.keep(stream(), 1 << 30)
+    assert list((tmp_path / "payloads").iterdir()) == []
+
+
+def test_what_no_row_names_is_swept_away(server: Server) -> None:
+    kept = server.payloads.keep([bytes(100_000)], 1 << 30)
+    left = server.payloads.keep([bytes(100_000)], 1 << 30)
+    with server.database.writing() as session:
+        session.add(kept)
+    with server.database.reading() as session:
+        server.payloads.sweep(session)
+    assert [path.name for path in server.settings.payload_folder.iterdir()] == [kept.file]
+    assert left.file != kept.file
+
+
+def test_a_large_input_is_fetched_by_itself(federation: Federation, researcher: Api) -> None:
+    big = plain("x" * 200_000)
+    federation.make_task(researcher, organizations=[{"id": 2, "input": big}])
+    order = federation.claim()
+    assert order["input"] is None
+    assert order["input_size"] == 200_002
+    for caller in (federation.nodes[2], federation.as_run(order), researcher):
+        answer = caller.ask("GET", f"skerry/run/{order['run']}/input")
+        assert (len(answer.data), answer.content_type) == (200_002, "application/octet-stream")
+    assert researcher.get(f"run/{order['run']}")["input"] == big
+
+
+def test_ids_are_not_used_twice(federation: Federation) -> None:
+    """CVE-2023-41881: what a deleted thing left behind is inherited by the next."""
+    first = federation.root.post("organization", {"name": "first"})["id"]
+    with federation.server.database.writing() as session:
+        session.delete(session.get_one(Organization, first))
+    assert federation.root.post("organization", {"name": "second"})["id"] > first
+
+
+def test_a_new_database_counts_from_one(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'x.sqlite'}", Hub())
+    database.migrate()
+    with database.writing() as session:
+        session.add_all([Organization(name="one"), Payload(size=0, inline=b"")])
+    with database.reading() as session:
+        assert session.scalars(select(Organization.id)).all() == [1]
+        assert session.scalars(select(Run)).all() == []
+    database.close()
