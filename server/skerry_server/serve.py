@@ -83,7 +83,7 @@ class _Uvicorn(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - what a signal handler gets
-        """Not the library's own, which raises the signal once more at the end: a stop that was asked for is no failure."""
+        """The library's own raises the signal once more at the end; but a stop that was asked for is no failure."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
         if self._loop is not None:

@@ -40,14 +40,16 @@ def _in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def _founded(_in_memory: Path, _quick_passwords: None) -> Path:
-    """A state folder with one organization and Root, made once and copied for each test."""
+def _founded(_in_memory: Path, _quick_passwords: None) -> tuple[Path, dict[str, Any]]:
+    """A state folder with the federation in it, made once and copied for each test; and its tokens."""
     folder = _in_memory / "founded"
     server = open_server(make_settings(folder))
     with server.database.writing() as session:
         found_root(session, "root", PASSWORD, "organization 1")
+    federation = Federation(server, create_app(server).test_client(), Clock())
+    federation.found()
     server.database.close()
-    return folder
+    return folder, federation.facts
 
 
 @pytest.fixture
@@ -56,9 +58,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def server(_founded: Path, _in_memory: Path, clock: Clock) -> Iterator[Server]:
+def server(_founded: tuple[Path, dict[str, Any]], _in_memory: Path, clock: Clock) -> Iterator[Server]:
     folder = _in_memory / uuid.uuid4().hex
-    shutil.copytree(_founded, folder)
+    shutil.copytree(_founded[0], folder)
     server = open_server(make_settings(folder), clock)
     yield server
     server.database.close()
@@ -71,8 +73,12 @@ def client(server: Server) -> FlaskClient:
 
 
 @pytest.fixture
-def federation(server: Server, client: FlaskClient, clock: Clock) -> Federation:
-    return Federation(server, client, clock)
+def federation(server: Server, client: FlaskClient, clock: Clock, _founded: tuple[Path, dict[str, Any]]) -> Federation:
+    return Federation(server, client, clock, **_copied(_founded[1]))
+
+
+def _copied(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: dict(fact) if isinstance(fact, dict) else fact for name, fact in facts.items()}
 
 
 @pytest.fixture

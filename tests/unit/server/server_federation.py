@@ -79,15 +79,29 @@ class Federation:
     server: Server
     client: FlaskClient
     clock: Clock
-    root: Api = field(init=False)
-    anybody: Api = field(init=False)
-    collaboration: int = field(init=False)
-    roles: dict[str, int] = field(init=False)
+    root_token: str = ""
+    collaboration: int = 0
+    roles: dict[str, int] = field(default_factory=dict)
     node_ids: dict[int, int] = field(default_factory=dict)
-    nodes: dict[int, Api] = field(default_factory=dict)
+    node_tokens: dict[int, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.anybody = Api(self.client)
+        self.root = Api(self.client, self.root_token)
+        self.nodes = {organization: Api(self.client, token) for organization, token in self.node_tokens.items()}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What another federation needs to go on with a copy of this one's state."""
+        return {
+            "root_token": self.root.token,
+            "collaboration": self.collaboration,
+            "roles": self.roles,
+            "node_ids": self.node_ids,
+            "node_tokens": {organization: node.token for organization, node in self.nodes.items()},
+        }
+
+    def found(self) -> None:
         self.root = self.log_in("root")
         self.roles = {role["name"]: role["id"] for role in self.root.get("role", per_page=100)["data"]}
         for number in (2, 3):

@@ -106,7 +106,7 @@ def test_claims(federation: Federation) -> None:
                 researcher.delete(f"task/{task['id']}")
 
     Bound.TestCase.settings = settings(
-        max_examples=20,
+        max_examples=10,
         stateful_step_count=25,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

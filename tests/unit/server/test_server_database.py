@@ -95,7 +95,7 @@ def test_many_writers_take_turns(server: Server) -> None:
     for thread in threads:
         thread.join()
     with server.database.reading() as session:
-        assert len(session.scalars(select(Organization)).all()) == 81
+        assert len(session.scalars(select(Organization)).all()) == 83
 
 
 def test_foreign_keys_hold(server: Server) -> None:
