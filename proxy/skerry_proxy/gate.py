@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -121,6 +122,11 @@ class Gate:
         for listener in self._listeners:
             listener.settimeout(None)
             _start(self._listen, listener, f"gate-{self.run.id}")
+
+    def listens_on(self, descriptors: Sequence[int]) -> bool:
+        """Whether these descriptors are of its own listeners, and of nothing else."""
+        own = {os.fstat(listener.fileno()).st_ino for listener in self._listeners}
+        return own == {os.fstat(descriptor).st_ino for descriptor in descriptors}
 
     def close(self) -> None:
         """Ends the listeners and all connections at once; what still waits for the server is dropped."""

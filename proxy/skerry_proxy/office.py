@@ -58,6 +58,7 @@ class Office:
         self._renewer = Renewer(clock)
         self._gates: dict[tuple[int, int], tuple[Gate, Access]] = {}
         self._lock = threading.Lock()
+        self._serving = threading.Lock()
         self._large_bodies = threading.Lock()
 
     def _make_protections(self, identity: Identity | None) -> dict[Format, Protection]:
@@ -81,8 +82,20 @@ class Office:
         return _describe_opened(opened, method)
 
     def serve(self, resume: Any, token: str, listeners: Sequence[int]) -> str:
-        """Opens the gate of a run on these listeners, in place of one that there was; the gate token."""
+        """Opens the gate of a run on these listeners, in place of one that there was; the gate token.
+
+        A gate that listens there already is kept, and gets the new upstream token: to close it would end the listeners.
+        """
         run = Run.parse(resume)
+        with self._serving:
+            gate, access = self._gates.get(run.key, (None, None))
+            if gate is None or access is None or not gate.listens_on(listeners):
+                return self._open_gate(run, token, listeners)
+            access.token = token
+            self._renewer.add(access)
+            return mint_gate_token(run)
+
+    def _open_gate(self, run: Run, token: str, listeners: Sequence[int]) -> str:
         sockets = [socket.socket(fileno=os.dup(listener)) for listener in listeners]
         access = Access(run.id, run.attempt, token, self._upstream)
         gate_token = mint_gate_token(run)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
 import threading
 
 import pytest
-from federation import TOKEN, wait_for
+from federation import TOKEN, Caller, wait_for
 
 from skerry_proxy.gate_tokens import mint_gate_token
 from skerry_proxy.messages import Refusal
@@ -221,6 +222,17 @@ def test_a_gate_is_replaced_when_its_run_is_served_again(make_bench, call) -> No
     assert call(second, "GET", "/organization/1").status_code == 200
     with pytest.raises(OSError, match="refused"):
         first.raw(b"")
+
+
+def test_a_run_that_is_served_again_on_its_listener_goes_on_with_the_new_token(make_bench, fake, call) -> None:
+    bench = make_bench()
+    resume = bench.open()["resume"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tokens = [bench.office.serve(resume, token, [listener.fileno()]) for token in (TOKEN, "a newer one")]
+        caller = Caller(listener.getsockname()[1], tokens[1])
+        fake.token = "a newer one"
+        assert tokens[0] == tokens[1]
+        assert call(caller, "GET", "/organization/1").status_code == 200
 
 
 def test_the_gate_token_has_the_claims_that_clients_read(bench) -> None:
