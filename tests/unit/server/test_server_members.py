@@ -48,6 +48,7 @@ def test_who_may_register_keys(federation: Federation, identity: Identity) -> No
     for caller in (
         federation.make_user("Researcher", 2),
         federation.make_user("Organization Admin", 1),
+        federation.make_user("Collaboration Admin", 1),
         federation.nodes[1],
     ):
         caller.refused(401, "PUT", path, wire)
