@@ -150,3 +150,4 @@ def test_a_log_keeps_its_start_and_its_end() -> None:
     assert "left out" in short
     assert shorten("as it is\n") == "as it is\n"
     assert shorten("\udcff") == "?"
+    assert shorten("a\0b") == "a\ufffdb"
