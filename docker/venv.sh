@@ -28,6 +28,8 @@ make_venv() {
 install() {
     local quiet=-q
     [ ! -t 2 ] || quiet= # on a terminal it shows how far it is
+    # Behind a company's proxy only the machine's own certificates hold (the second name is the one of older releases).
+    export UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true
     # uv installs several times faster, but does not read pip's configuration: where it fails, pip has its turn.
     "$FOLDER/bin/python" -m uv --version >/dev/null 2>&1 || "$FOLDER/bin/python" -m pip install -q --disable-pip-version-check uv
     "$FOLDER/bin/python" -m uv pip install $quiet --compile-bytecode --python "$FOLDER/bin/python" -e '.[dev]' ||
