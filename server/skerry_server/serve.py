@@ -33,14 +33,14 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
     """
     raise_file_limit()
     listener = listen(server.settings.host, server.settings.port)
-    with server.database.reading() as session:
-        server.payloads.sweep(session)
+    server.begin()
     config = uvicorn.Config(
         _Shell(server, lambda: announce(_address(listener))),
         log_config=None,
         access_log=False,
         lifespan="on",
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=75,
     )

@@ -12,7 +12,7 @@ from skerry_server.events import Hub, prune
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
 from skerry_server.services.users import write_policy
-from skerry_server.services.work import give_up_lost, note_absence
+from skerry_server.services.work import give_up_lost, note_absence, renew_leases
 from skerry_server.settings import Settings, jwt_secret
 
 _EVENTS_KEPT = timedelta(days=1)
@@ -53,6 +53,12 @@ class Server:
     @property
     def run_token_lifetime(self) -> timedelta:
         return timedelta(minutes=self.settings.tokens.run_minutes)
+
+    def begin(self) -> None:
+        """What is due before the first request is answered."""
+        with self.database.writing() as session:
+            renew_leases(session, self.clock() + self.lease)
+            self.payloads.sweep(session)
 
     def sweep(self) -> None:
         """Announces nodes that fell silent, ends runs that were lost, forgets old events."""

@@ -22,8 +22,10 @@ WAIT_HEADER = "x-skerry-wait"
 TICKET_HEADER = "x-skerry-ticket"
 LONGEST = 60.0
 _INTERNAL = {WAIT_HEADER, TICKET_HEADER}
-RECORDED = 1 << 20
-"""Bodies up to this size are read before a thread is taken, and can be replayed."""
+RECORDED = (1 << 20) + 1
+"""Bodies of less are read before a thread is taken, and can be replayed. So much is more than what a caller without a
+token may send: nobody unknown makes a thread wait for the rest.
+"""
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

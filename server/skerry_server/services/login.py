@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import uuid
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from skerry_server import passwords
 from skerry_server.errors import LoginFailed
 from skerry_server.models import Node, User
 
+_LOG = logging.getLogger(__name__)
 ATTEMPTS = 5
 LOCKED_FOR = timedelta(minutes=15)
 _FAILED = "Failed to login"
@@ -89,5 +91,6 @@ def _locked(user: User, now: datetime) -> bool:
 
 def _count_failure(user: User, now: datetime) -> None:
     user.failed_logins += 1
+    _LOG.warning("user %s: wrong password", user.id)
     if user.failed_logins >= ATTEMPTS:
         user.failed_logins, user.locked_until = 0, now + LOCKED_FOR

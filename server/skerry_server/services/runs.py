@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +18,7 @@ from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.tasks import children_of_run, end_tasks, follow_runs
 
+_LOG = logging.getLogger(__name__)
 _BY_NODE = frozenset({Status.INITIALIZING, Status.ACTIVE})
 
 
@@ -99,6 +101,7 @@ def finish_run(
     run.log = outcome.log
     advance(run, reported(outcome.status), now)
     end_run(session, run, now)
+    _LOG.info("run %s of task %s: attempt %s ended: %s", run.id, run.task_id, run.attempt, outcome.status)
     return run, dropped
 
 
@@ -129,14 +132,14 @@ def stage_result(session: Session, actor: Actor, run_id: int, attempt: int, payl
     return replaced
 
 
-def expected_sender(actor: Actor, run_id: int) -> None:
+def check_speaker(actor: Actor, run_id: int) -> None:
     """Raises PermissionDenied when a run speaks for another."""
     if actor.kind is Kind.RUN and actor.id != run_id:
         raise PermissionDenied("This token belongs to another run.")
 
 
 def _own_run(session: Session, actor: Actor, run_id: int, attempt: int) -> Run:
-    expected_sender(actor, run_id)
+    check_speaker(actor, run_id)
     statement = select(Run).where(Run.id == run_id).options(joinedload(Run.task), undefer(Run.log))
     run = session.scalar(statement.with_for_update(of=Run))
     if run is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 
+_LOG = logging.getLogger(__name__)
 LARGEST_REQUEST = 1 << 30
 REPEAT_WINDOW = timedelta(seconds=10)
 _IV_BYTES = 16
@@ -81,6 +83,7 @@ def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadSt
     task.runs = [_new_run(task, target, nodes[target.organization_id], store, now) for target in spec.targets]
     session.flush()
     announce(session, [node_topic(nodes[t.organization_id].id) for t in spec.targets], now)
+    _LOG.info("task %s of job %s: created by %s, runs %s", task.id, task.job_id, actor.label, [r.id for r in task.runs])
     return task
 
 
@@ -158,6 +161,7 @@ def end_tasks(session: Session, tasks: Sequence[Task], reason: str, now: datetim
     for run in runs:
         run.reason = reason
         advance(run, State.KILLED, now)
+        _LOG.info("run %s of task %s: killed, %s", run.id, run.task_id, reason)
     announce(session, [node_topic(run.node_id) for run in runs if run.node_id is not None], now)
     for task in {run.task_id: run.task for run in runs}.values():
         follow_runs(session, task, now)

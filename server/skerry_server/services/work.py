@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, joinedload
 
 from skerry_server.errors import NotKnown
@@ -17,6 +18,7 @@ from skerry_server.policy import Actor
 from skerry_server.services.runs import end_run
 from skerry_server.services.tasks import follow_runs, open_jobs
 
+_LOG = logging.getLogger(__name__)
 ONLINE_FOR = timedelta(seconds=60)
 _SWEPT_AT_ONCE = 500
 
@@ -93,6 +95,12 @@ def note_absence(session: Session, now: datetime) -> None:
         announce(session, [presence_topic(node.id)], now)
 
 
+def renew_leases(session: Session, until: datetime) -> None:
+    """For a server that starts: no node could renew while it was away, so that silence is none of theirs."""
+    held = update(Run).where(Run.state.in_(HELD), Run.lease_expires < until)
+    session.execute(held.values(lease_expires=until))
+
+
 def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None:
     """Ends the runs whose leases ran out long ago. Their attempts are fenced; nothing is started again."""
     late = Run.lease_expires <= now - lost_after
@@ -100,6 +108,7 @@ def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None
         run.reason = "the node was not heard of any more"
         advance(run, State.LOST, now)
         end_run(session, run, now)
+        _LOG.warning("run %s of task %s: lost, node %s was silent for too long", run.id, run.task_id, run.node_id)
 
 
 def _present(session: Session, actor: Actor, now: datetime) -> Node:
@@ -152,6 +161,7 @@ def _claim(session: Session, node: Node, capacity: int, lease: timedelta, now: d
         advance(run, State.INITIALIZING, now)
         run.attempt += 1
         run.node_id, run.lease_expires = node.id, now + lease
+        _LOG.info("run %s of task %s: attempt %s claimed by node %s", run.id, run.task_id, run.attempt, node.id)
     for task in {run.task_id: run.task for run in claimed}.values():
         follow_runs(session, task, now)
     if claimed:

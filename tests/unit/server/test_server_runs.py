@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import pytest
 from server_federation import Api, Federation, plain
+
+from skerry_server.events import node_topic
+from skerry_server.waiting import WAIT_HEADER
 
 pytestmark = pytest.mark.unit
 
@@ -299,6 +303,18 @@ def test_a_run_whose_node_falls_silent_is_lost(federation: Federation, researche
     )
 
 
+def test_a_server_that_was_away_for_long_loses_no_run(federation: Federation, researcher: Api) -> None:
+    task = federation.make_task(researcher)
+    federation.claim()
+    federation.clock.turn(seconds=100_000)
+    federation.server.begin()
+    federation.server.sweep()
+    assert researcher.get(f"task/{task['id']}/status")["status"] == "initializing"
+    federation.clock.turn(seconds=120 + 3601)
+    federation.server.sweep()
+    assert researcher.get(f"task/{task['id']}/status")["status"] == "unknown error"
+
+
 def test_holding_a_run_keeps_it(federation: Federation, researcher: Api) -> None:
     task = federation.make_task(researcher)
     order = federation.claim()
@@ -354,3 +370,72 @@ def test_an_own_end_is_no_stop(federation: Federation, researcher: Api) -> None:
     order = federation.claim()
     federation.finish(order)
     assert federation.work(2, holding=[{"run": order["run"], "attempt": 1}])["stop"] == []
+
+
+def test_a_run_reads_its_own_input_only(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher, 1, 2)
+    mine, other = federation.claim(1), federation.claim(2)
+    run = federation.as_run(mine)
+    assert run.ask("GET", f"skerry/run/{mine['run']}/input").data == b'{"method": "mean"}'
+    run.refused(401, "GET", f"skerry/run/{other['run']}/input")
+
+
+def held_back(federation: Federation, **report: Any) -> float | None:
+    """For how long the answer to the node's call may be held back; None when it is given at once."""
+    answer = federation.nodes[2].ask("POST", "skerry/node/work", {"capacity": 1, "wait": 20, **report})
+    seconds = answer.headers.get(WAIT_HEADER)
+    return float(seconds) if seconds is not None else None
+
+
+def test_what_is_new_is_said_at_once_and_a_repeat_after_a_pause(federation: Federation, researcher: Api) -> None:
+    task = federation.make_task(researcher)
+    assert held_back(federation) is None
+    holding = [{"run": 1, "attempt": 1}]
+    assert held_back(federation, holding=holding) == 20
+    researcher.post("kill/task", {"id": task["id"]})
+    assert held_back(federation, holding=holding) is None
+    assert held_back(federation, holding=holding) == 1
+    assert held_back(federation, holding=holding, jobs=[task["id"]]) is None
+    assert held_back(federation) == 20
+    assert held_back(federation, holding=holding) is None
+
+
+def test_a_wait_is_held_back_only_while_nothing_changed(federation: Federation, researcher: Api) -> None:
+    task = federation.make_task(researcher)
+    path = f"skerry/task/{task['id']}/wait"
+
+    def wait(seen: str) -> tuple[bool, str]:
+        answer = researcher.ask("GET", path, query_string={"seen": seen, "timeout": 60})
+        return WAIT_HEADER in answer.headers, answer.get_json()["seen"]
+
+    held, first = wait("")
+    assert not held
+    assert wait(first) == (True, first)
+    federation.finish(federation.claim())
+    held, last = wait(first)
+    assert (held, last != first) == (False, True)
+    assert wait(last) == (False, last)
+
+
+def test_a_claim_wakes_a_call_that_replaced_a_broken_one(federation: Federation, researcher: Api) -> None:
+    """The broken call may have claimed after its successor had looked: nobody would hear of the run."""
+    federation.make_task(researcher)
+    topic = node_topic(federation.node_ids[2])
+    ticket = federation.server.hub.ticket([topic])
+    federation.claim()
+    assert federation.server.hub.ticket([topic]) != ticket
+    assert federation.work(2, capacity=0)["runs"]
+
+
+def test_the_log_names_runs_and_keeps_secrets(
+    federation: Federation, researcher: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    federation.make_task(researcher, organizations=[{"id": 2, "input": plain("canary-in")}])
+    order = federation.claim()
+    federation.finish(order, result=plain("canary-out"), log="canary-log")
+    federation.anybody.ask("POST", "token/user", {"username": "root", "password": "canary-password"})
+    text = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("skerry"))
+    assert text.count(f"run {order['run']} of task") == 2
+    for secret in ("canary", plain("canary-in"), plain("canary-out"), order["token"], researcher.token):
+        assert str(secret) not in text

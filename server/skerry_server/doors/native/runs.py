@@ -61,6 +61,7 @@ def renew_token(call: Call, id_: int, body: TokenBody) -> dict[str, Any]:
 
 @calls(Kind.NODE, Kind.RUN, Kind.USER)
 def read_input(call: Call, id_: int) -> Response:
+    runs.check_speaker(call.actor, id_)
     return _stream(call, runs.find_run(call.session, call.actor, id_).input)
 
 
