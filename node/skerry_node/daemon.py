@@ -229,6 +229,8 @@ class Daemon:
             if not online:
                 online = True
                 self._say_online()
+                # While the server was away the upstream tokens may have expired, and no proxy can renew those.
+                self._serve_again()
             back_off.reset()
             self._do(work)
 
@@ -271,10 +273,12 @@ class Daemon:
         threading.Thread(target=self._carry_out, args=(pipeline,), name=f"run {entry.key}", daemon=True).start()
 
     def _carry_out(self, pipeline: Pipeline) -> None:
-        pipeline.carry_out()
-        with self._lock:
-            del self._pipelines[pipeline.key]
-            waits_for_room = self._asked == 0
+        try:
+            pipeline.carry_out()
+        finally:
+            with self._lock:
+                del self._pipelines[pipeline.key]
+                waits_for_room = self._asked == 0
         if waits_for_room:
             self._changed.set()
             self._server.interrupt()

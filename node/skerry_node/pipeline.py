@@ -120,8 +120,8 @@ class Pipeline:
             self._stop_container()
 
     def serve_again(self) -> None:
-        """Opens the gate anew after the proxy was replaced."""
-        if self._listener is not None and self._entry.resume is not None:
+        """Opens the gate anew after the proxy was replaced, or gives it a fresh upstream token."""
+        if self._listener is not None and self._entry.resume is not None and self._entry.finish is None:
             self._parts.proxy.serve(
                 self._entry.resume, self._parts.server.run_token(self.key), [self._listener.fileno()]
             )
