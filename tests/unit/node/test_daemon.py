@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import queue
+import threading
+import time
+
+import pytest
+
+from skerry.errors import AuthenticationError, ConfigurationError, ServerUnreachable
+from skerry_node import areas
+from skerry_node.daemon import Daemon, State
+from skerry_node.launchers.fakes import FakeContainer
+from skerry_node.launchers.launcher import Attempt, Phase
+from skerry_node.orders import Stop, Work, parse_self
+from skerry_node.server import Interrupted
+
+pytestmark = pytest.mark.unit
+
+NOTHING = Work(runs=[], stop=[], finished_jobs=[])
+ME = {
+    "id": 2,
+    "name": "node 1",
+    "organization": {"id": 2, "name": "o"},
+    "collaboration": {"id": 1, "name": "c", "encrypted": False, "accept": "native"},
+}
+
+
+class FakeWorkServer:
+    """Answers from a queue; an answer that is an error is raised. Waits when there is none, until interrupted."""
+
+    def __init__(self, server) -> None:
+        self.report, self.run_token, self.finish = server.report, server.run_token, server.finish
+        self.answers: queue.Queue = queue.Queue()
+        self.asked: list[tuple[int, list, list]] = []
+        self.left = False
+        self.logins: list[Exception] = []
+        self._interrupted = threading.Event()
+
+    @property
+    def last(self) -> tuple:
+        return self.asked[-1] if self.asked else (None, None, None)
+
+    def log_in(self) -> None:
+        if self.logins:
+            raise self.logins.pop(0)
+
+    def describe_self(self):
+        return parse_self(ME)
+
+    def work(self, capacity, holding, jobs, changed, *, wait):
+        self.asked.append((capacity, list(holding), list(jobs)))
+        while wait:
+            if changed.is_set():
+                raise Interrupted
+            try:
+                answer = self.answers.get(timeout=0.02)
+            except queue.Empty:
+                continue
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        return NOTHING
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def leave(self) -> None:
+        self.left = True
+
+    def close(self) -> None:
+        pass
+
+
+class FakeProcess:
+    """The proxy's process: ends when it is stopped, or told to."""
+
+    def __init__(self, client) -> None:
+        self.client = client
+        self.over = threading.Event()
+
+    def wait(self, timeout=None) -> int:
+        self.over.wait(timeout)
+        return 1
+
+    def stop(self) -> None:
+        self.over.set()
+
+
+@pytest.fixture
+def node(config, launcher, proxy, server, monkeypatch):
+    """A daemon in a thread, with all its surroundings as attributes."""
+    monkeypatch.setattr(areas, "mountable", lambda: False)
+    config.api_key_file.write_text("k")
+    spawned = []
+
+    def spawn(settings, key, uid, gid):
+        spawned.append(FakeProcess(proxy))
+        return spawned[-1]
+
+    monkeypatch.setattr("skerry_node.daemon.spawn", spawn)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    limits = config.limits.model_copy(update={"parallel_runs": 2})
+    made = Daemon(config.model_copy(update={"limits": limits}), State(config.state_folder), launcher)
+    made._server = FakeWorkServer(server)
+    made.spawned = spawned
+    made.thread = threading.Thread(target=made.run, daemon=True)
+    yield made
+    made.stop()
+    if made.thread.ident is not None:
+        made.thread.join(10)
+    assert not made.thread.is_alive()
+    made._state.close()
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def work(*orders, stop=(), jobs=()) -> Work:
+    return Work(runs=list(orders), stop=list(stop), finished_jobs=list(jobs))
+
+
+def test_a_run_from_claim_to_end(node, make_order, proxy) -> None:
+    node.thread.start()
+    node._server.answers.put(work(make_order()))
+    until(lambda: proxy.delivered)
+    until((node._state.folder / "ready").exists)
+
+
+def test_capacity_is_bounded_and_freed_capacity_is_said_at_once(node, make_order, launcher) -> None:
+    server = node._server
+    node.thread.start()
+    server.answers.put(work(make_order("wait", run=1), make_order("wait", run=2)))
+    until(lambda: server.last[0] == 0)
+    assert [attempt.run for attempt in server.asked[-1][1]] == [1, 2]
+    until(lambda: len(launcher.watched) == 2)
+    launcher.stop(server.asked[-1][1][0])
+    until(lambda: server.last[0] == 1)
+    assert [attempt.run for attempt in server.asked[-1][1]] == [2]
+
+
+def test_the_same_run_twice_is_one_run(node, make_order, launcher) -> None:
+    node.thread.start()
+    node._server.answers.put(work(make_order("wait")))
+    until(lambda: launcher.starts)
+    node._server.answers.put(work(make_order("wait"), make_order("wait", attempt=2)))
+    until(node._server.answers.empty)
+    until(lambda: len(node._server.asked) >= 4)
+    assert len(launcher.starts) == 1
+
+
+def test_a_stop_order(node, make_order, launcher) -> None:
+    node.thread.start()
+    node._server.answers.put(work(make_order("wait")))
+    until(lambda: launcher.watched)
+    node._server.answers.put(
+        work(stop=[Stop(run=7, attempt=1, reason="killed by user"), Stop(run=9, attempt=1, reason="x")])
+    )
+    until(lambda: not node._pipelines)
+    assert launcher.list() == []
+
+
+def test_a_finished_job_leaves_no_folder(node, make_order, proxy) -> None:
+    node.thread.start()
+    node._server.answers.put(work(make_order()))
+    until(lambda: proxy.delivered)
+    until(lambda: not node._pipelines)
+    assert node._parts.jobs.held() == [5]
+    node._server.answers.put(work(jobs=[5]))
+    until(lambda: node._parts.jobs.held() == [])
+
+
+def test_a_server_that_is_away_is_waited_for(node, make_order, proxy) -> None:
+    away = ServerUnreachable("The server does not answer.")
+    node._server.logins = [away, away]
+    node.thread.start()
+    node._server.answers.put(away)
+    node._server.answers.put(work(make_order()))
+    until(lambda: proxy.delivered)
+
+
+def test_a_wrong_key_ends_the_node_with_a_sentence(node) -> None:
+    node._server.logins = [AuthenticationError("no", 401)]
+    with pytest.raises(ConfigurationError, match="api_key_file"):
+        node.run()
+
+
+def test_a_proxy_that_died_is_replaced_and_gets_its_gates_back(node, make_order, proxy, launcher) -> None:
+    node.thread.start()
+    node._server.answers.put(work(make_order("wait")))
+    until(lambda: launcher.watched)
+    served = proxy.served
+    node.spawned[0].over.set()
+    until(lambda: len(node.spawned) == 2)
+    until(lambda: proxy.served == served + 1)
+
+
+def test_it_says_good_bye_and_leaves_its_runs_running(node, make_order, launcher) -> None:
+    node.thread.start()
+    node._server.answers.put(work(make_order("wait")))
+    until(lambda: launcher.watched)
+    node.stop()
+    node.thread.join(10)
+    assert node._server.left
+    assert [str(found.phase) for found in launcher.list()] == ["running"]
+
+
+def test_what_an_earlier_daemon_left_is_taken_up(node, launcher) -> None:
+    """A container that no entry speaks of is removed before anything else."""
+    launcher._containers[Attempt(99, 1)] = FakeContainer(Phase.RUNNING)
+    node.thread.start()
+    until(lambda: node._server.asked)
+    assert launcher.list() == []
+
+
+def test_two_nodes_do_not_share_a_folder(config) -> None:
+    first = State(config.state_folder)
+    with pytest.raises(ConfigurationError, match="another node"):
+        State(config.state_folder)
+    first.close()
+    again = State(config.state_folder)
+    assert again.installation == first.installation
+    again.close()
