@@ -67,11 +67,16 @@ class Holders:
         self._thread.start()
 
     def take(self) -> Holder:
-        """One that nobody used; made now when none is ready."""
-        with self._changed:
-            holder = self._ready.popleft() if self._ready else None
-            self._changed.notify_all()
-        return holder or self._make()
+        """One that nobody used and that still runs: a restart of the engine ends them. Made now when none is ready."""
+        while True:
+            with self._changed:
+                holder = self._ready.popleft() if self._ready else None
+                self._changed.notify_all()
+            if holder is None:
+                return self._make()
+            if self._runs(holder.id):
+                return holder
+            self._discard(holder)
 
     def listen(self, holder: str) -> socket.socket:
         """A new listener in the namespace of a holder that has lost its first one."""
@@ -139,6 +144,12 @@ class Holders:
             raise LauncherError(f"The image {self._image} is missing; build it with: make images") from error
         except APIError as error:
             raise LauncherError(f"A namespace holder can't be made: {error.explanation}") from error
+
+    def _runs(self, holder: str) -> bool:
+        try:
+            return bool(self._api.inspect_container(holder)["State"]["Running"])
+        except NotFound:
+            return False
 
     def _discard(self, holder: Holder) -> None:
         holder.listener.close()
