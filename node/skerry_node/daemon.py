@@ -125,6 +125,11 @@ class Daemon:
                 f'encryption: the collaboration "{me.collaboration.name}" is encrypted; name the organization\'s key '
                 "file as encryption.private_key_file."
             )
+        if self._config.encryption is not None and not me.collaboration.encrypted:
+            raise ConfigurationError(
+                f'encryption: the server says that the collaboration "{me.collaboration.name}" is not encrypted, and '
+                "this node is to encrypt. Ask its administrator; set encryption: null only if plain results are meant."
+            )
         return me
 
     def _spawn_proxy(self, me: Self) -> ProxyProcess:
@@ -135,7 +140,7 @@ class Daemon:
         if user is not None:
             for path in (folder, *folder.iterdir()):
                 os.chown(path, user, user, follow_symlinks=False)
-        encryption = self._config.encryption if me.collaboration.encrypted else None
+        encryption = self._config.encryption
         key = os.open(encryption.private_key_file, os.O_RDONLY | os.O_CLOEXEC) if encryption else None
         try:
             return spawn(self._proxy_settings(me), key, user, user)
