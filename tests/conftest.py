@@ -53,8 +53,8 @@ def state_home() -> Iterator[Path]:
         patch.setenv("XDG_STATE_HOME", str(home))
         yield home
     left = [*processes_of(home), *mounts_below(home), *map(str, home.glob("skerry/dev/*")), *containers()]
+    shutil.rmtree(home, ignore_errors=True)
     assert not left, f"left over: {left}"
-    shutil.rmtree(home)
 
 
 def processes_of(home: Path) -> list[str]:
