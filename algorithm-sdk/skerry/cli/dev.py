@@ -68,7 +68,7 @@ def up(  # noqa: PLR0917 (one for each option)
     """Start a federation, or those of its parts that have died, and say how to connect."""
     parsed = tuple(parse_database(text, nodes) for text in databases)
     plan = Plan(name, nodes, parsed, accept, not plain, launcher, port)
-    with _terminated_like_interrupted():
+    with _interruptible():
         federation = federations.up(plan, federations.Places.of_user(), _say)
     click.echo(json.dumps(federation.facts)) if as_json else _show(federation)
 
@@ -135,16 +135,17 @@ def _show(federation: federations.Federation) -> None:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """A SIGTERM in the middle of starting cleans up, as Ctrl-C does."""
+def _interruptible() -> Iterator[None]:
+    """SIGTERM in the middle of starting cleans up as Ctrl-C does, and Ctrl-C also where the caller ignored it."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt as error:
         raise SkerryError("interrupted.") from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
