@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _WAIT = 25
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
-_PATIENCE = 600.0
-"""Seconds for which a call goes on trying when the gate is away, because its node restarts."""
+_PATIENCE = 3600.0
+"""Seconds for which a call goes on trying when the gate is away, or waits for a gate whose server is."""
 
 
 class Gate(Protocol):
@@ -156,7 +156,9 @@ class AlgorithmClient:
         from skerry.transport import Call  # noqa: PLC0415 - see _transport
 
         repeatable = method in {"GET", "HEAD"}
-        call = Call(method, path, token=self._token, repeatable=repeatable, patience=_PATIENCE, **details)
+        call = Call(
+            method, path, token=self._token, repeatable=repeatable, patience=_PATIENCE, timeout=_PATIENCE, **details
+        )
         return self._gate.json(call)
 
     def _wait(self, task_id: int) -> None:
@@ -169,7 +171,7 @@ class AlgorithmClient:
         params: dict[str, Any] = {"timeout": _WAIT}
         finished = False
         while not finished:
-            answer = self._call("GET", f"skerry/task/{task_id}/wait", params=params, timeout=_WAIT + 20.0)
+            answer = self._call("GET", f"skerry/task/{task_id}/wait", params=params)
             params["seen"], finished = str(answer["seen"]), bool(answer["finished"])
 
     def _ask_again(self, task_id: int) -> None:

@@ -65,7 +65,13 @@ def _admit_databases(labels: Sequence[str], wanted: Sequence[str]) -> None:
 def may_admit_image(policies: Policies, reference: str) -> bool:
     """Whether an image of that name could be admitted, so that it is worth a pull."""
     entries = policies.allowed_algorithms
-    return entries is None or any(_matches(entry, reference) or "@" in entry for entry in entries)
+    return entries is None or any(_matches(entry, reference) or _may_be(entry, reference) for entry in entries)
+
+
+def _may_be(entry: str, reference: str) -> bool:
+    """Whether an entry with a digest could mean this image: what it holds is known once it is here."""
+    name, _, digest = entry.partition("@")
+    return bool(digest) and not _PATTERN.search(entry) and _untagged(name) == _untagged(reference)
 
 
 def admit_image(policies: Policies, image: Image) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from skerry.errors import ServerError
+from skerry.errors import AuthenticationError, ServerError, ServerUnreachable
 from skerry_proxy.access import Access
 from skerry_proxy.messages import Refusal
 from skerry_proxy.routes import Match
@@ -14,6 +15,10 @@ from skerry_proxy.upstream import Call, Upstream, patiently
 
 _PAGE_SIZE = 100
 _MOST_PAGES = 100
+_PATIENCE = 3600.0
+"""Seconds for which a container's call waits for a server that is away: longer than most restarts and repairs."""
+
+_EXPIRED = "expired"
 T = TypeVar("T")
 
 
@@ -48,12 +53,21 @@ class Forwarder:
         return one_page(match.path, rows)
 
     def repeat(self, call: Call) -> Any:
-        """Makes a call that may be repeated. Raises as the upstream does."""
-        return self.patiently(lambda: self._upstream.answer(call))
+        """Makes a call that may be repeated, each time with the token of the moment. Raises as the upstream does."""
+        return self.patiently(lambda: self._answer(call))
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Does what may be done twice, and again while the server is away, until the gate closes."""
-        return patiently(action, self._closing)
+        return patiently(action, self._closing, _PATIENCE)
+
+    def _answer(self, call: Call) -> Any:
+        """While the server was away the token may have expired; the renewer or the node gets a new one."""
+        try:
+            return self._upstream.answer(call if call.token is None else replace(call, token=self.token))
+        except AuthenticationError as error:
+            if _EXPIRED in str(error):
+                raise ServerUnreachable("The run's token is being renewed.") from error
+            raise
 
     def _get_page(self, match: Match, number: int) -> dict[str, Any]:
         query: list[tuple[str, str | int]] = [*match.query, ("page", number), ("per_page", _PAGE_SIZE)]

@@ -116,13 +116,13 @@ class Upstream:
             raise ServerUnreachable("The server can't be reached at the moment.") from error
 
 
-def patiently(action: Callable[[], T], closing: threading.Event | None = None) -> T:
+def patiently(action: Callable[[], T], closing: threading.Event | None = None, patience: float | None = None) -> T:
     """What the action returns; it is repeated while the server is away: only for what may be done twice.
 
-    Raises ServerUnreachable after PATIENCE seconds, or as soon as ``closing`` is set.
+    Raises ServerUnreachable after so many seconds (PATIENCE unless told), or as soon as ``closing`` is set.
     """
     closing = closing or threading.Event()
-    deadline, wait = time.monotonic() + PATIENCE, _FIRST_WAIT
+    deadline, wait = time.monotonic() + (PATIENCE if patience is None else patience), _FIRST_WAIT
     while True:
         try:
             return action()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from skerry_server.models import Event
 
 _ANNOUNCED = "announced"
+_SLOTS = 1 << 16
 
 
 def node_topic(node_id: int) -> str:
@@ -71,7 +73,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counters: defaultdict[str, int] = defaultdict(int)
+        self._counters = [0] * _SLOTS
         self._sleepers: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._closed = False
 
@@ -81,7 +83,7 @@ class Hub:
 
     def ticket(self, topics: Iterable[str]) -> Ticket:
         with self._lock:
-            return Ticket({topic: self._counters.get(topic, 0) for topic in topics})
+            return Ticket({topic: self._counters[_slot(topic)] for topic in topics})
 
     def publish(self, topics: Iterable[str]) -> None:
         with self._lock:
@@ -99,7 +101,7 @@ class Hub:
         """A future that is done as soon as a topic has counted on since the ticket, and how to give it up."""
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
-            if self._closed or any(self._counters.get(topic, 0) != seen for topic, seen in ticket.counters.items()):
+            if self._closed or any(self._counters[_slot(topic)] != seen for topic, seen in ticket.counters.items()):
                 sleeper.set_result(None)
             else:
                 for topic in ticket.counters:
@@ -107,7 +109,7 @@ class Hub:
         return sleeper, lambda: self._forget(sleeper, ticket)
 
     def _count(self, topic: str) -> Iterable[asyncio.Future[None]]:
-        self._counters[topic] += 1
+        self._counters[_slot(topic)] += 1
         return self._sleepers.get(topic, ())
 
     def _forget(self, sleeper: asyncio.Future[None], ticket: Ticket) -> None:
@@ -116,6 +118,11 @@ class Hub:
                 self._sleepers[topic].discard(sleeper)
                 if not self._sleepers[topic]:
                     del self._sleepers[topic]
+
+
+def _slot(topic: str) -> int:
+    """Topics share counters, so that memory does not grow with them; a neighbour's change costs a look, no more."""
+    return zlib.crc32(topic.encode()) % _SLOTS
 
 
 def _wake(sleepers: Iterable[asyncio.Future[None]]) -> None:

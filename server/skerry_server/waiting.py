@@ -21,6 +21,7 @@ from skerry_server.events import Hub, Ticket
 WAIT_HEADER = "x-skerry-wait"
 TICKET_HEADER = "x-skerry-ticket"
 LONGEST = 60.0
+_PIECE_SECONDS = 60.0
 _INTERNAL = {WAIT_HEADER, TICKET_HEADER}
 RECORDED = (1 << 20) + 1
 """Bodies of less are read before a thread is taken, and can be replayed. So much is more than what a caller without a
@@ -140,7 +141,11 @@ class _Visit:
         return receive
 
     async def _next(self) -> Message:
-        message = await self.receive()
+        """The next piece of the request; one that takes too long to come would hold a thread, so its sender is gone."""
+        try:
+            message = await asyncio.wait_for(self.receive(), _PIECE_SECONDS)
+        except TimeoutError as error:
+            raise ClientGone from error
         if message["type"] == "http.disconnect":
             raise ClientGone
         self.complete = not message.get("more_body", False)

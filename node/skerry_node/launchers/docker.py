@@ -39,6 +39,7 @@ from skerry_node.launchers.launcher import (
 log = logging.getLogger(__name__)
 
 _CONFLICT = 409
+_OLDEST = "1.41"
 _SECONDS = 60
 _CONNECTIONS = 128
 _REFERENCE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]{0,254}(@sha256:[0-9a-f]{64})?")
@@ -51,12 +52,20 @@ _PHASES = {"created": Phase.CREATED, "exited": Phase.EXITED, "dead": Phase.EXITE
 def connect(host: str | None) -> docker.APIClient:
     """The engine; raises LauncherError when none answers."""
     try:
-        return docker.APIClient(base_url=host, version="auto", timeout=_SECONDS, max_pool_size=_CONNECTIONS)
+        version = _ask_version(host)
+        return docker.APIClient(base_url=host, version=version, timeout=_SECONDS, max_pool_size=_CONNECTIONS)
     except (DockerException, requests.RequestException) as error:
         where = host or "its standard socket"
         raise LauncherError(
             f"No Docker engine answers at {where}: start it, or name another one in docker.host."
         ) from error
+
+
+def _ask_version(host: str | None) -> str:
+    """The engine's own API version. A client that finds it out by itself leaves its socket open when none answers."""
+    client = docker.APIClient(base_url=host, version=_OLDEST, timeout=_SECONDS)
+    with contextlib.closing(client):
+        return str(client.version(api_version=False)["ApiVersion"])
 
 
 class DockerLauncher:
@@ -266,7 +275,7 @@ class DockerLauncher:
 
     def _ended(self, attempt: Attempt, state: dict[str, Any]) -> Ended:
         code = int(state["ExitCode"])
-        if state["OOMKilled"]:
+        if state["OOMKilled"] and code != 0:
             allowed = self._limits.memory >> 20
             return Ended(code, f"The run needed more memory than this node allows ({allowed} MiB).")
         failure = _EXEC_FAILED.search(self.logs(attempt)) if code in _NOT_EXECUTED else None

@@ -50,7 +50,7 @@ def _node(session: Session, claims: dict[str, Any]) -> Actor:
     row = session.execute(columns).one_or_none()
     if row is None or row.epoch != claims.get("epoch"):
         raise LoginFailed(_GONE)
-    members = _members(session, row.collaboration_id)
+    members = _members_with(session, row.collaboration_id, row.organization_id)
     return Actor(Kind.NODE, claims["sub"], row.organization_id, {row.collaboration_id: members}, NODE_GRANTS)
 
 
@@ -67,7 +67,7 @@ def _run(session: Session, claims: dict[str, Any]) -> Actor:
     run = CallingRun(
         row.attempt, row.task_id, row.job_id, row.collaboration_id, row.node_id, row.image, row.state.terminal
     )
-    members = _members(session, row.collaboration_id)
+    members = _members_with(session, row.collaboration_id, row.organization_id)
     return Actor(Kind.RUN, claims["sub"], row.organization_id, {row.collaboration_id: members}, RUN_GRANTS, run)
 
 
@@ -84,6 +84,10 @@ def _collaborations(session: Session, organization_id: int) -> dict[int, frozens
     return {collaboration: frozenset(members) for collaboration, members in found.items()}
 
 
-def _members(session: Session, collaboration_id: int) -> frozenset[int]:
+def _members_with(session: Session, collaboration_id: int, organization_id: int) -> frozenset[int]:
+    """The collaboration's members; raises LoginFailed when that organization is one no more."""
     rows = session.scalars(select(member.c.organization_id).where(member.c.collaboration_id == collaboration_id))
-    return frozenset(rows)
+    members = frozenset(rows)
+    if organization_id not in members:
+        raise LoginFailed("Your organization is no longer a member of this collaboration.")
+    return members

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import ColumnElement, false, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
-from skerry_server.models import Collaboration, Node, Organization, member
+from skerry_server.lifecycle import HELD, State, advance
+from skerry_server.models import Collaboration, Node, Organization, Run, member
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.login import digest_api_key, new_api_key
+from skerry_server.services.runs import end_run
 
 
 def create_node(
@@ -49,9 +53,15 @@ def change_node(session: Session, actor: Actor, id_: int, name: str | None, ip: 
     return node
 
 
-def delete_node(session: Session, actor: Actor, id_: int) -> None:
-    """Raises NotKnown or PermissionDenied."""
-    session.delete(_get(session, actor, id_, Operation.DELETE))
+def delete_node(session: Session, actor: Actor, id_: int, now: datetime) -> None:
+    """Ends the runs that it holds; those that wait stay, for another node. Raises NotKnown or PermissionDenied."""
+    node = _get(session, actor, id_, Operation.DELETE)
+    held = select(Run).where(Run.node_id == id_, Run.state.in_(HELD)).options(joinedload(Run.task))
+    for run in session.scalars(held):
+        run.reason = "its node was deleted"
+        advance(run, State.KILLED, now)
+        end_run(session, run, now)
+    session.delete(node)
 
 
 def renew_api_key(session: Session, actor: Actor, id_: int) -> str:

@@ -79,16 +79,20 @@ def keys_of(session: Session, actor: Actor, collaboration_id: int) -> Sequence[O
 def register_keys(session: Session, actor: Actor, id_: int, wire: dict[str, Any]) -> Organization:
     """Takes an organization's keys once; a signing key may be added to an encryption key that is there.
 
-    Raises NotKnown, PermissionDenied, InvalidRequest, or Conflicting when others are registered.
+    Repeating what is registered changes nothing, and any of its members may: a client does at each start. Raises
+    NotKnown, PermissionDenied, InvalidRequest, or Conflicting when others are registered.
     """
     organization = _get(session, id_)
     own_node = actor.kind is Kind.NODE and actor.organization_id == id_
     scopes = actor.scopes(Resource.ORGANIZATION, Operation.EDIT)
     # A partner's administrator could otherwise speak for an organization that has not registered its keys yet.
     near = bool(scopes) if actor.organization_id == id_ else Scope.GLOBAL in scopes
+    keys = _parse(id_, wire)
+    known = (organization.public_key, organization.signing_key) == (keys.encryption, keys.signing)
+    if known and actor.organization_id == id_:
+        return organization
     if not (own_node or (actor.kind is Kind.USER and near)):
         raise PermissionDenied
-    keys = _parse(id_, wire)
     if (organization.public_key or keys.encryption) != keys.encryption or (
         organization.signing_key is not None and organization.signing_key != keys.signing
     ):

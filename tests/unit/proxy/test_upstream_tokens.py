@@ -9,7 +9,10 @@ import threading
 import pytest
 from federation import wait_for
 
+from skerry.errors import AuthenticationError
 from skerry_proxy.access import Renewer, first_renewal
+from skerry_proxy.forwarding import Forwarder
+from skerry_proxy.upstream import Call
 
 pytestmark = pytest.mark.unit
 
@@ -48,6 +51,22 @@ def test_a_served_runs_token_is_renewed_and_used(make_bench, fake, call) -> None
     assert renewal["Authorization"] == f"Bearer {first}"
     wait_for(lambda: call(caller, "GET", "/organization/1").status_code == 200)
     assert fake.seen[-1][2]["Authorization"] == f"Bearer {fake.token}"
+
+
+def test_a_call_waits_for_the_new_token_when_the_old_one_has_expired() -> None:
+    """As after an outage of the server that was longer than the token lived."""
+    access = Flaky()
+    access.token = "old"
+
+    class Server:
+        def answer(self, call: Call) -> str:
+            if call.token == "old":
+                access.token = "new"
+                raise AuthenticationError("Token has expired", 401)
+            return f"answered {call.token}"
+
+    forwarder = Forwarder(Server(), access, threading.Event())
+    assert forwarder.repeat(Call("GET", "/organization/1", forwarder.token)) == "answered new"
 
 
 def test_a_dead_runs_token_is_not_renewed_again(make_bench, fake) -> None:

@@ -53,6 +53,9 @@ def test_who_may_register_keys(federation: Federation, identity: Identity) -> No
     ):
         caller.refused(401, "PUT", path, wire)
     federation.nodes[2].ok(federation.nodes[2].ask("PUT", path, wire))
+    researcher = federation.make_user("Researcher", 2)
+    researcher.ok(researcher.ask("PUT", path, wire))  # the same again changes nothing
+    federation.make_user("Collaboration Admin", 1).refused(401, "PUT", path, wire)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +184,24 @@ def test_a_deleted_nodes_waiting_runs_are_taken_by_the_next(federation: Federati
     federation.root.delete(f"node/{federation.node_ids[2]}")
     federation.nodes[2] = federation.make_node(2)
     assert federation.claim()["node_id"] == federation.node_ids[2]
+
+
+def test_a_deleted_nodes_running_runs_end(federation: Federation, researcher: Api) -> None:
+    """Whoever waits for them hears of it; with the node its token died, so nobody else can end them."""
+    task = federation.make_task(researcher)
+    federation.claim()
+    federation.root.delete(f"node/{federation.node_ids[2]}")
+    [run] = researcher.get("run", task_id=task["id"])["data"]
+    assert (run["status"], run["reason"]) == ("killed by user", "its node was deleted")
+
+
+def test_a_removed_members_node_and_run_are_out(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher)
+    run = federation.as_run(federation.claim())
+    path = f"collaboration/{federation.collaboration}/organization"
+    federation.root.ok(federation.root.ask("DELETE", path, {"id": 2}))
+    federation.nodes[2].refused(401, "POST", "skerry/node/work", {"capacity": 1, "wait": 0})
+    run.refused(401, "GET", "organization", query_string={"collaboration_id": federation.collaboration})
 
 
 def test_a_run_sees_its_own_node_only(federation: Federation, researcher: Api) -> None:

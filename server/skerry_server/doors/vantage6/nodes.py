@@ -92,7 +92,7 @@ def change(call: Call, id_: int, body: NodeChange) -> dict[str, Any]:
 
 @calls(Kind.USER)
 def delete(call: Call, id_: int) -> dict[str, Any]:
-    nodes.delete_node(call.session, call.actor, id_)
+    nodes.delete_node(call.session, call.actor, id_, call.now)
     return {"msg": f"Node id={id_} successfully deleted"}
 
 
