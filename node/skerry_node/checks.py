@@ -11,6 +11,7 @@ from skerry.errors import SkerryError
 from skerry_node import areas
 from skerry_node.config import Config, Database
 from skerry_node.launchers.docker import connect
+from skerry_node.launchers.process import list_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ def _check_docker(config: Config) -> Iterator[Finding]:
 
 def _check_process() -> Iterator[Finding]:
     yield Finding("containers", good=False, remedy="the process launcher is for development only", needed=False)
+    for phrase in list_missing():
+        what, _, reason = phrase.partition(": ")
+        yield Finding(f"separated: {what}", good=False, remedy=reason, needed=False)
 
 
 def _check_database(database: Database) -> Finding:

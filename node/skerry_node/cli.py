@@ -16,7 +16,7 @@ from rich.table import Table
 from skerry_node import config as configuration
 from skerry_node.checks import Finding, check_machine
 from skerry_node.config import Config
-from skerry_node.daemon import Daemon, State
+from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.choice import make_launcher
 from skerry_node.template import write_template
 
@@ -81,12 +81,11 @@ def check(path: Path) -> None:
 def status(path: Path) -> None:
     """Say whether the node runs and what it holds; ends with 1 when it does not run."""
     config = _load(path)
-    ready = config.state_folder / "ready"
     runs = sorted(entry.name for entry in (config.state_folder / "runs").glob("*-*"))
-    online = ready.exists() and Path(f"/proc/{ready.read_text().strip()}").exists()
-    click.echo(f"node {config.name}: {'running' if online else 'not running'}")
+    running = is_locked(config.state_folder)
+    click.echo(f"node {config.name}: {'running' if running else 'not running'}")
     click.echo(f"runs here: {', '.join(runs) or 'none'}")
-    sys.exit(0 if online else 1)
+    sys.exit(0 if running else 1)
 
 
 def _load(path: Path) -> Config:

@@ -90,12 +90,16 @@ class Policies(Section):
 
 
 class Limits(Section):
-    """Bounds of each run; sizes in bytes. ``output`` bounds the result, ``temporary`` /tmp and the job's folder."""
+    """Bounds of each run; sizes in bytes.
+
+    ``input`` and ``output`` bound what it is given and its result, ``temporary`` /tmp and the job's folder.
+    """
 
     parallel_runs: int = Field(default=4, ge=1, le=64)
     memory: Size = 2 << 30
     cpus: float = Field(default=1.0, ge=0.05, le=1024)
     processes: int = Field(default=256, ge=4, le=32768)
+    input: Size = 256 << 20
     output: Size = 256 << 20
     temporary: Size = 128 << 20
     log: Size = 1 << 20

@@ -45,6 +45,19 @@ class State:
         self._lock.close()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a node runs on this folder."""
+    path = folder / "lock"
+    if not path.exists():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _lock(path: Path) -> IO[str]:
     file = path.open("w")
     try:

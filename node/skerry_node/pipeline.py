@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 _MARGIN = 4 << 20
 _POLL_SECONDS = 600.0
-_RETRY_REPORT_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
 _SIGNALS = 128
 _INTERNAL_TRIES = 8
 
@@ -185,6 +185,9 @@ class Pipeline:
 
     def _open(self) -> OpenedRun:
         """The proxy opens the input into the run's folder. Raises RunEnded."""
+        size, allowed = self._input_size(), self._parts.config.limits.input
+        if size > allowed:
+            raise RunEnded(Status.NOT_ALLOWED, f"The input has {size} bytes; this node allows {allowed}.")
         descriptor = self._make_folder()
         try:
             return self._ask_proxy(lambda: self._parts.proxy.open(self._current_order(), descriptor))
@@ -365,8 +368,10 @@ class Pipeline:
         return (self._parts.clock() if started is None else started) + self._parts.config.limits.seconds
 
     def _patience(self, left: float) -> float:
-        longest = _POLL_SECONDS if self._reported else _RETRY_REPORT_SECONDS
-        return min(left, longest) if left > 0 else longest
+        """Short where something is to be tried again: a report, or a stop that the engine did not hear."""
+        if not self._reported or left <= 0 or self._stopped.is_set():
+            return _RETRY_SECONDS
+        return min(left, _POLL_SECONDS)
 
     def _time_limit(self) -> str:
         return f"The run took longer than this node allows ({self._parts.config.limits.seconds:g} s)."

@@ -49,6 +49,7 @@ limits:
   memory: 2g
   cpus: 1.0
   processes: 256
+  input: 256m
   output: 256m
   temporary: 128m
   log: 1m

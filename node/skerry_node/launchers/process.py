@@ -102,7 +102,7 @@ class ProcessLauncher:
         return self._own_users
 
     def missing(self) -> list[str]:
-        phrases = [f"{_PHRASES[one]}: {reason}" for one, reason in self._missing.items()]
+        phrases = [_phrase(one, reason) for one, reason in self._missing.items()]
         if not self._own_users:
             why = f", since {self._closed} is closed to others" if self._closed else ""
             phrases.append(f"user: an algorithm runs as the node's own user{why}")
@@ -258,6 +258,15 @@ class ProcessLauncher:
         if not (path / minder.STARTED).exists():
             return Found(attempt, Phase.CREATED)
         return Found(attempt, Phase.EXITED if self._minder(attempt) is None else Phase.RUNNING)
+
+
+def list_missing() -> list[str]:
+    """What this machine does not allow, without a launcher. Raises LauncherError."""
+    return [*(_phrase(one, reason) for one, reason in _probe()[1].items()), *_ALWAYS]
+
+
+def _phrase(one: Separation, reason: str) -> str:
+    return f"{_PHRASES[one]}: {reason}"
 
 
 def _probe() -> tuple[list[Separation], dict[Separation, str]]:

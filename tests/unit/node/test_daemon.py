@@ -8,7 +8,7 @@ import pytest
 
 from skerry.errors import AuthenticationError, ConfigurationError, ServerUnreachable
 from skerry_node import areas
-from skerry_node.daemon import Daemon, State
+from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.fakes import FakeContainer
 from skerry_node.launchers.launcher import Attempt, Phase
 from skerry_node.orders import Stop, Work, parse_self
@@ -220,7 +220,9 @@ def test_two_nodes_do_not_share_a_folder(config) -> None:
     first = State(config.state_folder)
     with pytest.raises(ConfigurationError, match="another node"):
         State(config.state_folder)
+    assert is_locked(config.state_folder)
     first.close()
+    assert not is_locked(config.state_folder)
     again = State(config.state_folder)
     assert again.installation == first.installation
     again.close()
