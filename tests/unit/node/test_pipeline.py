@@ -163,6 +163,15 @@ def test_the_time_limit(parts, proxy, carry_out) -> None:
     assert log.startswith("waiting\n")
 
 
+def test_an_input_that_is_too_large(parts, server, carry_out) -> None:
+    """It is not even fetched: the run's area lies in the node's memory."""
+    limits = parts.config.limits.model_copy(update={"input": 2})
+    carry_out(replace(parts, config=parts.config.model_copy(update={"limits": limits})))
+    [(_, status, text)] = server.finished
+    assert status == "not allowed"
+    assert "has 3 bytes; this node allows 2" in text
+
+
 def test_an_engine_that_does_not_answer(parts, proxy, carry_out) -> None:
     carry_out(replace(parts, launcher=fakes.NeverLauncher({})))
     [(status, log, _)] = proxy.delivered
