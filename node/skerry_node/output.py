@@ -49,14 +49,3 @@ def _check(status: os.stat_result, owner: int, limit: int) -> int:
     if status.st_size > limit:
         raise BadOutput(f"The result has {status.st_size} bytes; this node allows {limit}.")
     return status.st_size
-
-
-def shorten(text: str, limit: int) -> str:
-    """At most ``limit`` bytes of UTF-8: the beginning and, as it tells how it ended, three quarters from the end."""
-    raw = text.encode()
-    if len(raw) <= limit:
-        return text
-    mark = b"\n[... the node left out the middle of the log ...]\n"
-    rest = max(limit - len(mark), 0)
-    head, tail = raw[: rest // 4], raw[len(raw) - (rest - rest // 4) :]
-    return (head + mark + tail).decode(errors="ignore")

@@ -33,10 +33,11 @@ from skerry_node.launchers.launcher import (
     task_folder,
 )
 from skerry_node.orders import Order
-from skerry_node.output import BadOutput, Output, open_output, shorten
+from skerry_node.output import BadOutput, Output, open_output
 from skerry_node.server import BackOff, Server
 from skerry_node.users import Users
 from skerry_proxy.client import OpenedRun, ProxyClient, ProxyError
+from skerry_proxy.logs import shorten
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

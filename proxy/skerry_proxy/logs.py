@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 LARGEST_LOG = 1024 * 1024
-_HEAD = LARGEST_LOG // 4
 
 
-def shorten(log: str) -> str:
-    """The log, or the start and the end of one that has more than 1 MiB as UTF-8: errors stand at the end.
+def shorten(log: str, limit: int = LARGEST_LOG) -> str:
+    """The log, or the first quarter and the end of one that has more bytes as UTF-8: errors stand at the end.
 
     Without NUL characters: the server takes no text with one, and the run's end would be refused with its log.
     """
     raw = log.replace("\0", "\ufffd").encode("utf-8", "replace")
-    if len(raw) <= LARGEST_LOG:
+    if len(raw) <= limit:
         return raw.decode()
-    tail = LARGEST_LOG - _HEAD
-    left_out = f"\n[… {len(raw) - LARGEST_LOG} bytes are left out …]\n"
-    return raw[:_HEAD].decode("utf-8", "ignore") + left_out + raw[-tail:].decode("utf-8", "ignore")
+    head = limit // 4
+    left_out = f"\n[… {len(raw) - limit} bytes are left out …]\n"
+    return raw[:head].decode("utf-8", "ignore") + left_out + raw[head - limit :].decode("utf-8", "ignore")

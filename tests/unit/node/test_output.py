@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from skerry_node.output import BadOutput, open_output, shorten
+from skerry_node.output import BadOutput, open_output
 
 pytestmark = pytest.mark.unit
 
@@ -83,15 +83,3 @@ def test_a_file_of_another_user(folder) -> None:
     (folder / "output").write_text("{}")
     with pytest.raises(BadOutput, match="its own file"):
         read(folder, owner=os.geteuid() + 1)
-
-
-def test_a_short_log_stays_as_it_is() -> None:
-    assert shorten("a log\n", 100) == "a log\n"
-
-
-def test_a_long_log_keeps_both_ends() -> None:
-    text = shorten("begin " + "é" * 10_000 + " end", 1000)
-    assert len(text.encode()) <= 1000
-    assert text.startswith("begin ")
-    assert text.endswith(" end")
-    assert "left out" in text

@@ -149,5 +149,12 @@ def test_a_log_keeps_its_start_and_its_end() -> None:
     assert len(short.encode()) < LARGEST_LOG + 200
     assert "left out" in short
     assert shorten("as it is\n") == "as it is\n"
+
+
+def test_a_log_is_cut_at_a_limit_of_the_nodes_own() -> None:
+    short = shorten("begin " + "é" * 10_000 + " end", 1000)
+    assert short.startswith("begin ")
+    assert short.endswith(" end")
+    assert len(short.encode()) < 1100
     assert shorten("\udcff") == "?"
     assert shorten("a\0b") == "a\ufffdb"
