@@ -149,6 +149,8 @@ def test_a_log_keeps_its_start_and_its_end() -> None:
     assert len(short.encode()) < LARGEST_LOG + 200
     assert "left out" in short
     assert shorten("as it is\n") == "as it is\n"
+    assert shorten("\udcff") == "?"
+    assert shorten("a\0b") == "a\ufffdb"
 
 
 def test_a_log_is_cut_at_a_limit_of_the_nodes_own() -> None:
@@ -156,5 +158,3 @@ def test_a_log_is_cut_at_a_limit_of_the_nodes_own() -> None:
     assert short.startswith("begin ")
     assert short.endswith(" end")
     assert len(short.encode()) < 1100
-    assert shorten("\udcff") == "?"
-    assert shorten("a\0b") == "a\ufffdb"
