@@ -137,7 +137,7 @@ def cut_short():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", ["starting the server", "starting 2 nodes"])
-def test_interrupted_in_the_middle(engine, images, state_home, cut_short, number, step) -> None:
+def test_interrupted_in_the_middle(images, state_home, cut_short, number, step) -> None:
     command = [SKERRY, "dev", "up", "--name", cut_short, "--nodes", "2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         for line in up.stderr:
@@ -153,7 +153,7 @@ def test_interrupted_in_the_middle(engine, images, state_home, cut_short, number
     assert mentioning(state_home / "skerry" / "dev" / cut_short) == []
 
 
-def test_an_up_that_was_killed_is_cleaned_up_by_the_next(engine, images, cut_short) -> None:
+def test_an_up_that_was_killed_is_cleaned_up_by_the_next(images, cut_short) -> None:
     command = [str(SKERRY), "dev", "up", "--name", cut_short, "--nodes", "1", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         for line in up.stderr:
