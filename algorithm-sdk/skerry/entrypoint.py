@@ -125,7 +125,9 @@ class Container:
 def take(given: Sequence[Any], count: int) -> Sequence[Any]:
     """The first ``count``; raises DataError when there are fewer."""
     if len(given) < count:
-        raise DataError(f"The function needs {count} database(s) and the task names {len(given)}.")
+        raise DataError(
+            f"The function needs {count} database(s) and the task names {len(given)}: say which, by their labels."
+        )
     return given[:count]
 
 

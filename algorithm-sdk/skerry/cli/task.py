@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from skerry.cli.connection import Login, ask_password, connect, connected, forget, save
 from skerry.errors import InputError
+from skerry.wire import Status
+
+if TYPE_CHECKING:
+    from skerry.client import TaskHandle
 
 _LONGEST_NAME = 40
 
@@ -91,7 +95,7 @@ def create(  # noqa: PLR0917 - one for each option
         input_={"method": method, "kwargs": _arguments(arguments, input_file)},
         databases=[{"label": label} for label in databases],
     )
-    click.echo(json.dumps(handle.wait().results()) if wait else handle["id"])
+    click.echo(json.dumps(_awaited(handle).results()) if wait else handle["id"])
 
 
 @task.command()
@@ -100,7 +104,7 @@ def create(  # noqa: PLR0917 - one for each option
 @connected
 def wait(task_id: int, timeout: float | None, connection: Path | None, username: str | None) -> None:
     """Wait until all runs of a task have ended and print its status."""
-    click.echo(connect(connection, username).task.get(task_id).wait(timeout)["status"])
+    click.echo(_awaited(connect(connection, username).task.get(task_id), timeout)["status"])
 
 
 @task.command()
@@ -108,7 +112,7 @@ def wait(task_id: int, timeout: float | None, connection: Path | None, username:
 @connected
 def results(task_id: int, connection: Path | None, username: str | None) -> None:
     """Print the results as a JSON list, one for each organization; waits for them if need be."""
-    click.echo(json.dumps(connect(connection, username).task.get(task_id).results()))
+    click.echo(json.dumps(_awaited(connect(connection, username).task.get(task_id)).results()))
 
 
 @task.command("list")
@@ -146,6 +150,14 @@ def kill(task_id: int, connection: Path | None, username: str | None) -> None:
     """End a task and all its child tasks."""
     connect(connection, username).task.kill(task_id)
     click.echo(f"task {task_id} is being ended", err=True)
+
+
+def _awaited(task: TaskHandle, timeout: float | None = None) -> TaskHandle:
+    """Waits, and says beforehand what an interruption would mean."""
+    if not Status(task["status"]).finished:
+        words = f"waiting for task {task['id']}; Ctrl-C leaves it running (skerry task wait {task['id']}, or kill)"
+        click.echo(words, err=True)
+    return task.wait(timeout)
 
 
 def _arguments(pairs: tuple[str, ...], input_file: Any) -> dict[str, Any]:

@@ -305,7 +305,10 @@ def _reason(error: APIError) -> str:
 
 
 def _not_found(reference: str, reason: str) -> str:
-    return f"The image {reference} is not on the node's machine and can't be pulled: {' '.join(reason.split())}"
+    return (
+        f"The image {reference} is not on the node's machine and can't be pulled: {' '.join(reason.split())}. Is the "
+        "name right? An image of your own is made with `skerry algorithm build`."
+    )
 
 
 def _describe(reference: str, found: dict[str, Any]) -> Image:
