@@ -289,4 +289,5 @@ def _frame(label: str, table: Any) -> Any:
 def _database(label: str, table: Any) -> Database:
     if not isinstance(table, str | PurePath):
         raise DataError(f'The database "{label}" is a data frame of the test; give the path of a file instead.')
-    return Database(label, str(table), PurePath(table).suffix.removeprefix("."))
+    suffix = PurePath(table).suffix
+    return Database(label, str(table), databases.FILE_TYPES.get(suffix, suffix.removeprefix(".")))

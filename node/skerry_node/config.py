@@ -21,6 +21,7 @@ MAX_SOCKET_PATH = 107
 """sun_path of unix(7) without its closing zero."""
 
 _LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+_PARAMETER = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -58,11 +59,15 @@ class Encryption(Section):
 
 
 class Database(Section):
-    """``uri`` is a path. ``other`` is a file that skerry itself can't load."""
+    """``uri`` is a path. ``sql`` is a file of SQLite; ``omop`` and ``other`` are files that algorithms read themselves.
+
+    ``env``: what algorithms are told beside, such as a schema's name, as ``<LABEL>_DB_PARAM_<KEY>``.
+    """
 
     label: str = Field(pattern=_LABEL)
     uri: File
-    type: Literal["csv", "parquet", "excel", "folder", "other"]
+    type: Literal["csv", "parquet", "excel", "sqlite", "sql", "omop", "folder", "other"]
+    env: dict[Annotated[str, Field(pattern=_PARAMETER)], str] = Field(default_factory=dict)
 
 
 class Policies(Section):

@@ -26,4 +26,4 @@ def _check(database: Database) -> Source:
     there = path.is_dir() if database.type == "folder" else path.is_file()
     if not there:
         raise DatabaseUnavailable(f'The database "{database.label}" of this node is not there at present.')
-    return Source(database.label, path, database.type)
+    return Source(database.label, path, database.type, database.env)

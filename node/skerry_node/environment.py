@@ -10,6 +10,8 @@ from skerry import contract
 from skerry_node.launchers.launcher import Layout, Source
 
 _PARAMETERS = {"query": "QUERY", "sheet_name": "SHEET_NAME", "preprocessing": "PREPROCESSING"}
+_CONTRACT_TYPES = {"sqlite": "sql"}
+"""vantage6's tools know a file of SQLite as ``sql`` with a path that ends so."""
 
 
 def build(
@@ -35,8 +37,10 @@ def build(
 def _database(source: Source, path: str, wanted: Mapping[str, Any]) -> dict[str, str]:
     variables = {
         contract.database_variable(source.label, "DATABASE_URI"): path,
-        contract.database_variable(source.label, "DATABASE_TYPE"): source.type,
+        contract.database_variable(source.label, "DATABASE_TYPE"): _CONTRACT_TYPES.get(source.type, source.type),
     }
+    for key, value in source.parameters.items():
+        variables[contract.database_variable(source.label, f"DB_PARAM_{key.upper()}")] = value
     for key, name in _PARAMETERS.items():
         if wanted.get(key):
             value = wanted[key] if isinstance(wanted[key], str) else json.dumps(wanted[key])

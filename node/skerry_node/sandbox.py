@@ -94,9 +94,15 @@ def _mounts(spec: Spec) -> list[dict[str, Any]]:
 
 
 def database_path(label: str, name: str, kind: str) -> str:
-    """Where a container finds a database: a folder under its label, a file under its own name in there."""
+    """Where a container finds a database: a folder under its label, a file under its own name in there.
+
+    The name of an SQL file ends in .sqlite, since that is how vantage6's tools tell it from an address.
+    """
     folder = f"{DATABASES_FOLDER}/{label}"
-    return folder if kind == "folder" else f"{folder}/{name}"
+    if kind == "folder":
+        return folder
+    unmarked = kind in {"sql", "sqlite"} and not name.endswith(".sqlite")
+    return f"{folder}/{name}.sqlite" if unmarked else f"{folder}/{name}"
 
 
 def _bind(source: str, target: str, *, read_only: bool = False) -> dict[str, Any]:

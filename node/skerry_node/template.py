@@ -27,11 +27,13 @@ state_folder: state
 encryption:
   private_key_file: key.pem
 
-# What algorithms may be given, read-only, under a label that tasks name. Types: csv, parquet, excel, folder, other.
+# What algorithms may be given, read-only, under a label that tasks name. Types: csv, parquet, excel,
+# sqlite, folder, and omop and other for files that algorithms read by themselves.
 databases: []
 #  - label: default
 #    uri: data/patients.csv
 #    type: csv
+#    env: {schema: public}     # told as DEFAULT_DB_PARAM_SCHEMA, where a task names the database
 
 # What you allow. A list that is left out allows all.
 policies:

@@ -30,6 +30,23 @@ def test_twenty_tasks_at_once(federation, probe_image) -> None:
         assert 1 < most_at_once(spans[organization]) <= federation.parallel_runs
 
 
+def test_more_central_functions_than_a_node_has_places(federation, probe_image) -> None:
+    """Each waits for a child at that very node."""
+    client, here = federation.client(), federation.organization_ids[:1]
+    echo = {"method": "echo", "kwargs": {"value": 7}, "organizations": here}
+    tasks = [
+        client.task.create(
+            organizations=here,
+            name=f"central {number}",
+            image=probe_image,
+            collaboration=federation.collaboration_id,
+            input_={"method": "children", "kwargs": echo},
+        )
+        for number in range(2 * federation.parallel_runs)
+    ]
+    assert [task.wait(timeout=200).results() for task in tasks] == [[[7]]] * len(tasks)
+
+
 def most_at_once(spans: list[tuple[float, float]]) -> int:
     moments = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
     running = most = 0

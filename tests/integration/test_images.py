@@ -46,8 +46,8 @@ def inspect(image: str) -> dict:
 
 
 def test_the_base_has_what_algorithms_import(images) -> None:
-    program = "import sys, skerry, pandas, pyarrow.parquet, sqlalchemy, skerry.entrypoint; print(sys.version_info[:2])"
-    assert python("skerry/algorithm-base", program).strip() == "(3, 11)"
+    modules = "skerry.entrypoint, openpyxl, pandas, pyarrow.parquet, sqlalchemy"
+    assert python("skerry/algorithm-base", f"import sys, {modules}; print(sys.version_info[:2])").strip() == "(3, 11)"
 
 
 def test_the_base_is_not_root(images) -> None:

@@ -36,7 +36,7 @@ def dev() -> None:
     "databases",
     multiple=True,
     metavar="LABEL=FILE,FILE,…",
-    help="A CSV or Parquet file for each node (or one for all) under a label. May be repeated.",
+    help="A CSV, Parquet, Excel or SQLite file or a folder for each node (or one for all) under a label. Repeatable.",
 )
 @click.option(
     "--accept",

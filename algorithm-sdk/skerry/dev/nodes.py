@@ -53,10 +53,21 @@ def _share(folder: Path, plan: Plan, index: int, number: int) -> dict[str, str]:
     """A read-only copy: the original may change or be closed to the user of a run."""
     database = plan.databases[index]
     source = Path(database.files[number - 1])
-    copy = folder / f"{database.label}{source.suffix.lower()}"
-    shutil.copyfile(source, copy)
-    copy.chmod(0o444)
-    return {"label": database.label, "uri": str(copy), "type": database.type}
+    kind = database.type
+    if kind == "folder":
+        copy = folder / database.label
+        shutil.copytree(source, copy)
+    else:
+        copy = folder / f"{database.label}{source.suffix.lower()}"
+        shutil.copyfile(source, copy)
+    _open_to_runs(copy)
+    return {"label": database.label, "uri": str(copy), "type": kind}
+
+
+def _open_to_runs(path: Path) -> None:
+    """Readable for every user and writable for none, with all in it."""
+    for one in (path, *path.rglob("*")):
+        one.chmod(0o555 if one.is_dir() else 0o444)
 
 
 def installation(folder: Folder, number: int) -> str | None:

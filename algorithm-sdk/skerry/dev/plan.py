@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from skerry.databases import FILE_TYPES
 from skerry.errors import ConfigurationError
 
 Accept = Literal["native", "vantage6", "both"]
@@ -16,19 +17,18 @@ Launcher = Literal["docker", "process", "auto"]
 MAX_NODES = 50
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_TYPES = {".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A label and one file for each node, absolute."""
+    """A label and one file or folder for each node, absolute."""
 
     label: str
     files: tuple[str, ...]
 
     @property
     def type(self) -> str:
-        return _TYPES[Path(self.files[0]).suffix.lower()]
+        return _type(Path(self.files[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ def check(plan: Plan) -> None:
 def parse_database(text: str, nodes: int) -> Database:
     """``LABEL=FILE,FILE,…``: one file for each node, or one for all. Raises ConfigurationError."""
     label, equals, files = text.partition("=")
-    if not equals or not _LABEL.fullmatch(label):
+    if not all(files.split(",")) or not equals or not _LABEL.fullmatch(label):
         raise ConfigurationError(f"--database {text}: write LABEL=FILE,FILE,… with a label of letters, digits and _.")
     return database(label, files.split(","), nodes)
 
 
 def database(label: str, files: Iterable[str | Path], nodes: int) -> Database:
-    """Raises ConfigurationError unless there is one readable file for each node (or one for all), all of one type."""
+    """Raises ConfigurationError unless there is one file or folder for each node (or one for all), all of one type."""
     paths = [Path(file).expanduser().absolute() for file in files]
     if len(paths) not in {1, nodes}:
         raise ConfigurationError(
@@ -92,13 +92,21 @@ def database(label: str, files: Iterable[str | Path], nodes: int) -> Database:
         )
     for path in paths:
         _check_file(label, path)
-    if len({path.suffix.lower() for path in paths}) > 1:
+    if len({_type(path) for path in paths}) > 1:
         raise ConfigurationError(f"--database {label}: the files are of different types; use one type for a label.")
     return Database(label, tuple(str(path) for path in paths * (nodes // len(paths))))
 
 
+def _type(path: Path) -> str:
+    return "folder" if path.is_dir() else FILE_TYPES[path.suffix.lower()]
+
+
 def _check_file(label: str, path: Path) -> None:
+    if path.is_dir():
+        return
     if not path.is_file():
         raise ConfigurationError(f"--database {label}: there is no file {path}.")
-    if path.suffix.lower() not in _TYPES:
-        raise ConfigurationError(f"--database {label}: {path.name} is neither .csv nor .parquet.")
+    if path.suffix.lower() not in FILE_TYPES:
+        raise ConfigurationError(
+            f"--database {label}: {path.name} is neither a folder nor one of {', '.join(FILE_TYPES)}."
+        )

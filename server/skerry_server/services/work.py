@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session, aliased, joinedload
 
 from skerry_server.errors import NotKnown
 from skerry_server.events import announce, job_topic, node_topic, presence_topic
@@ -21,6 +21,7 @@ from skerry_server.services.tasks import follow_runs, open_jobs
 _LOG = logging.getLogger(__name__)
 ONLINE_FOR = timedelta(seconds=60)
 _SWEPT_AT_ONCE = 500
+_IS_CHILD = Run.task.has(Task.parent_id.is_not(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,13 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
     stopped = {order.run_id for order in stop}
     again = [run for run in _runs(session, Run.node_id == node.id, Run.state.in_(HELD)) if run.id not in held]
     again += [run for run in held.values() if run.id in stopped and run.node_id == node.id and run.state in HELD]
-    claimed = _claim(session, node, report.capacity, lease, now)
-    for run in [*held.values(), *again]:
-        if run.node_id == node.id and run.state in HELD:
-            run.lease_expires = now + lease
+    holding = [run for run in held.values() if run.node_id == node.id and run.state in HELD]
+    if report.capacity:
+        claimed = _claim(session, node, report.capacity, lease, now)
+    else:
+        claimed = _claim(session, node, _lendable(session, holding), lease, now, _IS_CHILD)
+    for run in [*holding, *again]:
+        run.lease_expires = now + lease
     return Work([*again, *claimed], stop, _finished(session, actor, report.jobs))
 
 
@@ -142,7 +146,29 @@ def _why_stop(run: Run | None, node: Node, attempt: int) -> str | None:
     return run.reason if run.state.terminal else None
 
 
-def _claim(session: Session, node: Node, capacity: int, lease: timedelta, now: datetime) -> Sequence[Run]:
+def _lendable(session: Session, holding: Sequence[Run]) -> int:
+    """How many places of runs that wait for child tasks of theirs are free for children, which may need them to run.
+
+    Without them as many central functions as a node has places would wait for each other for ever.
+    """
+    waiting = _waiting(session, [run.id for run in holding])
+    working = sum(run.task.parent_id is not None and run.id not in waiting for run in holding)
+    return max(len(waiting) - working, 0)
+
+
+def _waiting(session: Session, ids: Sequence[int]) -> set[int]:
+    """Those of the runs that have an open child task."""
+    if not ids:
+        return set()
+    child = aliased(Task)
+    made = (child.parent_id == Run.task_id) & (child.init_org_id == Run.organization_id)
+    open_child = select(child.id).where(made, child.finished_at.is_(None)).exists()
+    return set(session.scalars(select(Run.id).where(Run.id.in_(ids), open_child)))
+
+
+def _claim(
+    session: Session, node: Node, capacity: int, lease: timedelta, now: datetime, *conditions: ColumnElement[bool]
+) -> Sequence[Run]:
     if capacity <= 0:
         return []
     waiting = (
@@ -151,6 +177,7 @@ def _claim(session: Session, node: Node, capacity: int, lease: timedelta, now: d
             Run.state == State.PENDING,
             Run.organization_id == node.organization_id,
             Run.collaboration_id == node.collaboration_id,
+            *conditions,
         )
         .order_by(Run.id)
         .limit(capacity)

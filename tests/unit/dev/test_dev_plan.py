@@ -44,12 +44,19 @@ def test_a_plan_survives_being_written_down(tables) -> None:
         ("my label=a.csv", "write LABEL=FILE"),
         ("default={0},{1}", "2 files for 3 nodes"),
         ("default={0}.none", "there is no file"),
-        ("default=", "there is no file"),
+        ("default=", "write LABEL=FILE"),
     ],
 )
 def test_a_wrong_database_is_named(tables, text, sentence) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         plans.parse_database(text.format(*tables), 3)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.xlsx", "excel"), ("a.DB", "sqlite"), ("folder.csv", "folder")])
+def test_other_types(tmp_path, name, kind) -> None:
+    path = tmp_path / name
+    path.mkdir() if kind == "folder" else path.write_text("")
+    assert plans.parse_database(f"default={path}", 2).type == kind
 
 
 def test_files_of_another_type_are_refused(tables, tmp_path) -> None:

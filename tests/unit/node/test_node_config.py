@@ -62,6 +62,12 @@ WRONG = [
         "databases.0.uri: there is no file .*gone.csv",
     ),
     (("databases",), [{"label": "x", "uri": "table.csv", "type": "folder"}], "there is no folder"),
+    (("databases",), [{"label": "x", "uri": "table.csv", "type": "csv", "env": {"A=B": "c"}}], "databases.0.env"),
+    (
+        ("databases",),
+        [{"label": "x", "uri": "table.csv", "type": "csv", "env": {"PORT": 5432}}],
+        "databases.0.env.PORT",
+    ),
     (
         ("databases",),
         [{"label": "x", "uri": "table.csv", "typ": "csv"}],

@@ -9,7 +9,7 @@ from skerry.contract import decode
 from skerry_node import environment
 from skerry_node.config import Limits
 from skerry_node.launchers.launcher import Attempt, Image, Layout, Source, Spec
-from skerry_node.sandbox import HOME_VARIABLES, Profile, differences
+from skerry_node.sandbox import HOME_VARIABLES, Profile, database_path, differences
 
 pytestmark = pytest.mark.unit
 
@@ -132,6 +132,23 @@ def test_details_of_a_database() -> None:
     variables = build({"label": "default", "query": "SELECT 1", "preprocessing": [{"function": "x"}]})
     assert decode(variables["DEFAULT_QUERY"]) == "SELECT 1"
     assert decode(variables["DEFAULT_PREPROCESSING"]) == '[{"function": "x"}]'
+
+
+def test_parameters_of_a_database_that_the_task_names() -> None:
+    named = Source("default", Path("/srv/a.csv"), "csv", {"schema": "public"})
+    variables = environment.build(LAYOUT, [named], ["default", "other"], [{"label": "default"}])
+    assert decode(variables["DEFAULT_DB_PARAM_SCHEMA"]) == "public"
+    assert not [name for name in variables if name.startswith("OTHER_")]
+
+
+@pytest.mark.parametrize(("name", "path"), [("a.sqlite", "a.sqlite"), ("a.db", "a.db.sqlite")])
+def test_an_sqlite_file_looks_as_vantage6s_tools_know_one(name, path) -> None:
+    source = Source("default", Path("/srv") / name, "sqlite")
+    shown = database_path(source.label, source.path.name, source.type)
+    layout = Layout("/mnt/data/task-000000007", "/mnt/tmp", {"default": shown}, 8642)
+    variables = environment.build(layout, [source], ["default"], [{"label": "default", "query": "SELECT 1"}])
+    assert decode(variables["DEFAULT_DATABASE_URI"]) == f"/mnt/databases/default/{path}"
+    assert decode(variables["DEFAULT_DATABASE_TYPE"]) == "sql"
 
 
 @pytest.mark.parametrize("value", HOME_VARIABLES.values())

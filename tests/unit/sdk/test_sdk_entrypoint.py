@@ -227,9 +227,9 @@ def test_messages_go_to_the_log(capsys) -> None:
     ("database", "words"),
     [
         (Database("d", "/nowhere/x.csv", "csv"), '"d" can\'t be read as csv: .*No such file'),
-        (Database("d", "x", "oracle"), 'is of type "oracle"; these can be loaded: csv, parquet'),
+        (Database("d", "x", "oracle"), 'is of type "oracle"; these can be loaded: csv, excel'),
         (Database("d", "x.csv", "csv", query="select 1"), "takes no query"),
-        (Database("d", "x.csv", "csv", preprocessing='[{"function": "f"}]'), "takes no preprocessing"),
+        (Database("d", "x.csv", "csv", preprocessing='[{"function": "f"}]'), "can't be read"),
     ],
 )
 def test_a_database_that_can_not_be_loaded(database, words) -> None:

@@ -36,6 +36,24 @@ def test_the_main_path(federation: Federation, researcher: Api) -> None:
     assert researcher.get(f"task/{task['id']}")["finished_at"] is not None
 
 
+def test_runs_that_wait_for_children_lend_them_their_places(federation: Federation, researcher: Api) -> None:
+    for _ in range(3):
+        federation.make_task(researcher, 1)
+    centrals = federation.work(1, capacity=2)["runs"]
+    holding = [{"run": order["run"], "attempt": 1} for order in centrals]
+    assert federation.work(1, capacity=0, holding=holding)["runs"] == []
+    for order in centrals:
+        federation.as_run(order).post("task", federation.task_body(1))
+        federation.as_run(order).post("task", federation.task_body(1))
+    lent = federation.work(1, capacity=0, holding=holding)["runs"]
+    assert len(lent) == 2
+    assert all(order["task"]["parent_id"] is not None for order in lent)
+    holding += [{"run": order["run"], "attempt": 1} for order in lent]
+    assert federation.work(1, capacity=0, holding=holding)["runs"] == []
+    federation.finish(lent[0])
+    assert len(federation.work(1, capacity=0, holding=holding)["runs"]) == 1
+
+
 def test_claims_are_oldest_first_and_within_capacity(federation: Federation, researcher: Api) -> None:
     tasks = [federation.make_task(researcher)["id"] for _ in range(3)]
     first = federation.work(2, capacity=2)["runs"]

@@ -1,0 +1,154 @@
+"""Images that hold vantage6's published tools run here as they are, driven by its published clients."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from devfederation import ALGORITHMS, build
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
+TOUR = Path(__file__).parent.parent / "compat" / "tour.py"
+WITH_THEM = ("pandas==2.1.4", "numpy<2", "openpyxl", "setuptools<81")
+"""What images of that time hold: the tools demand an SQLAlchemy that later data frames don't know."""
+VERSIONS = ("4.15.2", "4.7.1")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A Python with a release's client, and an image with its tools."""
+
+    version: str
+    python: Path
+    image: str
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def published(request, images, tmp_path_factory) -> Published:
+    folder = tmp_path_factory.mktemp("published")
+    python = make_environment(folder / "environment", request.param)
+    context = folder / "context"
+    shutil.copytree(ALGORITHMS / "v6tour", context)
+    [packages] = (folder / "environment").glob("lib/python*/site-packages")
+    shutil.copytree(packages, context / "lib", ignore=shutil.ignore_patterns("__pycache__", "pip", "tests"))
+    return Published(request.param, python, build(context, f"skerry-tests/v6tour:{request.param}"))
+
+
+def make_environment(folder: Path, version: str) -> Path:
+    """Its Python, which has vantage6's client and tools and nothing of ours."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    wanted = [f"vantage6-client=={version}", f"vantage6-algorithm-tools=={version}", *WITH_THEM]
+    install = [str(python), "-m", "pip", "install", "-q", "--no-compile", *wanted]
+    subprocess.run(install, check=True, capture_output=True)
+    return python
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory) -> list[str]:
+    """The same at both nodes, but for the table: ages 20 to 39, and 30 to 49."""
+    folder = tmp_path_factory.mktemp("databases")
+    tables = [folder / "a.csv", folder / "b.csv"]
+    for number, table in enumerate(tables):
+        pd.DataFrame({"age": [20 + 10 * number + row for row in range(20)]}).to_csv(table, index=False)
+    with pd.ExcelWriter(folder / "book.xlsx") as book:
+        pd.DataFrame({"height": [150, 160]}).to_excel(book, sheet_name="first", index=False)
+        pd.DataFrame({"weight": [50, 60, 70]}).to_excel(book, sheet_name="second", index=False)
+    with sqlite3.connect(folder / "records.db") as records:
+        records.execute("CREATE TABLE patients (age INTEGER)")
+        records.executemany("INSERT INTO patients VALUES (?)", [(age,) for age in (40, 50, 60, 70)])
+    records.close()
+    documents = folder / "documents" / "inner"
+    documents.mkdir(parents=True)
+    (documents / "note.txt").write_text("a note")
+    files = {
+        "default": ",".join(map(str, tables)),
+        "book": folder / "book.xlsx",
+        "records": folder / "records.db",
+        "documents": folder / "documents",
+    }
+    return [part for label, file in files.items() for part in ("--database", f"{label}={file}")]
+
+
+@pytest.mark.parametrize("arguments", [["--accept", "both"], ["--plain"]], ids=["encrypted", "plain"])
+def test_tour(arguments, dev, databases, published, tmp_path) -> None:
+    with dev("--nodes", "2", *databases, *arguments) as federation:
+        seen = take_tour(published, federation.facts, tmp_path)
+    for name, results in RESULTS.items():
+        assert (name, seen[name]["results"]) == (name, results)
+        assert (name, seen[name]["status"]) == (name, "completed")
+    check_metadata(seen["metadata"], federation.facts)
+    check_ends(seen)
+    [calls] = seen["calls"]["results"]
+    organization = federation.facts["organizations"][0]["name"]
+    assert calls["organization"] == organization
+    assert (calls["task"], calls["runs"], calls["run"]) == ("completed", ["completed"], "completed")
+
+
+def take_tour(published: Published, facts: dict, tmp_path: Path) -> dict:
+    federation = tmp_path / "federation.json"
+    federation.write_text(json.dumps(facts))
+    command = [str(published.python), "-W", "ignore", str(TOUR), str(federation), published.image]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    seen: dict = json.loads(ran.stdout.splitlines()[-1])
+    return seen
+
+
+RESULTS = {
+    "central": [{"mean": 34.5, "parts": 2}],
+    "partial": [{"sum": 590.0, "n": 20}, {"sum": 790.0, "n": 20}],
+    "two databases": [{"first": ["height"], "last": ["age"]}],
+    "two databases turned": [{"first": ["age"], "last": ["height"]}],
+    "preprocessing": [{"sum": 345.0, "n": 10}],
+    "central with preprocessing": [{"mean": 1135 / 30, "parts": 2}],
+    "query": [{"sum": 130.0, "n": 2}],
+    "central with a query": [{"mean": 65.0, "parts": 2}],
+    "sheet": [{"sum": 180.0, "n": 3}],
+    "first sheet": [{"sum": 310.0, "n": 2}],
+    "folder": [{"inner/note.txt": "a note"}],
+    "variables": [
+        {
+            "RECORDS_DATABASE_URI": "/mnt/databases/records/records.db.sqlite",
+            "RECORDS_DATABASE_TYPE": "sql",
+            "DB_LABELS": "default,book,records,documents",
+            "USER_REQUESTED_DATABASE_LABELS": "records,default",
+        }
+    ],
+    "defaults": [{"unset": "fallback", "home": "/tmp"}],
+}
+
+
+def check_metadata(seen: dict, facts: dict) -> None:
+    [about] = seen["results"]
+    assert about["task_id"] == seen["task"]
+    assert about["organization_id"] == facts["organizations"][0]["id"]
+    assert about["node_id"] == facts["nodes"][0]["id"]
+    assert about["collaboration_id"] == facts["collaboration"]["id"]
+    assert about["temporary_directory"] == "/mnt/tmp"
+    assert about["output_file"].startswith("/mnt/data/task-0000")
+
+
+def check_ends(seen: dict) -> None:
+    """How runs end, and what their logs say."""
+    for name, words in {
+        "exception": ["info > about to fail", "too few rows"],
+        "exit code": ["info > about to leave"],
+        "no such function": ["nothing"],
+        "no such sheet": ["third"],
+        "other job": ["left.txt"],
+    }.items():
+        assert (name, seen[name]["statuses"]) == (name, ["crashed"])
+        assert seen[name]["results"] == []
+        assert all(word in seen[name]["logs"][0] for word in words), seen[name]["logs"]
+    [rounds] = seen["rounds"]["results"]
+    assert rounds["found"] == rounds["left"]
+    assert len(rounds["left"]) == 2
+    assert "waiting for sums" in seen["central"]["logs"][0]
