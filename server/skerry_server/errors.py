@@ -23,6 +23,10 @@ class TooLarge(Refused):
     """A body exceeds what this server takes."""
 
 
+class NotOffered(Refused):
+    """This server does not do that, or is not configured for it."""
+
+
 class LoginFailed(Refused):
     """Name and password, or the API key, do not fit. Says no more on purpose."""
 

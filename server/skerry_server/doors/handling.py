@@ -22,6 +22,7 @@ from skerry_server.errors import (
     InvalidRequest,
     LoginFailed,
     NotKnown,
+    NotOffered,
     PermissionDenied,
     Refused,
     TooLarge,
@@ -43,6 +44,7 @@ _STATUS: Mapping[type[Refused], int] = {
     NotKnown: 404,
     Conflicting: 409,
     TooLarge: 413,
+    NotOffered: 501,
 }
 _Body = TypeVar("_Body", bound=BaseModel)
 

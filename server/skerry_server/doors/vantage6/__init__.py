@@ -10,6 +10,7 @@ from skerry_server.doors.vantage6 import (
     login,
     nodes,
     organizations,
+    recovery,
     runs,
     studies,
     tasks,
@@ -19,6 +20,6 @@ from skerry_server.doors.vantage6 import (
 
 def blueprint() -> Blueprint:
     door = Blueprint("vantage6", __name__)
-    for part in (login, organizations, collaborations, studies, nodes, users, tasks, runs, health):
+    for part in (login, recovery, organizations, collaborations, studies, nodes, users, tasks, runs, health):
         part.register(door)
     return door
