@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, false, or_, select, true
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, joinedload, selectinload
 
 from skerry.crypto import parse_header
 from skerry.wire import Context, Format, canonical, detect_format, to_stored, unb64
@@ -141,12 +141,22 @@ def delete_task(session: Session, actor: Actor, task_id: int, now: datetime) -> 
     return remove_tasks(session, [task, *descendants(session, [task.id])], now)
 
 
+def remove_runs(session: Session, which: ColumnElement[bool], now: datetime) -> list[Payload]:
+    """Ends and deletes runs of tasks that stay; the payloads' files are the caller's to remove."""
+    runs = list(session.scalars(select(Run).where(which).options(joinedload(Run.task))))
+    end_runs(session, [run for run in runs if run.state in OPEN], "the organization was deleted", now)
+    payloads = _payloads(session, runs)
+    for row in [*runs, *payloads]:
+        session.delete(row)
+        session.flush()
+    return payloads
+
+
 def remove_tasks(session: Session, tasks: Sequence[Task], now: datetime) -> list[Payload]:
     """Ends what is open, then deletes; the payloads' files are the caller's to remove."""
     end_tasks(session, tasks, "the task was deleted", now)
     runs = [run for task in tasks for run in task.runs]
-    ids = {id_ for run in runs for id_ in (run.input_id, run.result_id, run.staged_id) if id_ is not None}
-    payloads = list(session.scalars(select(Payload).where(Payload.id.in_(ids))))
+    payloads = _payloads(session, runs)
     for row in [*runs, *sorted(tasks, key=lambda task: task.id, reverse=True)]:
         session.delete(row)
         session.flush()
@@ -155,9 +165,18 @@ def remove_tasks(session: Session, tasks: Sequence[Task], now: datetime) -> list
     return payloads
 
 
+def _payloads(session: Session, runs: Sequence[Run]) -> list[Payload]:
+    ids = {id_ for run in runs for id_ in (run.input_id, run.result_id, run.staged_id) if id_ is not None}
+    return list(session.scalars(select(Payload).where(Payload.id.in_(ids))))
+
+
 def end_tasks(session: Session, tasks: Sequence[Task], reason: str, now: datetime) -> None:
     """Kills the open runs of these tasks and tells their nodes."""
-    runs = [run for task in tasks for run in task.runs if run.state in OPEN]
+    end_runs(session, [run for task in tasks for run in task.runs if run.state in OPEN], reason, now)
+
+
+def end_runs(session: Session, runs: Sequence[Run], reason: str, now: datetime) -> None:
+    """Kills these open runs and tells their nodes; the tasks follow."""
     for run in runs:
         run.reason = reason
         advance(run, State.KILLED, now)

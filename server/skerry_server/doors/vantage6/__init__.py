@@ -10,6 +10,7 @@ from skerry_server.doors.vantage6 import (
     login,
     nodes,
     organizations,
+    ports,
     recovery,
     runs,
     studies,
@@ -20,6 +21,6 @@ from skerry_server.doors.vantage6 import (
 
 def blueprint() -> Blueprint:
     door = Blueprint("vantage6", __name__)
-    for part in (login, recovery, organizations, collaborations, studies, nodes, users, tasks, runs, health):
+    for part in (login, recovery, organizations, collaborations, studies, nodes, users, tasks, runs, ports, health):
         part.register(door)
     return door

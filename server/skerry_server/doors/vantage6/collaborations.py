@@ -10,14 +10,15 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 
-from skerry_server.doors.fields import Body, Flag, Id, Name, Query, Words
+from skerry_server.doors.fields import Body, Dependents, Flag, Id, Member, Name, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import nodes as node_door
 from skerry_server.doors.vantage6 import organizations
 from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.shapes import many
 from skerry_server.models import Collaboration, member
 from skerry_server.policy import Kind
-from skerry_server.services import collaborations
+from skerry_server.services import collaborations, nodes
 
 SORTS = {"id": Collaboration.id, "name": Collaboration.name}
 
@@ -31,10 +32,6 @@ class CollaborationQuery(Listing):
 
 class Include(Query):
     include: Words = Field(default_factory=list)
-
-
-class Dependents(Query):
-    delete_dependents: Flag = False
 
 
 class CollaborationChange(Body):
@@ -52,10 +49,6 @@ class NewCollaboration(CollaborationChange):
     encrypted: bool
     organization_ids: Annotated[list[Id], Field(max_length=10_000)]
     accept: Literal["native", "vantage6", "both"] = "native"
-
-
-class Member(Body):
-    id: Id
 
 
 @calls(Kind.USER, Kind.NODE, query=CollaborationQuery)
@@ -117,6 +110,18 @@ def remove_member(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
     return [organizations.show(call, organization) for organization in collaboration.organizations]
 
 
+@calls(Kind.USER, body=Member)
+def add_node(call: Call, id_: int, body: Member) -> Reply:
+    moved = nodes.move_node(call.session, call.actor, body.id, id_)
+    return Reply([node_door.show(call, node) for node in nodes.nodes_of(call.session, moved.collaboration_id)], 201)
+
+
+@calls(Kind.USER, body=Member)
+def remove_node(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
+    nodes.remove_node(call.session, call.actor, body.id, id_, call.now)
+    return [node_door.show(call, node) for node in nodes.nodes_of(call.session, id_)]
+
+
 def register(door: Blueprint) -> None:
     door.get("/collaboration", endpoint="collaborations")(list_collaborations)
     door.post("/collaboration", endpoint="collaboration_create")(create)
@@ -125,6 +130,8 @@ def register(door: Blueprint) -> None:
     door.delete("/collaboration/<id:id_>", endpoint="collaboration_delete")(delete)
     door.post("/collaboration/<id:id_>/organization", endpoint="collaboration_add")(add_member)
     door.delete("/collaboration/<id:id_>/organization", endpoint="collaboration_remove")(remove_member)
+    door.post("/collaboration/<id:id_>/node", endpoint="collaboration_add_node")(add_node)
+    door.delete("/collaboration/<id:id_>/node", endpoint="collaboration_remove_node")(remove_node)
 
 
 def show(call: Call, collaboration: Collaboration, *, nested: bool = False) -> dict[str, Any]:

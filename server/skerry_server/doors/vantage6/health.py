@@ -9,6 +9,7 @@ from flask import Blueprint
 from sqlalchemy import text
 
 from skerry_server.doors.handling import Call, calls
+from skerry_server.errors import NotOffered
 from skerry_server.policy import Kind
 
 
@@ -28,13 +29,13 @@ def blobstream_status(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every han
     return {"blob_store_enabled": False}
 
 
-@calls(Kind.RUN)
-def vpn_addresses(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler has a call
-    return {"addresses": []}
+@calls(Kind.NODE)
+def vpn_profile(call: Call) -> None:  # noqa: ARG001 - every handler has a call
+    raise NotOffered("There is no eduVPN here: skerry's nodes make their own network.")
 
 
 def register(door: Blueprint) -> None:
     door.get("/version")(show_version)
     door.get("/health")(show_health)
     door.get("/blobstream/status")(blobstream_status)
-    door.get("/vpn/algorithm/addresses")(vpn_addresses)
+    door.get("/vpn", endpoint="vpn_profile")(vpn_profile)

@@ -22,6 +22,7 @@ from skerry_server.models import Run, Task
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, tasks
 
+_BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
 SORTS = {
     "id": Task.id,
     "name": Task.name,
@@ -83,6 +84,26 @@ class NewTask(Body):
             description=self.description,
             databases=databases,
             uuid=self.uuid,
+        )
+
+
+class Columns(Body):
+    """Which columns a database has."""
+
+    collaboration_id: Id
+    db_label: Annotated[Text, Field(min_length=1, max_length=128)]
+    organizations: Annotated[list[Organization], Field(min_length=1, max_length=10_000)]
+    sheet_name: Annotated[Text, Field(max_length=128)] | None = None
+    query: Annotated[Text, Field(max_length=65_536)] | None = None
+
+    def spec(self) -> tasks.TaskSpec:
+        database = self.model_dump(exclude_none=True, include={"sheet_name", "query"})
+        return tasks.TaskSpec(
+            image=_BASICS,
+            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            collaboration_id=self.collaboration_id,
+            databases=({"label": self.db_label, **database},),
+            name="get_column_headers",
         )
 
 
@@ -168,12 +189,20 @@ def kill(call: Call, body: Kill) -> dict[str, Any]:
     return {"msg": f"Nodes have been instructed to kill task {body.id}."}
 
 
+@calls(Kind.USER, body=Columns, limit=tasks.LARGEST_REQUEST)
+def ask_columns(call: Call, body: Columns) -> Reply:
+    """No node tells the server its columns, so a task asks for them."""
+    task = tasks.create_task(call.session, call.actor, body.spec(), call.server.payloads, call.now)
+    return Reply(show(call, task), 201)
+
+
 def register(door: Blueprint) -> None:
     door.get("/task", endpoint="tasks")(list_tasks)
     door.post("/task", endpoint="task_create")(create)
     door.get("/task/<id:id_>", endpoint="task")(get)
     door.get("/task/<id:id_>/status", endpoint="task_status")(get_status)
     door.delete("/task/<id:id_>", endpoint="task_delete")(delete)
+    door.post("/column", endpoint="columns")(ask_columns)
     door.post("/kill/task", endpoint="task_kill")(kill)
 
 
