@@ -112,13 +112,8 @@ TEMPLATE = """\
 #   run_minutes: 15
 
 # two_factor_auth: false   # true: users log in with a code of their authenticator application, too
-# mail: null               # null: nobody can recover a lost password; else for example:
-#   host: smtp.example.org
-#   port: 587
-#   sender: skerry@example.org
-#   security: starttls     # or tls, or none (for a relay on this machine only)
-#   username: null
-#   password: null
+# mail: null             # null: nobody can recover a lost password; else host, port, sender, and where needed
+#                        # username, password and security (starttls, tls; none for a relay on this machine)
 
 # stores:
 #   allowed: []            # hosts of algorithm stores that may lie in a private network: ["store.example.org"]
