@@ -9,7 +9,7 @@ from pydantic import UUID4, Field
 
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Text
-from skerry_server.doors.handling import Call, Reply, calls, current_server, open_actor, parse_body, respond
+from skerry_server.doors.handling import Call, Reply, calls, current_server, declaring, open_actor, parse_body, respond
 from skerry_server.errors import LoginFailed, NotOffered
 from skerry_server.models import Node, User
 from skerry_server.policy import Kind
@@ -26,6 +26,7 @@ class NodeLogin(Body):
     api_key: Annotated[UUID4, Field(strict=False)]
 
 
+@declaring(body=UserLogin)
 def log_in_user() -> Response:
     """The password is checked between two transactions, since it takes a while on purpose."""
     body, server = parse_body(UserLogin), current_server()
@@ -62,6 +63,7 @@ def log_in_node(call: Call, body: NodeLogin) -> Reply:
     return _node_tokens(call, login.log_in_node(call.session, str(body.api_key)))
 
 
+@declaring(Kind.USER, Kind.NODE)
 def refresh() -> Response:
     kind, claims = tokens.presented(refresh=True)
     server = current_server()

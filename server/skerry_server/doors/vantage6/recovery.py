@@ -14,7 +14,16 @@ from pydantic import Field, model_validator
 
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Text
-from skerry_server.doors.handling import Call, calls, current_server, open_actor, parse_body, present, respond
+from skerry_server.doors.handling import (
+    Call,
+    calls,
+    current_server,
+    declaring,
+    open_actor,
+    parse_body,
+    present,
+    respond,
+)
 from skerry_server.doors.vantage6.login import show_enrolment
 from skerry_server.errors import InvalidRequest
 from skerry_server.mail import Letter
@@ -59,6 +68,7 @@ class PasswordChange(Body):
     new_password: Word
 
 
+@declaring(body=Whom)
 def lost_password() -> Response:
     body = parse_body(Whom)
     _write_later(current_server(), body, Purpose.PASSWORD)
@@ -71,6 +81,7 @@ def reset_password(call: Call, body: NewPassword) -> dict[str, Any]:
     return {"msg": "The password has successfully been reset!"}
 
 
+@declaring(body=WhomWithPassword)
 def lost_second_factor() -> Response:
     body, server = parse_body(WhomWithPassword), current_server()
     with server.database.reading() as session:
@@ -92,6 +103,7 @@ def reset_second_factor(call: Call, body: TokenBody) -> dict[str, Any]:
     return show_enrolment(recovery.reset_second_factor(call.session, *holder))
 
 
+@declaring(Kind.USER, body=PasswordChange)
 def change_password() -> Response:
     """The password is checked between two transactions; a wrong one counts as a failed log-in."""
     kind, claims = present(Kind.USER)
