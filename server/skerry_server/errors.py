@@ -38,6 +38,10 @@ class PermissionDenied(Refused):
         super().__init__(message)
 
 
+class StoreNotLinked(Refused):
+    """The algorithm store is not one of the task's collaboration."""
+
+
 class NotKnown(Refused):
     """There is no such thing, or the caller may not know of it."""
 

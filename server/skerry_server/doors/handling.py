@@ -25,6 +25,7 @@ from skerry_server.errors import (
     NotOffered,
     PermissionDenied,
     Refused,
+    StoreNotLinked,
     TooLarge,
 )
 from skerry_server.events import Ticket
@@ -41,6 +42,7 @@ _STATUS: Mapping[type[Refused], int] = {
     InvalidRequest: 400,
     LoginFailed: 401,
     PermissionDenied: 401,
+    StoreNotLinked: 403,
     NotKnown: 404,
     Conflicting: 409,
     TooLarge: 413,

@@ -21,6 +21,7 @@ from skerry_server.lifecycle import OPEN, State, advance, task_status
 from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+from skerry_server.services.stores import store_of_task
 
 _LOG = logging.getLogger(__name__)
 LARGEST_REQUEST = 1 << 30
@@ -55,6 +56,7 @@ class TaskSpec:
     description: str | None = None
     databases: tuple[dict[str, Any], ...] = ()
     uuid: str | None = None
+    store_id: int | None = None
 
     def fingerprint(self) -> str:
         """The same for the same request, whoever makes it."""
@@ -75,6 +77,8 @@ def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadSt
     collaboration, study = _where(session, spec)
     nodes = _nodes(session, spec, collaboration, study)
     _check_permission(actor, spec, collaboration)
+    if spec.store_id is not None and parent is None:
+        store_of_task(session, spec.store_id, collaboration.id)
     task = _new_task(actor, spec, collaboration, parent, now)
     task.format = _check_inputs(actor, spec, task, collaboration, parent)
     session.add(task)
@@ -308,6 +312,7 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
         init_user_id=parent.init_user_id if parent is not None else actor.id,
         parent_id=parent.id if parent is not None else None,
         parent_run_id=actor.id if actor.run is not None else None,
+        store_id=parent.store_id if parent is not None else spec.store_id,
         databases=list(spec.databases),
         status=task_status([State.PENDING]),
         created_at=now,

@@ -13,6 +13,7 @@ from skerry_server.doors.vantage6 import (
     ports,
     recovery,
     runs,
+    stores,
     studies,
     tasks,
     users,
@@ -21,6 +22,19 @@ from skerry_server.doors.vantage6 import (
 
 def blueprint() -> Blueprint:
     door = Blueprint("vantage6", __name__)
-    for part in (login, recovery, organizations, collaborations, studies, nodes, users, tasks, runs, ports, health):
+    for part in (
+        login,
+        recovery,
+        organizations,
+        collaborations,
+        studies,
+        nodes,
+        users,
+        tasks,
+        runs,
+        ports,
+        stores,
+        health,
+    ):
         part.register(door)
     return door

@@ -16,7 +16,7 @@ from skerry_server.doors.vantage6 import nodes as node_door
 from skerry_server.doors.vantage6 import organizations
 from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.shapes import many
-from skerry_server.models import Collaboration, member
+from skerry_server.models import Collaboration, member, store_member
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, nodes
 
@@ -27,6 +27,7 @@ class CollaborationQuery(Listing):
     name: str | None = None
     encrypted: Flag | None = None
     organization_id: Id | None = None
+    algorithm_store_id: Id | None = None
     include: Words = Field(default_factory=list)
 
 
@@ -61,6 +62,11 @@ def list_collaborations(call: Call, query: CollaborationQuery) -> Reply:
     if query.organization_id is not None:
         mine = select(member.c.collaboration_id).where(member.c.organization_id == query.organization_id)
         statement = statement.where(Collaboration.id.in_(mine))
+    if query.algorithm_store_id is not None:
+        linked = select(store_member.c.collaboration_id).where(
+            store_member.c.algorithm_store_id == query.algorithm_store_id
+        )
+        statement = statement.where(Collaboration.id.in_(linked))
     nested = "organizations" in query.include
     if nested:
         statement = statement.options(selectinload(Collaboration.organizations))
