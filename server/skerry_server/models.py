@@ -323,19 +323,6 @@ class Port(Base):
     run: Mapped[Run] = relationship(back_populates="ports")
 
 
-class Blob(Base):
-    """A payload that is known by a name of its own. ``creator`` is who sent it ("user:3", "run:7")."""
-
-    __tablename__ = "blob"
-
-    uuid: Mapped[str] = mapped_column(String(36), unique=True)
-    creator: Mapped[str] = mapped_column(String(32), index=True)
-    created_at: Mapped[datetime]
-    payload_id: Mapped[int] = mapped_column(ForeignKey("payload.id"), index=True)
-
-    payload: Mapped[Payload] = relationship()
-
-
 class Event(Base):
     """That something changed, written in the same transaction as the change; ``topics`` say who should look."""
 

@@ -76,7 +76,6 @@ class Settings(_Strict):
     two_factor_auth: bool = False
     mail: Mail | None = None
     stores: Stores = Stores()
-    blob_store: bool = False
     leases: Leases = Leases()
     limits: Limits = Limits()
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
@@ -117,8 +116,6 @@ TEMPLATE = """\
 
 # stores:
 #   allowed: []            # hosts of algorithm stores that may lie in a private network: ["store.example.org"]
-
-# blob_store: false        # true: large payloads go by /blobstream, which clients know from 4.13 on
 
 # leases:
 #   seconds: 120             # how long a node may be silent about a run that it holds

@@ -1,4 +1,4 @@
-"""Second factors and recovery of users; ports of runs; algorithm stores; blobs."""
+"""Second factors and recovery of users; ports of runs; algorithm stores."""
 
 from __future__ import annotations
 
@@ -48,20 +48,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("run_id", "port", name="uq_port_run_id_port"),
         sqlite_autoincrement=True,
     )
-    op.create_table(
-        "blob",
-        sa.Column("uuid", sa.String(length=36), nullable=False),
-        sa.Column("creator", sa.String(length=32), nullable=False),
-        sa.Column("created_at", sa.DateTime(), nullable=False),
-        sa.Column("payload_id", sa.Integer(), nullable=False),
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["payload_id"], ["payload.id"], name="fk_blob_payload_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_blob"),
-        sa.UniqueConstraint("uuid", name="uq_blob_uuid"),
-        sqlite_autoincrement=True,
-    )
-    op.create_index("ix_blob_creator", "blob", ["creator"], unique=False)
-    op.create_index("ix_blob_payload_id", "blob", ["payload_id"], unique=False)
     op.add_column("user", sa.Column("otp_secret", sa.String(length=64), nullable=True))
     op.add_column("user", sa.Column("otp_step", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("user", sa.Column("mailed_at", sa.DateTime(), nullable=True))
@@ -74,5 +60,5 @@ def downgrade() -> None:
     op.drop_column("task", "store_id")
     for name in ("otp_secret", "otp_step", "mailed_at"):
         op.drop_column("user", name)
-    for table in ("blob", "port", "store_member", "algorithm_store"):
+    for table in ("port", "store_member", "algorithm_store"):
         op.drop_table(table)
