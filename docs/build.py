@@ -6,6 +6,7 @@ With --check nothing is written, and a generated page that is not current is an 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from skerry_server.app import describe_api
 from skerry_server.policy import DEFAULT_ROLES, NODE_GRANTS, RUN_GRANTS, Grant, Operation, Resource, Scope
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +75,16 @@ def _reach(grants: frozenset[Grant], resource: Resource, operation: Operation) -
     return ", ".join(scope for scope in Scope if scope in scopes)
 
 
-GENERATED: dict[str, Callable[[], str]] = {"cli.md": command_line, "permissions.md": permissions}
+def openapi() -> str:
+    """The main door's description."""
+    return json.dumps(describe_api(), indent=1) + "\n"
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "cli.md": command_line,
+    "permissions.md": permissions,
+    "openapi.json": openapi,
+}
 
 
 def write_or_check(*, check: bool) -> Iterator[str]:

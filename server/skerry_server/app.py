@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, jsonify, request
 from werkzeug.routing import IntegerConverter
 
 from skerry_server import tokens
-from skerry_server.doors import handling, native, vantage6
+from skerry_server.doors import handling, native, openapi, vantage6
 from skerry_server.doors.fields import LARGEST_ID
 from skerry_server.server import Server
 
@@ -33,9 +33,19 @@ def create_app(server: Server) -> Flask:
     app.register_blueprint(vantage6.blueprint(), url_prefix=server.settings.api_path or None)
     app.register_blueprint(native.blueprint(), url_prefix=f"{server.settings.api_path}/skerry")
     app.get("/robots.txt")(_robots)
+    description = describe_api(server.settings.api_path)
+    app.get(f"{server.settings.api_path}/openapi.json", endpoint="openapi")(lambda: jsonify(description))
     app.after_request(_headers(server.settings.cors_allowed_origins))
     app.wsgi_app = _terminated(app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
+
+
+def describe_api(api_path: str = "/api") -> dict[str, Any]:
+    """The main door in OpenAPI, without a server behind it."""
+    app = Flask("skerry_server", static_folder=None)
+    app.url_map.converters["id"] = _Id
+    app.register_blueprint(vantage6.blueprint(), url_prefix=api_path or None)
+    return openapi.describe(app, "vantage6", api_path)
 
 
 def _robots() -> Response:

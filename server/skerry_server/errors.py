@@ -23,6 +23,10 @@ class TooLarge(Refused):
     """A body exceeds what this server takes."""
 
 
+class NotOffered(Refused):
+    """This server does not do that, or is not configured for it."""
+
+
 class LoginFailed(Refused):
     """Name and password, or the API key, do not fit. Says no more on purpose."""
 
@@ -32,6 +36,10 @@ class PermissionDenied(Refused):
 
     def __init__(self, message: str = "You lack the permission to do that!") -> None:
         super().__init__(message)
+
+
+class StoreNotLinked(Refused):
+    """The algorithm store is not one of the task's collaboration."""
 
 
 class NotKnown(Refused):

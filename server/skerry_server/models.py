@@ -176,7 +176,10 @@ class Role(Base):
 
 
 class User(Base):
-    """``epoch`` counts the passwords: tokens of an earlier one are dead."""
+    """``epoch`` counts the passwords: tokens of an earlier one are dead.
+
+    ``otp_step`` is the time step of the last code that was used: none is taken twice. ``mailed_at``: the last letter.
+    """
 
     __tablename__ = "user"
 
@@ -189,6 +192,9 @@ class User(Base):
     epoch: Mapped[int] = mapped_column(default=1)
     failed_logins: Mapped[int] = mapped_column(default=0)
     locked_until: Mapped[datetime | None]
+    otp_secret: Mapped[str | None] = mapped_column(String(64))
+    otp_step: Mapped[int] = mapped_column(BigInteger, default=0)
+    mailed_at: Mapped[datetime | None]
     last_seen: Mapped[datetime | None] = mapped_column(index=True)
 
     organization: Mapped[Organization] = relationship()
@@ -201,6 +207,7 @@ class Task(Base):
 
     ``status`` and ``finished_at`` (all runs have ended) follow the runs in the same transaction.
     ``parent_run_id`` has no foreign key: with ``run.task_id`` it would be a circle; the run goes when its task does.
+    Nor has ``store_id``, which SQLite could only get with the whole table made anew; the deletion of a store clears it.
     """
 
     __tablename__ = "task"
@@ -219,6 +226,7 @@ class Task(Base):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("task.id", ondelete=_CASCADE), index=True)
     parent_run_id: Mapped[int | None] = mapped_column(index=True)
     job_id: Mapped[int | None] = mapped_column(index=True)
+    store_id: Mapped[int | None] = mapped_column(index=True)
     databases: Mapped[list[dict[str, Any]]]
     format: Mapped[Format] = mapped_column(_words(Format))
     status: Mapped[Status] = mapped_column(_words(Status), default=Status.PENDING, index=True)
@@ -230,6 +238,26 @@ class Task(Base):
     runs: Mapped[list[Run]] = relationship(
         back_populates="task", foreign_keys="Run.task_id", order_by="Run.id", passive_deletes=True
     )
+
+
+store_member = Table(
+    "store_member",
+    Base.metadata,
+    Column("algorithm_store_id", ForeignKey("algorithm_store.id", ondelete=_CASCADE), primary_key=True),
+    Column("collaboration_id", ForeignKey("collaboration.id", ondelete=_CASCADE), primary_key=True, index=True),
+)
+
+
+class AlgorithmStore(Base):
+    """A store that lists algorithms; for the collaborations that it is linked to, or for all where ``everywhere``."""
+
+    __tablename__ = "algorithm_store"
+
+    name: Mapped[str] = mapped_column(String(NAME))
+    url: Mapped[str] = mapped_column(String(512), unique=True)
+    everywhere: Mapped[bool] = mapped_column(default=False)
+
+    collaborations: Mapped[list[Collaboration]] = relationship(secondary=store_member, order_by=Collaboration.id)
 
 
 class Payload(Base):
@@ -278,6 +306,21 @@ class Run(Base):
     input: Mapped[Payload] = relationship(foreign_keys=[input_id])
     result: Mapped[Payload | None] = relationship(foreign_keys=[result_id])
     staged: Mapped[Payload | None] = relationship(foreign_keys=[staged_id])
+    ports: Mapped[list[Port]] = relationship(back_populates="run", order_by="Port.port", passive_deletes=True)
+
+
+class Port(Base):
+    """A port at which a run's algorithm can be reached by the other runs of its job, through the VPN."""
+
+    __tablename__ = "port"
+    __table_args__ = (UniqueConstraint("run_id", "port"), Base.__table_args__)
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete=_CASCADE))
+    port: Mapped[int]
+    label: Mapped[str | None] = mapped_column(String(NAME))
+    ip: Mapped[str | None] = mapped_column(String(64))
+
+    run: Mapped[Run] = relationship(back_populates="ports")
 
 
 class Event(Base):

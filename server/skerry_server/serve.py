@@ -46,6 +46,7 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
     )
     with contextlib.closing(listener):
         _Uvicorn(config, server).run(sockets=[listener])
+    server.mailer.close()
     server.database.close()
 
 

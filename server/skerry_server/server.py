@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from skerry.errors import ConfigurationError
 from skerry_server.database import Database
 from skerry_server.events import Hub, prune
+from skerry_server.mail import Mailer
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
 from skerry_server.services.users import write_policy
@@ -43,6 +44,7 @@ class Server:
     hub: Hub
     database: Database
     payloads: PayloadStore
+    mailer: Mailer
     clock: Callable[[], datetime]
     told: Repeats = field(default_factory=Repeats)
 
@@ -82,4 +84,4 @@ def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> S
     database.migrate()
     with database.writing() as session:
         write_policy(session)
-    return Server(settings, secret, hub, database, payloads, clock)
+    return Server(settings, secret, hub, database, payloads, Mailer(settings.mail), clock)

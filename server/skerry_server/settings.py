@@ -6,7 +6,7 @@ import difflib
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -45,6 +45,23 @@ class Limits(_Strict):
     result_bytes: Annotated[int, Field(ge=1024)] = 64 << 30
 
 
+class Mail(_Strict):
+    """Where letters are handed in; without it, nobody can be sent a token for a lost password."""
+
+    host: str
+    sender: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+    port: Annotated[int, Field(ge=1, le=65_535)] = 587
+    security: Annotated[str, Field(pattern="^(starttls|tls|none)$")] = "starttls"
+    username: str | None = None
+    password: str | None = Field(None, repr=False)
+
+
+class Stores(_Strict):
+    """Algorithm stores that users may register. ``allowed`` names hosts that may lie in a private network."""
+
+    allowed: list[str] = []
+
+
 class Settings(_Strict):
     """``folder`` is where the file lies: relative paths start there."""
 
@@ -56,6 +73,9 @@ class Settings(_Strict):
     state_folder: str = "."
     cors_allowed_origins: list[str] = []
     tokens: Tokens = Tokens()
+    two_factor_auth: bool = False
+    mail: Mail | None = None
+    stores: Stores = Stores()
     leases: Leases = Leases()
     limits: Limits = Limits()
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
@@ -89,6 +109,13 @@ TEMPLATE = """\
 #   access_minutes: 360
 #   refresh_minutes: 2880
 #   run_minutes: 15
+
+# two_factor_auth: false   # true: users log in with a code of their authenticator application, too
+# mail: null             # null: nobody can recover a lost password; else host, port, sender, and where needed
+#                        # username, password and security (starttls, tls; none for a relay on this machine)
+
+# stores:
+#   allowed: []            # hosts of algorithm stores that may lie in a private network: ["store.example.org"]
 
 # leases:
 #   seconds: 120             # how long a node may be silent about a run that it holds
@@ -179,7 +206,8 @@ def _first_sentence(error: ValidationError) -> str:
 def _nearest(where: list[str]) -> str:
     model: Any = Settings
     for part in where[:-1]:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        model = next(one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields"))
     near = difflib.get_close_matches(where[-1], set(model.model_fields) - {"folder"}, n=1, cutoff=0.5)
     return (
         f'; did you mean "{near[0]}"' if near else f", only {', '.join(sorted(set(model.model_fields) - {'folder'}))}"

@@ -6,10 +6,12 @@ carries the ``epoch`` of the password or API key behind it, and is dead when tha
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
-from flask import Flask
+import jwt
+from flask import Flask, current_app
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token, get_jwt, verify_jwt_in_request
 
 from skerry_server.errors import LoginFailed
@@ -60,6 +62,32 @@ def for_run(run: Run, lifetime: timedelta) -> str:
     }
     token: str = create_access_token(run.id, expires_delta=lifetime, additional_claims=_named(Kind.RUN, claims))
     return token
+
+
+class Purpose(StrEnum):
+    """What a token that went out by mail is good for; each has an audience of its own."""
+
+    PASSWORD = "skerry:reset-password"  # noqa: S105 - the name of an audience
+    SECOND_FACTOR = "skerry:reset-second-factor"
+
+
+RESET_LIFETIME = timedelta(minutes=60)
+
+
+def for_reset(secret: str, user: User, purpose: Purpose, now: datetime) -> str:
+    """Worthless for all but its purpose, and after its first use: the use counts the ``epoch`` on."""
+    expires = int((now + RESET_LIFETIME).replace(tzinfo=UTC).timestamp())
+    return jwt.encode({"sub": str(user.id), "epoch": user.epoch, "aud": purpose, "exp": expires}, secret, "HS256")
+
+
+def read_reset(token: str, purpose: Purpose, now: datetime) -> tuple[int, int]:
+    """The user's id and epoch. Raises jwt.InvalidTokenError for anything that is not such a token, or an old one."""
+    secret, needed = current_app.config["JWT_SECRET_KEY"], ["sub", "aud", "exp", "epoch"]
+    options: Any = {"require": needed, "verify_exp": False}
+    claims = jwt.decode(token, secret, algorithms=["HS256"], audience=purpose, options=options)
+    if claims["exp"] <= now.replace(tzinfo=UTC).timestamp():
+        raise jwt.ExpiredSignatureError
+    return int(claims["sub"]), int(claims["epoch"])
 
 
 def presented(*, refresh: bool = False) -> tuple[Kind, dict[str, Any]]:

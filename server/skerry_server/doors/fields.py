@@ -79,3 +79,15 @@ class Query(BaseModel):
     """Arguments of an address: text that is read as what it should be."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+
+class Dependents(Query):
+    """Whether what hangs on a thing is deleted with it."""
+
+    delete_dependents: Flag = False
+
+
+class Member(Body):
+    """What joins or leaves."""
+
+    id: Id

@@ -22,8 +22,10 @@ from skerry_server.errors import (
     InvalidRequest,
     LoginFailed,
     NotKnown,
+    NotOffered,
     PermissionDenied,
     Refused,
+    StoreNotLinked,
     TooLarge,
 )
 from skerry_server.events import Ticket
@@ -40,9 +42,11 @@ _STATUS: Mapping[type[Refused], int] = {
     InvalidRequest: 400,
     LoginFailed: 401,
     PermissionDenied: 401,
+    StoreNotLinked: 403,
     NotKnown: 404,
     Conflicting: 409,
     TooLarge: 413,
+    NotOffered: 501,
 }
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -63,6 +67,15 @@ class Wait:
     body: Any
     ticket: Ticket
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a view says of itself: whose tokens it takes (none: it asks for none), and what it parses."""
+
+    kinds: tuple[Kind, ...] = ()
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
 
 
 @dataclass(slots=True)
@@ -130,9 +143,29 @@ def calls(
                 arguments["query"] = parse_query(query)
             return _answer(handler, claims, arguments, ended=ended)
 
-        return view
+        return declaring(*kinds, body=body, query=query)(view)
 
     return decorate
+
+
+_View = TypeVar("_View", bound=Callable[..., Any])
+
+
+def declaring(
+    *kinds: Kind, body: type[BaseModel] | None = None, query: type[BaseModel] | None = None
+) -> Callable[[_View], _View]:
+    """Notes for the door's description what a view takes; ``calls`` does so by itself."""
+
+    def note(view: _View) -> _View:
+        view.declared = Declared(kinds, body, query)  # type: ignore[attr-defined]
+        return view
+
+    return note
+
+
+def declared(view: Callable[..., Any]) -> Declared:
+    """What was noted."""
+    return cast("Declared", getattr(view, "declared", Declared()))
 
 
 def present(*kinds: Kind) -> tuple[Kind, dict[str, Any]]:

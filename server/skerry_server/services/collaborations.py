@@ -56,6 +56,8 @@ def remove_member(session: Session, actor: Actor, id_: int, organization_id: int
     """Raises NotKnown, PermissionDenied or InvalidRequest."""
     collaboration = editable_collaboration(session, actor, id_, widen=True)
     collaboration.organizations = [o for o in collaboration.organizations if o.id != organization_id]
+    for study in session.scalars(select(Study).where(Study.collaboration_id == id_)):
+        study.organizations = [o for o in study.organizations if o.id != organization_id]
     return collaboration
 
 
@@ -136,6 +138,22 @@ def change_study(
         study.name = name
     if organization_ids is not None:
         study.organizations = _members(session, _get(session, Collaboration, study.collaboration_id), organization_ids)
+    return study
+
+
+def add_to_study(session: Session, actor: Actor, id_: int, organization_id: int) -> Study:
+    """Raises NotKnown, PermissionDenied or InvalidRequest."""
+    study = _study(session, actor, id_, Operation.EDIT)
+    [organization] = _members(session, _get(session, Collaboration, study.collaboration_id), [organization_id])
+    if organization not in study.organizations:
+        study.organizations.append(organization)
+    return study
+
+
+def remove_from_study(session: Session, actor: Actor, id_: int, organization_id: int) -> Study:
+    """Raises NotKnown or PermissionDenied."""
+    study = _study(session, actor, id_, Operation.EDIT)
+    study.organizations = [o for o in study.organizations if o.id != organization_id]
     return study
 
 

@@ -1,4 +1,4 @@
-"""Proving who one is: users by password, nodes by API key."""
+"""Proving who one is: users by password and one-time code, nodes by API key."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import secrets
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum, auto
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from skerry_server import passwords
-from skerry_server.errors import LoginFailed
+from skerry_server import codes, passwords
+from skerry_server.errors import InvalidRequest, LoginFailed
 from skerry_server.models import Node, User
 
 _LOG = logging.getLogger(__name__)
@@ -31,23 +32,91 @@ class Credentials:
     locked: bool
 
 
-def credentials(session: Session, username: str, now: datetime) -> Credentials:
-    user = session.scalar(select(User).where(User.username == username))
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """The secret that the user's authenticator application takes; shown this once."""
+
+    secret: str
+    address: str
+
+
+class Missing(Enum):
+    """What a log-in lacks. A value and not an exception, so that the count of failures is committed."""
+
+    PASSWORD = auto()
+    CODE = auto()
+    RIGHT_CODE = auto()
+
+
+def credentials(
+    session: Session, now: datetime, *, username: str | None = None, email: str | None = None, id_: int | None = None
+) -> Credentials:
+    user = find_user(session, username=username, email=email, id_=id_)
     if user is None:
         return Credentials(None, None, locked=False)
     return Credentials(user.id, user.password, _locked(user, now))
 
 
-def log_in(session: Session, found: Credentials, *, right: bool, now: datetime) -> User | None:
-    """Counts a failure, or gives the user. None and not an exception on failure, so that the count is committed."""
+def find_user(
+    session: Session, *, username: str | None = None, email: str | None = None, id_: int | None = None
+) -> User | None:
+    """By the first of these that is given."""
+    if id_ is not None:
+        return session.get(User, id_)
+    by = User.username == username if username is not None else User.email == email
+    return session.scalar(select(User).where(by))
+
+
+def log_in(
+    session: Session, found: Credentials, *, right: bool, code: str | None, two_factors: bool, now: datetime
+) -> User | Enrolment | Missing:
+    """Counts a failure, or gives the user; with ``two_factors`` a secret first, and later only for a right code."""
+    user = prove_password(session, found, right=right, now=now)
+    if user is None:
+        return Missing.PASSWORD
+    if two_factors and user.otp_secret is None:
+        return enrol(user)
+    if two_factors and not code:
+        return Missing.CODE
+    if two_factors and not _prove_code(user, code or "", now):
+        return Missing.RIGHT_CODE
+    user.failed_logins, user.locked_until, user.last_seen = 0, None, now
+    return user
+
+
+def prove_password(session: Session, found: Credentials, *, right: bool, now: datetime) -> User | None:
+    """The user, or None after counting the failure. Earlier failures stay counted until all factors are there."""
     user = session.get(User, found.user_id, options=[selectinload(User.roles)]) if found.user_id else None
     if user is None or _locked(user, now):
         return None
     if not right or user.password != found.hashed:
         _count_failure(user, now)
         return None
-    user.failed_logins, user.locked_until, user.last_seen = 0, None, now
     return user
+
+
+def enrol(user: User) -> Enrolment:
+    """Gives the user a new second factor in place of the old one."""
+    user.otp_secret, user.otp_step = codes.new_secret(), 0
+    return Enrolment(user.otp_secret, codes.address(user.otp_secret, user.username))
+
+
+def set_password(user: User, password: str) -> None:
+    """All tokens of the earlier password are dead. Raises InvalidRequest for a weak one."""
+    passwords.check_strength(password)
+    user.password, user.epoch = passwords.hash_password(password), user.epoch + 1
+    user.failed_logins, user.locked_until = 0, None
+
+
+def change_password(session: Session, found: Credentials, new: str, *, right: bool, now: datetime) -> bool:
+    """False for a wrong current password, which counts as a failed log-in. Raises InvalidRequest for a weak new one."""
+    user = prove_password(session, found, right=right, now=now)
+    if user is None:
+        return False
+    if passwords.verify_password(user.password, new):
+        raise InvalidRequest("The new password is the same as the current one: choose another.")
+    set_password(user, new)
+    return True
 
 
 def check(found: Credentials, password: str) -> bool:
@@ -87,6 +156,15 @@ def digest_api_key(api_key: str) -> str:
 
 def _locked(user: User, now: datetime) -> bool:
     return user.locked_until is not None and user.locked_until > now
+
+
+def _prove_code(user: User, code: str, now: datetime) -> bool:
+    step = codes.used_step(user.otp_secret or "", code, now, user.otp_step)
+    if step is None:
+        _count_failure(user, now)
+        return False
+    user.otp_step = step
+    return True
 
 
 def _count_failure(user: User, now: datetime) -> None:

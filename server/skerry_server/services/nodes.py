@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, false, or_, select, true
 from sqlalchemy.orm import Session, joinedload
 
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
-from skerry_server.lifecycle import HELD, State, advance
+from skerry_server.lifecycle import HELD, OPEN, State, advance
 from skerry_server.models import Collaboration, Node, Organization, Run, member
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.login import digest_api_key, new_api_key
 from skerry_server.services.runs import end_run
+from skerry_server.services.tasks import end_runs
+from skerry_server.services.work import is_online
 
 
 def create_node(
@@ -62,6 +66,57 @@ def delete_node(session: Session, actor: Actor, id_: int, now: datetime) -> None
         advance(run, State.KILLED, now)
         end_run(session, run, now)
     session.delete(node)
+
+
+def move_node(session: Session, actor: Actor, id_: int, collaboration_id: int) -> Node:
+    """Puts a node that has nothing to do into another collaboration; its tokens are dead.
+
+    Whoever moves it must be allowed to delete it here and to create it there. Raises NotKnown, PermissionDenied or
+    InvalidRequest.
+    """
+    node = session.get(Node, id_)
+    if node is None:
+        raise NotKnown("node", id_)
+    collaboration = session.get(Collaboration, collaboration_id)
+    if collaboration is None:
+        raise NotKnown("collaboration", collaboration_id)
+    for operation, where in ((Operation.DELETE, node.collaboration_id), (Operation.CREATE, collaboration_id)):
+        if not actor.may(Resource.NODE, operation, organizations=[node.organization_id], collaborations=[where]):
+            raise PermissionDenied
+    if node.collaboration_id != collaboration_id:
+        _check_place(session, collaboration, node.organization)
+        _refuse_busy(session, node)
+        node.collaboration, node.epoch = collaboration, node.epoch + 1
+        session.flush()
+    return node
+
+
+def remove_node(session: Session, actor: Actor, id_: int, collaboration_id: int, now: datetime) -> None:
+    """A node belongs to one collaboration, so removed from it it is gone. Raises as :func:`delete_node` does."""
+    node = _get(session, actor, id_, Operation.DELETE)
+    if node.collaboration_id != collaboration_id:
+        raise InvalidRequest(f"Node {id_} is not in collaboration {collaboration_id}.")
+    delete_node(session, actor, id_, now)
+    session.flush()
+
+
+def nodes_of(session: Session, collaboration_id: int) -> Sequence[Node]:
+    return session.scalars(select(Node).where(Node.collaboration_id == collaboration_id).order_by(Node.id)).all()
+
+
+def kill_tasks(session: Session, actor: Actor, id_: int, now: datetime) -> Node:
+    """Ends all that the node has to do. Raises NotKnown, PermissionDenied, or InvalidRequest when it is offline."""
+    node = session.get(Node, id_)
+    if node is None:
+        raise NotKnown("node", id_)
+    belongs: dict[str, Any] = {"organizations": [node.organization_id], "collaborations": [node.collaboration_id]}
+    if not actor.may(Resource.EVENT, Operation.SEND, **belongs):
+        raise PermissionDenied
+    if not is_online(node, now):
+        raise InvalidRequest(f"Node {id_} is offline, so nothing of it can be killed now.")
+    open_ = select(Run).where(Run.node_id == id_, Run.state.in_(OPEN)).options(joinedload(Run.task))
+    end_runs(session, session.scalars(open_).all(), "killed by user", now)
+    return node
 
 
 def renew_api_key(session: Session, actor: Actor, id_: int) -> str:
@@ -114,6 +169,11 @@ def _check_place(session: Session, collaboration: Collaboration, organization: O
     taken = (Node.collaboration_id == collaboration.id, Node.organization_id == organization.id)
     if session.scalar(select(Node.id).where(*taken)) is not None:
         raise InvalidRequest(f"Organization {organization.id} already has a node for collaboration {collaboration.id}.")
+
+
+def _refuse_busy(session: Session, node: Node) -> None:
+    if session.scalar(select(Run.id).where(Run.node_id == node.id, Run.state.in_(OPEN)).limit(1)) is not None:
+        raise InvalidRequest(f"Node {node.id} still has runs to do: kill them, or wait for their end.")
 
 
 def _refuse_taken(session: Session, name: str) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, or_, select, true
+from sqlalchemy import ColumnElement, exists, false, or_, select, true
 from sqlalchemy.orm import Session
 
 from skerry.errors import CryptoError
 from skerry.keys import OrganizationKeys, load_encryption_key
 from skerry.wire import unb64
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
-from skerry_server.models import Collaboration, Organization, member
+from skerry_server.models import Collaboration, Node, Organization, Payload, Role, Run, Task, User, member
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+from skerry_server.services.tasks import descendants, remove_runs, remove_tasks
 
 
 def create_organization(session: Session, actor: Actor, fields: dict[str, Any]) -> Organization:
@@ -44,6 +46,28 @@ def change_organization(session: Session, actor: Actor, id_: int, fields: dict[s
     for name, value in _with_key(fields).items():
         setattr(organization, name, value)
     return organization
+
+
+def delete_organization(
+    session: Session, actor: Actor, id_: int, *, dependents: bool, now: datetime
+) -> Sequence[Payload]:
+    """Gives the payloads whose files the caller removes. Raises NotKnown, PermissionDenied or InvalidRequest."""
+    organization = _get(session, id_)
+    if not actor.may(Resource.ORGANIZATION, Operation.DELETE):
+        raise PermissionDenied
+    if id_ == actor.organization_id:
+        raise InvalidRequest("You can't delete your own organization.")
+    columns = {"user": User.organization_id, "node": Node.organization_id, "role": Role.organization_id}
+    columns |= {"task": Task.init_org_id, "run": Run.organization_id}
+    found = [name for name, column in columns.items() if session.scalar(select(exists().where(column == id_)))]
+    if found and not dependents:
+        raise InvalidRequest(
+            f'Organization {id_} still has: {", ".join(found)}. Set "delete_dependents" to delete them too.'
+        )
+    payloads = [*_remove_tasks_of(session, id_, now), *remove_runs(session, Run.organization_id == id_, now)]
+    session.delete(organization)
+    session.flush()
+    return payloads
 
 
 def find_organization(session: Session, actor: Actor, id_: int) -> Organization:
@@ -101,6 +125,12 @@ def register_keys(session: Session, actor: Actor, id_: int, wire: dict[str, Any]
     if keys.signing is not None:
         organization.signing_key, organization.binding = keys.signing, unb64(wire["binding"])
     return organization
+
+
+def _remove_tasks_of(session: Session, id_: int, now: datetime) -> list[Payload]:
+    own = list(session.scalars(select(Task).where(Task.init_org_id == id_)))
+    below = descendants(session, [task.id for task in own])
+    return remove_tasks(session, list({task.id: task for task in [*own, *below]}.values()), now)
 
 
 def _get(session: Session, id_: int) -> Organization:

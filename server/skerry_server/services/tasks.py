@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, false, or_, select, true
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, joinedload, selectinload
 
 from skerry.crypto import parse_header
 from skerry.wire import Context, Format, canonical, detect_format, to_stored, unb64
@@ -21,6 +21,7 @@ from skerry_server.lifecycle import OPEN, State, advance, task_status
 from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+from skerry_server.services.stores import store_of_task
 
 _LOG = logging.getLogger(__name__)
 LARGEST_REQUEST = 1 << 30
@@ -55,6 +56,7 @@ class TaskSpec:
     description: str | None = None
     databases: tuple[dict[str, Any], ...] = ()
     uuid: str | None = None
+    store_id: int | None = None
 
     def fingerprint(self) -> str:
         """The same for the same request, whoever makes it."""
@@ -75,6 +77,8 @@ def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadSt
     collaboration, study = _where(session, spec)
     nodes = _nodes(session, spec, collaboration, study)
     _check_permission(actor, spec, collaboration)
+    if spec.store_id is not None and parent is None:
+        store_of_task(session, spec.store_id, collaboration.id)
     task = _new_task(actor, spec, collaboration, parent, now)
     task.format = _check_inputs(actor, spec, task, collaboration, parent)
     session.add(task)
@@ -141,12 +145,22 @@ def delete_task(session: Session, actor: Actor, task_id: int, now: datetime) -> 
     return remove_tasks(session, [task, *descendants(session, [task.id])], now)
 
 
+def remove_runs(session: Session, which: ColumnElement[bool], now: datetime) -> list[Payload]:
+    """Ends and deletes runs of tasks that stay; the payloads' files are the caller's to remove."""
+    runs = list(session.scalars(select(Run).where(which).options(joinedload(Run.task))))
+    end_runs(session, [run for run in runs if run.state in OPEN], "the organization was deleted", now)
+    payloads = _payloads(session, runs)
+    for row in [*runs, *payloads]:
+        session.delete(row)
+        session.flush()
+    return payloads
+
+
 def remove_tasks(session: Session, tasks: Sequence[Task], now: datetime) -> list[Payload]:
     """Ends what is open, then deletes; the payloads' files are the caller's to remove."""
     end_tasks(session, tasks, "the task was deleted", now)
     runs = [run for task in tasks for run in task.runs]
-    ids = {id_ for run in runs for id_ in (run.input_id, run.result_id, run.staged_id) if id_ is not None}
-    payloads = list(session.scalars(select(Payload).where(Payload.id.in_(ids))))
+    payloads = _payloads(session, runs)
     for row in [*runs, *sorted(tasks, key=lambda task: task.id, reverse=True)]:
         session.delete(row)
         session.flush()
@@ -155,9 +169,18 @@ def remove_tasks(session: Session, tasks: Sequence[Task], now: datetime) -> list
     return payloads
 
 
+def _payloads(session: Session, runs: Sequence[Run]) -> list[Payload]:
+    ids = {id_ for run in runs for id_ in (run.input_id, run.result_id, run.staged_id) if id_ is not None}
+    return list(session.scalars(select(Payload).where(Payload.id.in_(ids))))
+
+
 def end_tasks(session: Session, tasks: Sequence[Task], reason: str, now: datetime) -> None:
     """Kills the open runs of these tasks and tells their nodes."""
-    runs = [run for task in tasks for run in task.runs if run.state in OPEN]
+    end_runs(session, [run for task in tasks for run in task.runs if run.state in OPEN], reason, now)
+
+
+def end_runs(session: Session, runs: Sequence[Run], reason: str, now: datetime) -> None:
+    """Kills these open runs and tells their nodes; the tasks follow."""
     for run in runs:
         run.reason = reason
         advance(run, State.KILLED, now)
@@ -289,6 +312,7 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
         init_user_id=parent.init_user_id if parent is not None else actor.id,
         parent_id=parent.id if parent is not None else None,
         parent_run_id=actor.id if actor.run is not None else None,
+        store_id=parent.store_id if parent is not None else spec.store_id,
         databases=list(spec.databases),
         status=task_status([State.PENDING]),
         created_at=now,

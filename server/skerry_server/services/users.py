@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, or_, select, true
+from sqlalchemy import ColumnElement, exists, false, or_, select, true
 from sqlalchemy.orm import Session
 
 from skerry_server import passwords
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
-from skerry_server.models import Organization, Role, Rule, User
+from skerry_server.models import Organization, Payload, Role, Rule, Task, User, user_role
 from skerry_server.policy import DEFAULT_ROLES, EVERYTHING, ROOT, Actor, Grant, Operation, Resource, Scope
 from skerry_server.services.actors import grants_of
 from skerry_server.services.organizations import found_organization
+from skerry_server.services.tasks import remove_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,16 @@ def change_user(session: Session, actor: Actor, id_: int, fields: dict[str, Any]
     return user
 
 
-def delete_user(session: Session, actor: Actor, id_: int) -> None:
-    """The tasks of the user stay. Raises NotKnown or PermissionDenied."""
-    session.delete(_user(session, actor, id_, Operation.DELETE))
+def delete_user(session: Session, actor: Actor, id_: int, *, dependents: bool, now: datetime) -> Sequence[Payload]:
+    """The tasks of the user stay, unless ``dependents``; gives the payloads whose files the caller removes.
+
+    Raises NotKnown or PermissionDenied.
+    """
+    user = _user(session, actor, id_, Operation.DELETE)
+    tasks = list(session.scalars(select(Task).where(Task.init_user_id == id_))) if dependents else []
+    payloads = remove_tasks(session, tasks, now)
+    session.delete(user)
+    return payloads
 
 
 def find_user(session: Session, actor: Actor, id_: int) -> User:
@@ -97,16 +106,53 @@ def create_role(
         raise NotKnown("organization", organization_id)
     if not actor.may(Resource.ROLE, Operation.CREATE, organizations=[organization_id]):
         raise PermissionDenied
-    if name in DEFAULT_ROLES:
-        raise InvalidRequest(f'"{name}" is the name of a default role.')
-    taken = select(Role.id).where(Role.name == name, Role.organization_id == organization_id)
-    if session.scalar(taken) is not None:
-        raise InvalidRequest(f'A role with the name "{name}" already exists!')
+    _refuse_role_name(session, name, organization_id)
     rules = _rules(session, rule_ids)
     _check_hand_out(actor, rules)
     role = Role(name=name, description=description, organization_id=organization_id, rules=rules)
     session.add(role)
     session.flush()
+    return role
+
+
+def change_role(
+    session: Session, actor: Actor, id_: int, fields: dict[str, Any], rule_ids: Sequence[int] | None
+) -> Role:
+    """Raises NotKnown, PermissionDenied or InvalidRequest."""
+    role = _own_role(session, actor, id_, Operation.EDIT)
+    if fields.get("name", role.name) != role.name:
+        _refuse_role_name(session, fields["name"], role.organization_id)
+    if rule_ids is not None:
+        rules = _rules(session, rule_ids)
+        _check_hand_out(actor, rules)
+        role.rules = rules
+    for name, value in fields.items():
+        setattr(role, name, value)
+    return role
+
+
+def delete_role(session: Session, actor: Actor, id_: int, *, dependents: bool) -> None:
+    """Raises NotKnown, PermissionDenied, or InvalidRequest when users have it and ``dependents`` is not set."""
+    role = _own_role(session, actor, id_, Operation.DELETE)
+    held = select(exists().where(user_role.c.role_id == id_))
+    if session.scalar(held) and not dependents:
+        raise InvalidRequest(f'Role {id_} is held by users. Set "delete_dependents" to take it from them.')
+    session.delete(role)
+
+
+def add_rule(session: Session, actor: Actor, id_: int, rule_id: int) -> Role:
+    """Raises NotKnown, PermissionDenied or InvalidRequest."""
+    role, rule = _own_role(session, actor, id_, Operation.EDIT), _rule(session, rule_id)
+    _check_hand_out(actor, [rule])
+    if rule not in role.rules:
+        role.rules.append(rule)
+    return role
+
+
+def remove_rule(session: Session, actor: Actor, id_: int, rule_id: int) -> Role:
+    """Raises NotKnown, PermissionDenied or InvalidRequest."""
+    role, rule = _own_role(session, actor, id_, Operation.EDIT), _rule(session, rule_id)
+    role.rules = [one for one in role.rules if one is not rule]
     return role
 
 
@@ -196,6 +242,35 @@ def _user(session: Session, actor: Actor, id_: int, operation: Operation) -> Use
     if operation is not Operation.VIEW and id_ != actor.id and not actor.may_hand_out(grants_of(session, id_)):
         raise PermissionDenied("This user may do more than you, so you can't change them.")
     return user
+
+
+def _own_role(session: Session, actor: Actor, id_: int, operation: Operation) -> Role:
+    """A role that may be changed. Whoever changes it must have all that it gives: its holders would lose it."""
+    role = session.get(Role, id_)
+    if role is None:
+        raise NotKnown("role", id_)
+    mine = [role.organization_id] if role.organization_id is not None else []
+    if not actor.may(Resource.ROLE, operation, organizations=mine):
+        raise PermissionDenied
+    if role.is_default:
+        raise InvalidRequest(f'"{role.name}" is a default role, which can\'t be changed or deleted.')
+    _check_hand_out(actor, role.rules)
+    return role
+
+
+def _rule(session: Session, id_: int) -> Rule:
+    rule = session.get(Rule, id_)
+    if rule is None:
+        raise NotKnown("rule", id_)
+    return rule
+
+
+def _refuse_role_name(session: Session, name: str, organization_id: int | None) -> None:
+    if name in DEFAULT_ROLES:
+        raise InvalidRequest(f'"{name}" is the name of a default role.')
+    taken = select(Role.id).where(Role.name == name, Role.organization_id == organization_id)
+    if session.scalar(taken) is not None:
+        raise InvalidRequest(f'A role with the name "{name}" already exists!')
 
 
 def _empower(session: Session, actor: Actor, user: User, powers: Powers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ from server_federation import Api, Federation
 pytestmark = pytest.mark.unit
 
 FIELDS = ["id", "name", "image", "organizations", "input", "collaboration_id", "databases", "label", "uuid", "query"]
-NOBODY_NEEDS_A_TOKEN = {"/api/version", "/api/health", "/api/skerry/info", "/api/token/user", "/api/token/node"}
+NOBODY_NEEDS_A_TOKEN = {
+    *("/api/version", "/api/health", "/api/skerry/info", "/api/token/user", "/api/token/node", "/api/openapi.json"),
+    *("/api/recover/lost", "/api/recover/reset", "/api/recover/2fa/lost", "/api/recover/2fa/reset"),
+}
 JUNK: list[Any] = [
     b"",
     b"{",
@@ -38,7 +42,12 @@ JUNK: list[Any] = [
 def endpoints(federation: Federation) -> list[tuple[str, str]]:
     found = []
     for rule in federation.client.application.url_map.iter_rules():
-        path = str(rule).replace("<id:id_>", "1")
+        path = (
+            str(rule)
+            .replace("<id:id_>", "1")
+            .replace("<id:rule_id>", "1")
+            .replace("<uuid:name>", str(uuid.UUID(int=1)))
+        )
         found += [(method, path) for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})]
     return [one for one in found if one[1] != "/robots.txt"]
 
@@ -70,7 +79,7 @@ def test_no_input_makes_an_error_of_ours(federation: Federation) -> None:
                 answer = federation.client.open(
                     path, method=method, data=junk, headers=headers, content_type="application/json"
                 )
-                assert answer.status_code < 500, (method, path, junk[:80], answer.data)
+                assert answer.status_code < 500 or answer.status_code == 501, (method, path, junk[:80], answer.data)
                 if answer.status_code >= 400:
                     assert isinstance(answer.get_json()["msg"], str)
                 tried += 1
@@ -111,10 +120,10 @@ def test_no_query_makes_an_error_of_ours(federation: Federation) -> None:
         for value in values:
             query = "&".join(f"{name}={value}" for name in names)
             answer = federation.client.open(f"{path}?{query}", method=method, headers=_bearer(federation.root))
-            assert answer.status_code < 500, (path, value, answer.data)
+            assert answer.status_code < 500 or answer.status_code == 501, (path, value, answer.data)
         for name in names:
             answer = federation.client.open(f"{path}?{name}=%00", method=method, headers=_bearer(federation.root))
-            assert answer.status_code < 500, (path, name, answer.data)
+            assert answer.status_code < 500 or answer.status_code == 501, (path, name, answer.data)
 
 
 def _bearer(api: Api) -> dict[str, str]:

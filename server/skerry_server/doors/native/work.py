@@ -81,7 +81,7 @@ def _order(call: Call, run: Run) -> dict[str, Any]:
             "image": task.image,
             "collaboration_id": task.collaboration_id,
             "study_id": task.study_id,
-            "store_id": None,
+            "store_id": task.store_id,
             "init_org_id": task.init_org_id,
             "init_user_id": task.init_user_id,
             "databases": task.databases,

@@ -10,7 +10,10 @@ from skerry_server.doors.vantage6 import (
     login,
     nodes,
     organizations,
+    ports,
+    recovery,
     runs,
+    stores,
     studies,
     tasks,
     users,
@@ -19,6 +22,19 @@ from skerry_server.doors.vantage6 import (
 
 def blueprint() -> Blueprint:
     door = Blueprint("vantage6", __name__)
-    for part in (login, organizations, collaborations, studies, nodes, users, tasks, runs, health):
+    for part in (
+        login,
+        recovery,
+        organizations,
+        collaborations,
+        studies,
+        nodes,
+        users,
+        tasks,
+        runs,
+        ports,
+        stores,
+        health,
+    ):
         part.register(door)
     return door

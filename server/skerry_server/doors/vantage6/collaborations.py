@@ -10,14 +10,15 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 
-from skerry_server.doors.fields import Body, Flag, Id, Name, Query, Words
+from skerry_server.doors.fields import Body, Dependents, Flag, Id, Member, Name, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import nodes as node_door
 from skerry_server.doors.vantage6 import organizations
 from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.shapes import many
-from skerry_server.models import Collaboration, member
+from skerry_server.models import Collaboration, member, store_member
 from skerry_server.policy import Kind
-from skerry_server.services import collaborations
+from skerry_server.services import collaborations, nodes
 
 SORTS = {"id": Collaboration.id, "name": Collaboration.name}
 
@@ -26,15 +27,12 @@ class CollaborationQuery(Listing):
     name: str | None = None
     encrypted: Flag | None = None
     organization_id: Id | None = None
+    algorithm_store_id: Id | None = None
     include: Words = Field(default_factory=list)
 
 
 class Include(Query):
     include: Words = Field(default_factory=list)
-
-
-class Dependents(Query):
-    delete_dependents: Flag = False
 
 
 class CollaborationChange(Body):
@@ -54,10 +52,6 @@ class NewCollaboration(CollaborationChange):
     accept: Literal["native", "vantage6", "both"] = "native"
 
 
-class Member(Body):
-    id: Id
-
-
 @calls(Kind.USER, Kind.NODE, query=CollaborationQuery)
 def list_collaborations(call: Call, query: CollaborationQuery) -> Reply:
     statement = select(Collaboration).where(collaborations.visible_collaborations(call.actor))
@@ -68,6 +62,11 @@ def list_collaborations(call: Call, query: CollaborationQuery) -> Reply:
     if query.organization_id is not None:
         mine = select(member.c.collaboration_id).where(member.c.organization_id == query.organization_id)
         statement = statement.where(Collaboration.id.in_(mine))
+    if query.algorithm_store_id is not None:
+        linked = select(store_member.c.collaboration_id).where(
+            store_member.c.algorithm_store_id == query.algorithm_store_id
+        )
+        statement = statement.where(Collaboration.id.in_(linked))
     nested = "organizations" in query.include
     if nested:
         statement = statement.options(selectinload(Collaboration.organizations))
@@ -117,6 +116,18 @@ def remove_member(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
     return [organizations.show(call, organization) for organization in collaboration.organizations]
 
 
+@calls(Kind.USER, body=Member)
+def add_node(call: Call, id_: int, body: Member) -> Reply:
+    moved = nodes.move_node(call.session, call.actor, body.id, id_)
+    return Reply([node_door.show(call, node) for node in nodes.nodes_of(call.session, moved.collaboration_id)], 201)
+
+
+@calls(Kind.USER, body=Member)
+def remove_node(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
+    nodes.remove_node(call.session, call.actor, body.id, id_, call.now)
+    return [node_door.show(call, node) for node in nodes.nodes_of(call.session, id_)]
+
+
 def register(door: Blueprint) -> None:
     door.get("/collaboration", endpoint="collaborations")(list_collaborations)
     door.post("/collaboration", endpoint="collaboration_create")(create)
@@ -125,6 +136,8 @@ def register(door: Blueprint) -> None:
     door.delete("/collaboration/<id:id_>", endpoint="collaboration_delete")(delete)
     door.post("/collaboration/<id:id_>/organization", endpoint="collaboration_add")(add_member)
     door.delete("/collaboration/<id:id_>/organization", endpoint="collaboration_remove")(remove_member)
+    door.post("/collaboration/<id:id_>/node", endpoint="collaboration_add_node")(add_node)
+    door.delete("/collaboration/<id:id_>/node", endpoint="collaboration_remove_node")(remove_node)
 
 
 def show(call: Call, collaboration: Collaboration, *, nested: bool = False) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from typing import Any
+from uuid import UUID
 
 from flask import Blueprint
 from sqlalchemy import text
 
 from skerry_server.doors.handling import Call, calls
+from skerry_server.errors import NotOffered
 from skerry_server.policy import Kind
+
+_NO_BLOBS = "This server has no blob store: send inputs with their task."
 
 
 @calls()
@@ -28,13 +32,25 @@ def blobstream_status(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every han
     return {"blob_store_enabled": False}
 
 
-@calls(Kind.RUN)
-def vpn_addresses(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler has a call
-    return {"addresses": []}
+@calls(Kind.USER, Kind.NODE, Kind.RUN)
+def send_blob(call: Call) -> None:  # noqa: ARG001 - every handler has a call
+    raise NotOffered(_NO_BLOBS)
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN)
+def read_blob(call: Call, name: UUID) -> None:  # noqa: ARG001 - every handler has a call
+    raise NotOffered(_NO_BLOBS)
+
+
+@calls(Kind.NODE)
+def vpn_profile(call: Call) -> None:  # noqa: ARG001 - every handler has a call
+    raise NotOffered("There is no eduVPN here: skerry's nodes make their own network.")
 
 
 def register(door: Blueprint) -> None:
     door.get("/version")(show_version)
     door.get("/health")(show_health)
     door.get("/blobstream/status")(blobstream_status)
-    door.get("/vpn/algorithm/addresses")(vpn_addresses)
+    door.post("/blobstream")(send_blob)
+    door.get("/blobstream/<uuid:name>")(read_blob)
+    door.get("/vpn", endpoint="vpn_profile")(vpn_profile)

@@ -9,7 +9,8 @@ from pydantic import UUID4, Field
 
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Text
-from skerry_server.doors.handling import Call, Reply, calls, current_server, open_actor, parse_body, respond
+from skerry_server.doors.handling import Call, Reply, calls, current_server, declaring, open_actor, parse_body, respond
+from skerry_server.errors import LoginFailed, NotOffered
 from skerry_server.models import Node, User
 from skerry_server.policy import Kind
 from skerry_server.services import login
@@ -25,18 +26,36 @@ class NodeLogin(Body):
     api_key: Annotated[UUID4, Field(strict=False)]
 
 
+@declaring(body=UserLogin)
 def log_in_user() -> Response:
     """The password is checked between two transactions, since it takes a while on purpose."""
     body, server = parse_body(UserLogin), current_server()
     with server.database.reading() as session:
-        found = login.credentials(session, body.username, server.clock())
-    right = login.check(found, body.password)
+        found = login.credentials(session, server.clock(), username=body.username)
+    right, two_factors = login.check(found, body.password), server.settings.two_factor_auth
     with server.database.writing() as session:
-        user = login.log_in(session, found, right=right, now=server.clock())
-        answer = _user_tokens(Call(server, session, server.clock()), user) if user is not None else None
-    if answer is None:
-        raise login.refused()
+        outcome = login.log_in(
+            session, found, right=right, code=body.mfa_code, two_factors=two_factors, now=server.clock()
+        )
+        answer = _answer(Call(server, session, server.clock()), outcome)
+    if isinstance(answer, LoginFailed):
+        raise answer
     return respond(answer)
+
+
+def _answer(call: Call, outcome: User | login.Enrolment | login.Missing) -> Reply | LoginFailed:
+    if isinstance(outcome, User):
+        return _user_tokens(call, outcome)
+    if isinstance(outcome, login.Enrolment):
+        return Reply(show_enrolment(outcome))
+    return _LACKING[outcome]
+
+
+_LACKING: dict[login.Missing, Reply | LoginFailed] = {
+    login.Missing.PASSWORD: login.refused(),
+    login.Missing.CODE: Reply({"msg": "Please include your two-factor authentication code"}),
+    login.Missing.RIGHT_CODE: LoginFailed("Your two-factor authentication code is incorrect!"),
+}
 
 
 @calls(body=NodeLogin)
@@ -44,6 +63,7 @@ def log_in_node(call: Call, body: NodeLogin) -> Reply:
     return _node_tokens(call, login.log_in_node(call.session, str(body.api_key)))
 
 
+@declaring(Kind.USER, Kind.NODE)
 def refresh() -> Response:
     kind, claims = tokens.presented(refresh=True)
     server = current_server()
@@ -77,12 +97,27 @@ def validate_node(call: Call) -> dict[str, Any]:
     }
 
 
+@calls(Kind.NODE)
+def make_container_token(call: Call) -> None:  # noqa: ARG001 - every handler has a call
+    """vantage6's own node is not a target: a run's token comes with the run."""
+    raise NotOffered("This server hands a run's token to the node with the run; containers get none from here.")
+
+
 def register(door: Blueprint) -> None:
     door.post("/token/user")(log_in_user)
     door.post("/token/node")(log_in_node)
     door.post("/token/refresh")(refresh)
     door.post("/token/user/validate")(validate_user)
     door.post("/token/node/validate")(validate_node)
+    door.post("/token/container")(make_container_token)
+
+
+def show_enrolment(enrolment: login.Enrolment) -> dict[str, Any]:
+    return {
+        "qr_uri": enrolment.address,
+        "otp_secret": enrolment.secret,
+        "msg": "Add this secret to your authenticator application, then log in with a code of it.",
+    }
 
 
 def _user_tokens(call: Call, user: User) -> Reply:

@@ -9,7 +9,7 @@ from flask import Blueprint
 from pydantic import Field
 from sqlalchemy import and_, not_, select
 
-from skerry_server.doors.fields import Body, Id, Name, Short
+from skerry_server.doors.fields import Body, Id, Member, Name, Short
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import moment, one
@@ -42,10 +42,6 @@ class NodeChange(Body):
     name: Name | None = None
     ip: Annotated[Short, Field(max_length=64)] | None = None
     clear_ip: bool = False
-
-
-class Recover(Body):
-    id: Id
 
 
 @calls(Kind.USER, Kind.NODE, query=NodeQuery)
@@ -96,9 +92,15 @@ def delete(call: Call, id_: int) -> dict[str, Any]:
     return {"msg": f"Node id={id_} successfully deleted"}
 
 
-@calls(Kind.USER, body=Recover)
-def renew_key(call: Call, body: Recover) -> dict[str, Any]:
+@calls(Kind.USER, body=Member)
+def renew_key(call: Call, body: Member) -> dict[str, Any]:
     return {"api_key": nodes.renew_api_key(call.session, call.actor, body.id)}
+
+
+@calls(Kind.USER, body=Member)
+def kill_tasks(call: Call, body: Member) -> dict[str, Any]:
+    node = nodes.kill_tasks(call.session, call.actor, body.id, call.now)
+    return {"msg": f"All tasks of node {node.id} have been killed."}
 
 
 def register(door: Blueprint) -> None:
@@ -107,6 +109,7 @@ def register(door: Blueprint) -> None:
     door.get("/node/<id:id_>", endpoint="node")(get)
     door.patch("/node/<id:id_>", endpoint="node_change")(change)
     door.delete("/node/<id:id_>", endpoint="node_delete")(delete)
+    door.post("/kill/node/tasks", endpoint="node_kill_tasks")(kill_tasks)
     door.post("/recover/node", endpoint="node_renew_key")(renew_key)
 
 

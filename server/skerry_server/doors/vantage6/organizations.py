@@ -8,7 +8,7 @@ from flask import Blueprint
 from sqlalchemy import select
 
 from skerry.wire import b64
-from skerry_server.doors.fields import Body, Id, Name, Short, Text
+from skerry_server.doors.fields import Body, Dependents, Id, Name, Short, Text
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import many
@@ -83,11 +83,21 @@ def change(call: Call, id_: int, body: OrganizationChange) -> dict[str, Any]:
     return show(call, organizations.change_organization(call.session, call.actor, id_, body.fields()))
 
 
+@calls(Kind.USER, query=Dependents)
+def delete(call: Call, id_: int, query: Dependents) -> dict[str, Any]:
+    payloads = organizations.delete_organization(
+        call.session, call.actor, id_, dependents=query.delete_dependents, now=call.now
+    )
+    call.forget(payloads)
+    return {"msg": f"Organization id={id_} successfully deleted"}
+
+
 def register(door: Blueprint) -> None:
     door.get("/organization", endpoint="organizations")(list_organizations)
     door.post("/organization", endpoint="organization_create")(create)
     door.get("/organization/<id:id_>", endpoint="organization")(get)
     door.patch("/organization/<id:id_>", endpoint="organization_change")(change)
+    door.delete("/organization/<id:id_>", endpoint="organization_delete")(delete)
 
 
 def show(call: Call, organization: Organization) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint
 from pydantic import Field
 from sqlalchemy import Select, select
-from sqlalchemy.orm import joinedload, undefer
+from sqlalchemy.orm import joinedload, selectinload, undefer
 
 from skerry.wire import Format, from_stored
 from skerry_server.doors.fields import Id, Query, Words
@@ -17,12 +17,18 @@ from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.doors.vantage6.task_shape import show as show_task
-from skerry_server.models import Payload, Run, Task
+from skerry_server.models import Payload, Port, Run, Task
 from skerry_server.policy import Kind
 from skerry_server.services import runs
 from skerry_server.services.work import is_online
 
-LOADED = (joinedload(Run.task), joinedload(Run.node), joinedload(Run.input), undefer(Run.log))
+LOADED = (
+    joinedload(Run.task),
+    joinedload(Run.node),
+    joinedload(Run.input),
+    selectinload(Run.ports),
+    undefer(Run.log),
+)
 SORTS = {
     "id": Run.id,
     "assigned_at": Run.assigned_at,
@@ -37,6 +43,7 @@ class RunQuery(Listing):
     task_id: Id | None = None
     node_id: Id | None = None
     collaboration_id: Id | None = None
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     state: Literal["open"] | None = None
     assigned_from: datetime | None = None
     assigned_till: datetime | None = None
@@ -57,6 +64,8 @@ class RunQuery(Listing):
                 statement = statement.where(column >= since)
             if until is not None:
                 statement = statement.where(column <= until)
+        if self.port is not None:
+            statement = statement.where(Run.ports.any(Port.port == self.port))
         return statement.where(Run.finished_at.is_(None)) if self.state is not None else statement
 
     @property
@@ -163,7 +172,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
             "status": "online" if is_online(node, call.now) else "offline",
             "name": node.name,
         },
-        "ports": [],
+        "ports": [{"id": one.id, "port": one.port, "label": one.label} for one in run.ports],
     }
 
 

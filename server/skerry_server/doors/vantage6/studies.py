@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 
-from skerry_server.doors.fields import Body, Id, Name, Query, Words
+from skerry_server.doors.fields import Body, Id, Member, Name, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import organizations
 from skerry_server.doors.vantage6.paging import Listing, paged
@@ -89,12 +89,26 @@ def delete(call: Call, id_: int) -> dict[str, Any]:
     return {"msg": f"Study id={id_} successfully deleted"}
 
 
+@calls(Kind.USER, body=Member)
+def add_member(call: Call, id_: int, body: Member) -> Reply:
+    study = collaborations.add_to_study(call.session, call.actor, id_, body.id)
+    return Reply([organizations.show(call, organization) for organization in study.organizations], 200)
+
+
+@calls(Kind.USER, body=Member)
+def remove_member(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
+    study = collaborations.remove_from_study(call.session, call.actor, id_, body.id)
+    return [organizations.show(call, organization) for organization in study.organizations]
+
+
 def register(door: Blueprint) -> None:
     door.get("/study", endpoint="studies")(list_studies)
     door.post("/study", endpoint="study_create")(create)
     door.get("/study/<id:id_>", endpoint="study")(get)
     door.patch("/study/<id:id_>", endpoint="study_change")(change)
     door.delete("/study/<id:id_>", endpoint="study_delete")(delete)
+    door.post("/study/<id:id_>/organization", endpoint="study_add")(add_member)
+    door.delete("/study/<id:id_>/organization", endpoint="study_remove")(remove_member)
 
 
 def show(call: Call, study: Study, *, nested: bool = False) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def show(call: Call, task: Task) -> dict[str, Any]:
         "finished_at": moment(task.finished_at) if task.status is Status.COMPLETED else None,
         "collaboration": one(call, "collaboration", task.collaboration_id),
         "study": one(call, "study", task.study_id),
-        "algorithm_store": None,
+        "algorithm_store": one(call, "algorithmstore", task.store_id),
         "init_org": one(call, "organization", task.init_org_id),
         "init_user": one(call, "user", task.init_user_id),
         "parent": one(call, "task", task.parent_id),

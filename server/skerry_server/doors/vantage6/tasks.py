@@ -5,23 +5,36 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
-from flask import Blueprint
+from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy import String, cast, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from skerry.wire import Status
+from skerry_server import webcalls
 from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
-from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.handling import (
+    Call,
+    Reply,
+    calls,
+    current_server,
+    declaring,
+    open_actor,
+    parse_body,
+    present,
+    respond,
+)
 from skerry_server.doors.vantage6 import runs
 from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.models import Run, Task
 from skerry_server.policy import Kind
-from skerry_server.services import collaborations, tasks
+from skerry_server.services import collaborations, stores, tasks
 
+_BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
 SORTS = {
     "id": Task.id,
     "name": Task.name,
@@ -65,6 +78,8 @@ class NewTask(Body):
     description: Annotated[Text, Field(max_length=1024)] | None = None
     databases: Annotated[list[Database], Field(max_length=100)] | None = None
     uuid: Annotated[str, AfterValidator(_uuid)] | None = None
+    store_id: Id | None = None
+    server_url: Annotated[Text, Field(max_length=512)] | None = None
 
     @model_validator(mode="after")
     def _somewhere(self) -> NewTask:
@@ -83,6 +98,27 @@ class NewTask(Body):
             description=self.description,
             databases=databases,
             uuid=self.uuid,
+            store_id=self.store_id,
+        )
+
+
+class Columns(Body):
+    """Which columns a database has."""
+
+    collaboration_id: Id
+    db_label: Annotated[Text, Field(min_length=1, max_length=128)]
+    organizations: Annotated[list[Organization], Field(min_length=1, max_length=10_000)]
+    sheet_name: Annotated[Text, Field(max_length=128)] | None = None
+    query: Annotated[Text, Field(max_length=65_536)] | None = None
+
+    def spec(self) -> tasks.TaskSpec:
+        database = self.model_dump(exclude_none=True, include={"sheet_name", "query"})
+        return tasks.TaskSpec(
+            image=_BASICS,
+            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            collaboration_id=self.collaboration_id,
+            databases=({"label": self.db_label, **database},),
+            name="get_column_headers",
         )
 
 
@@ -98,6 +134,7 @@ class TaskQuery(Listing):
     description: str | None = None
     status: Status | None = None
     run_id: Id | None = None
+    store_id: Id | None = None
     database: str | None = None
     is_user_created: Flag | None = None
     include: Words = Field(default_factory=list)
@@ -114,7 +151,15 @@ class Kill(Body):
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=TaskQuery)
 def list_tasks(call: Call, query: TaskQuery) -> Reply:
     statement = select(Task).where(tasks.visible_tasks(call.actor))
-    for column in (Task.init_org_id, Task.init_user_id, Task.study_id, Task.parent_id, Task.job_id, Task.status):
+    for column in (
+        Task.init_org_id,
+        Task.init_user_id,
+        Task.study_id,
+        Task.parent_id,
+        Task.job_id,
+        Task.store_id,
+        Task.status,
+    ):
         value = getattr(query, column.key)
         if value is not None:
             statement = statement.where(column == value)
@@ -140,10 +185,22 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc())
 
 
-@calls(Kind.USER, Kind.RUN, body=NewTask, limit=tasks.LARGEST_REQUEST)
-def create(call: Call, body: NewTask) -> Reply:
-    task = tasks.create_task(call.session, call.actor, body.spec(), call.server.payloads, call.now)
-    return Reply(show(call, task), 201)
+@declaring(Kind.USER, Kind.RUN, body=NewTask)
+def create() -> Response:
+    """A store is asked for the image's digest before the transaction begins."""
+    kind, claims = present(Kind.USER, Kind.RUN)
+    body, server = parse_body(NewTask, tasks.LARGEST_REQUEST), current_server()
+    spec = body.spec()
+    if body.store_id is not None and kind is Kind.USER:
+        with server.database.reading() as session:
+            url = stores.find_store(session, open_actor(session, kind, claims), body.store_id).url
+        image = webcalls.image_in_store(webcalls.check(url, server.settings.stores.allowed), body.image)
+        spec = replace(spec, image=image)
+    with server.database.writing() as session:
+        call, actor = Call(server, session, server.clock()), open_actor(session, kind, claims)
+        task = tasks.create_task(session, actor, spec, server.payloads, call.now)
+        answer = Reply(show(call, task), 201)
+    return respond(answer)
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
@@ -168,12 +225,20 @@ def kill(call: Call, body: Kill) -> dict[str, Any]:
     return {"msg": f"Nodes have been instructed to kill task {body.id}."}
 
 
+@calls(Kind.USER, body=Columns, limit=tasks.LARGEST_REQUEST)
+def ask_columns(call: Call, body: Columns) -> Reply:
+    """No node tells the server its columns, so a task asks for them."""
+    task = tasks.create_task(call.session, call.actor, body.spec(), call.server.payloads, call.now)
+    return Reply(show(call, task), 201)
+
+
 def register(door: Blueprint) -> None:
     door.get("/task", endpoint="tasks")(list_tasks)
     door.post("/task", endpoint="task_create")(create)
     door.get("/task/<id:id_>", endpoint="task")(get)
     door.get("/task/<id:id_>/status", endpoint="task_status")(get_status)
     door.delete("/task/<id:id_>", endpoint="task_delete")(delete)
+    door.post("/column", endpoint="columns")(ask_columns)
     door.post("/kill/task", endpoint="task_kill")(kill)
 
 

@@ -9,7 +9,7 @@ from flask import Blueprint
 from pydantic import Field
 from sqlalchemy import or_, select
 
-from skerry_server.doors.fields import Body, Flag, Id, Name, Query, Short, Text
+from skerry_server.doors.fields import Body, Dependents, Flag, Id, Name, Query, Short, Text
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import many, moment, one
@@ -80,6 +80,7 @@ class RoleQuery(Listing):
     organization_id: Id | None = None
     rule_id: Id | None = None
     user_id: Id | None = None
+    collaboration_id: Id | None = None
     include_root: Flag = False
 
 
@@ -88,6 +89,12 @@ class NewRole(Body):
     description: Annotated[Text, Field(max_length=1024)] | None = None
     rules: Ids
     organization_id: Id | None = None
+
+
+class RoleChange(Body):
+    name: Name | None = None
+    description: Annotated[Text, Field(max_length=1024)] | None = None
+    rules: Ids | None = None
 
 
 class RuleQuery(Listing):
@@ -145,9 +152,9 @@ def change_user(call: Call, id_: int, body: UserChange) -> dict[str, Any]:
     return show_user(call, users.change_user(call.session, call.actor, id_, body.fields(), powers))
 
 
-@calls(Kind.USER)
-def delete_user(call: Call, id_: int) -> dict[str, Any]:
-    users.delete_user(call.session, call.actor, id_)
+@calls(Kind.USER, query=Dependents)
+def delete_user(call: Call, id_: int, query: Dependents) -> dict[str, Any]:
+    call.forget(users.delete_user(call.session, call.actor, id_, dependents=query.delete_dependents, now=call.now))
     return {"msg": f"User id={id_} successfully deleted"}
 
 
@@ -169,6 +176,9 @@ def list_roles(call: Call, query: RoleQuery) -> Reply:
         statement = statement.where(
             Role.id.in_(select(user_role.c.role_id).where(user_role.c.user_id == query.user_id))
         )
+    if query.collaboration_id is not None:
+        members = select(member.c.organization_id).where(member.c.collaboration_id == query.collaboration_id)
+        statement = statement.where(Role.organization_id.in_(members))
     return paged(call, statement, query, each(show_role), sorts=ROLE_SORTS, default=Role.id.asc())
 
 
@@ -183,6 +193,30 @@ def create_role(call: Call, body: NewRole) -> Reply:
 @calls(Kind.USER)
 def get_role(call: Call, id_: int) -> dict[str, Any]:
     return show_role(call, users.find_role(call.session, call.actor, id_))
+
+
+@calls(Kind.USER, body=RoleChange)
+def change_role(call: Call, id_: int, body: RoleChange) -> dict[str, Any]:
+    fields = body.model_dump(exclude_none=True, exclude={"rules"})
+    return show_role(call, users.change_role(call.session, call.actor, id_, fields, body.rules))
+
+
+@calls(Kind.USER, query=Dependents)
+def delete_role(call: Call, id_: int, query: Dependents) -> dict[str, Any]:
+    users.delete_role(call.session, call.actor, id_, dependents=query.delete_dependents)
+    return {"msg": f"Role id={id_} successfully deleted"}
+
+
+@calls(Kind.USER)
+def add_rule(call: Call, id_: int, rule_id: int) -> Reply:
+    role = users.add_rule(call.session, call.actor, id_, rule_id)
+    return Reply([show_rule(call, rule) for rule in role.rules], 201)
+
+
+@calls(Kind.USER)
+def remove_rule(call: Call, id_: int, rule_id: int) -> list[dict[str, Any]]:
+    role = users.remove_rule(call.session, call.actor, id_, rule_id)
+    return [show_rule(call, rule) for rule in role.rules]
 
 
 @calls(Kind.USER, query=RuleQuery)
@@ -220,6 +254,10 @@ def register(door: Blueprint) -> None:
     door.get("/role", endpoint="roles")(list_roles)
     door.post("/role", endpoint="role_create")(create_role)
     door.get("/role/<id:id_>", endpoint="role")(get_role)
+    door.patch("/role/<id:id_>", endpoint="role_change")(change_role)
+    door.delete("/role/<id:id_>", endpoint="role_delete")(delete_role)
+    door.post("/role/<id:id_>/rule/<id:rule_id>", endpoint="role_add_rule")(add_rule)
+    door.delete("/role/<id:id_>/rule/<id:rule_id>", endpoint="role_remove_rule")(remove_rule)
     door.get("/rule", endpoint="rules")(list_rules)
     door.get("/rule/<id:id_>", endpoint="rule")(get_rule)
 

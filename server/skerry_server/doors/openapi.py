@@ -1,0 +1,123 @@
+"""A door's description in OpenAPI 3.1, from the schemas and callers that its handlers declare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from skerry_server.doors.handling import Declared, declared
+
+_REFERENCE = "#/components/schemas/{model}"
+_CONVERTER = re.compile(r"<(\w+):(\w+)>")
+_PATH_TYPES = {
+    "id": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+    "uuid": {"type": "string", "format": "uuid"},
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["msg"],
+    "properties": {"msg": {"type": "string"}, "message": {"type": "string"}, "errors": {"type": "object"}},
+}
+_PAGE = {
+    "type": "object",
+    "required": ["data", "links"],
+    "properties": {
+        "data": {"type": "array", "items": {"type": "object"}},
+        "links": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    path: str
+    method: str
+    name: str
+    summary: str
+    declared: Declared
+
+
+def describe(app: Flask, door: str, prefix: str) -> dict[str, Any]:
+    """The operations of one door, as they are registered under ``prefix``."""
+    operations = sorted(_operations(app, door, prefix), key=lambda one: (one.path, one.method))
+    models = {model for one in operations for model in (one.declared.body, one.declared.query) if model is not None}
+    ordered = sorted(models, key=lambda model: (model.__module__, model.__qualname__))
+    schemas, definitions = models_json_schema([(m, "validation") for m in ordered], ref_template=_REFERENCE)
+    found: dict[type[BaseModel], dict[str, Any]] = {key[0]: value for key, value in schemas.items()}  # type: ignore[misc]
+    paths: dict[str, Any] = {}
+    for one in operations:
+        paths.setdefault(_CONVERTER.sub(r"{\2}", one.path), {})[one.method] = _describe(
+            one, found, definitions.get("$defs", {})
+        )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"skerry: {door}", "version": version("skerry")},
+        "servers": [{"url": prefix or "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": {**definitions.get("$defs", {}), "Problem": _PROBLEM, "Page": _PAGE},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
+
+
+def _operations(app: Flask, door: str, prefix: str) -> Iterator[_Operation]:
+    for rule in app.url_map.iter_rules():
+        if not rule.endpoint.startswith(f"{door}."):
+            continue
+        view = app.view_functions[rule.endpoint]
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            summary = (view.__doc__ or view.__name__.replace("_", " ")).split("\n", 1)[0]
+            yield _Operation(
+                str(rule).removeprefix(prefix), method.lower(), rule.endpoint.partition(".")[2], summary, declared(view)
+            )
+
+
+def _describe(
+    one: _Operation, schemas: Mapping[type[BaseModel], Any], definitions: Mapping[str, Any]
+) -> dict[str, Any]:
+    described: dict[str, Any] = {"operationId": one.name, "summary": one.summary}
+    if one.declared.kinds:
+        described["security"] = [{"token": []}]
+        described["description"] = f"For tokens of: {', '.join(one.declared.kinds)}."
+    parameters = [*_path_parameters(one.path), *_query_parameters(one.declared.query, schemas, definitions)]
+    if parameters:
+        described["parameters"] = parameters
+    if one.declared.body is not None:
+        content = {"application/json": {"schema": schemas[one.declared.body]}}
+        described["requestBody"] = {"required": True, "content": content}
+    described["responses"] = _responses(one)
+    return described
+
+
+def _path_parameters(path: str) -> Iterator[dict[str, Any]]:
+    for kind, name in _CONVERTER.findall(path):
+        yield {"name": name, "in": "path", "required": True, "schema": _PATH_TYPES[kind]}
+
+
+def _query_parameters(
+    model: type[BaseModel] | None, schemas: Mapping[type[BaseModel], Any], definitions: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    if model is None:
+        return
+    schema = definitions[schemas[model]["$ref"].rsplit("/", 1)[1]]
+    for name, value in schema.get("properties", {}).items():
+        yield {"name": name, "in": "query", "required": name in schema.get("required", []), "schema": value}
+
+
+def _responses(one: _Operation) -> dict[str, Any]:
+    page = one.declared.query is not None and "per_page" in one.declared.query.model_fields
+    good: dict[str, Any] = {"$ref": "#/components/schemas/Page"} if page else {"type": ["object", "array"]}
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "2XX": {"description": "Done.", "content": {"application/json": {"schema": good}}},
+        "4XX": {"description": "Refused; msg says why.", "content": problem},
+        "501": {"description": "Not offered here.", "content": problem},
+    }

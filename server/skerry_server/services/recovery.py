@@ -1,0 +1,47 @@
+"""Getting back in after a lost password or a lost second factor, by a token that goes out by mail.
+
+A token carries the user's ``epoch``, which its use counts on: so it works once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from skerry_server.errors import InvalidRequest
+from skerry_server.models import User
+from skerry_server.services import login
+
+ONE_LETTER_IN = timedelta(minutes=60)
+
+
+def may_be_written_to(user: User | None, now: datetime) -> bool:
+    """At most one letter an hour and user; notes that one goes out now."""
+    if user is None or (user.mailed_at is not None and user.mailed_at > now - ONE_LETTER_IN):
+        return False
+    user.mailed_at = now
+    return True
+
+
+def reset_password(session: Session, user_id: int, epoch: int, password: str) -> None:
+    """Raises InvalidRequest for a token that was used, or a weak password."""
+    login.set_password(_holder(session, user_id, epoch), password)
+
+
+def reset_second_factor(session: Session, user_id: int, epoch: int) -> login.Enrolment:
+    """Raises InvalidRequest for a token that was used."""
+    user = _holder(session, user_id, epoch)
+    user.epoch += 1
+    return login.enrol(user)
+
+
+def _holder(session: Session, user_id: int, epoch: int) -> User:
+    user = session.get(User, user_id)
+    if user is None or user.epoch != epoch:
+        raise invalid_token()
+    return user
+
+
+def invalid_token() -> InvalidRequest:
+    return InvalidRequest("Invalid recovery token!")

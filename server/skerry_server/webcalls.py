@@ -1,0 +1,103 @@
+"""Asking a web server that a user named: never one of this machine or its networks, unless the owner allows its host.
+
+The name is resolved once, every address is looked at, and the connection goes to the address that was looked at. No
+redirect is followed and nothing of the caller is sent along.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import socket
+import ssl
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from skerry_server.errors import InvalidRequest
+
+_SECONDS = 10
+_MOST = 1 << 20
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A web address that may be asked: checked, and resolved to ``ip``."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    ip: str
+
+
+def check(url: str, allowed: Collection[str]) -> Address:
+    """Raises InvalidRequest for what is no plain web address, and for one that leads inside."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError as error:
+        raise InvalidRequest("The store's URL is no web address.") from error
+    plain = (
+        not (parts.username or parts.password or parts.query or parts.fragment) and url.isascii() and url.isprintable()
+    )
+    if parts.scheme not in _PORTS or not host or not plain or " " in url:
+        raise InvalidRequest("The store's URL must be like https://store.example.org/api.")
+    if parts.scheme != "https" and host not in allowed:
+        raise InvalidRequest("The store's URL must begin with https://, or the server's owner allows its host.")
+    return Address(parts.scheme, host, port, parts.path.rstrip("/"), _resolve(host, port, trusted=host in allowed))
+
+
+def ask(address: Address, path: str) -> Any:
+    """The JSON behind a GET below the address. Raises InvalidRequest when there is none."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=_SECONDS)
+    try:
+        connection.sock = _connect(address)
+        connection.request("GET", f"{address.path}/{path}", headers={"Accept": "application/json"})
+        answer = connection.getresponse()
+        body = answer.read(_MOST + 1)
+        if answer.status != http.client.OK or len(body) > _MOST:
+            raise InvalidRequest(f"The store did not answer as a store does (status {answer.status}).")
+        return json.loads(body)
+    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+        raise InvalidRequest("The store can't be reached, or does not answer with JSON.") from error
+    finally:
+        connection.close()
+
+
+def image_in_store(address: Address, image: str) -> str:
+    """The image with the digest that the store has for it. Raises InvalidRequest when it does not list it."""
+    found = ask(address, f"algorithm?{urlencode({'image': image})}")
+    rows = found.get("data") if isinstance(found, dict) else None
+    name = image.partition("@")[0]
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and row.get("image") in {image, name}:
+            digest = row.get("digest")
+            return f"{image}@{digest}" if "@" not in image and isinstance(digest, str) and digest else image
+    raise InvalidRequest(f'The algorithm store does not list "{name}".')
+
+
+def _resolve(host: str, port: int, *, trusted: bool) -> str:
+    try:
+        found = [str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError) as error:
+        raise InvalidRequest("The store's host is not known.") from error
+    if not trusted and not all(_outside(address) for address in found):
+        raise InvalidRequest("The store's URL leads to a private network: the server's owner must allow its host.")
+    return found[0]
+
+
+def _outside(address: str) -> bool:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_global and not (mapped or ip).is_multicast
+
+
+def _connect(address: Address) -> socket.socket:
+    plain = socket.create_connection((address.ip, address.port), timeout=_SECONDS)
+    if address.scheme != "https":
+        return plain
+    return ssl.create_default_context().wrap_socket(plain, server_hostname=address.host)
