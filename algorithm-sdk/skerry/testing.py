@@ -64,6 +64,9 @@ class Federation:
         """``tables``: for each organization a data frame, the path of a file, or several of them by label."""
         if not tables:
             raise ConfigurationError("A federation needs at least one organization: give one table for each.")
+        if getattr(algorithm, "__file__", "") is None:  # a namespace package
+            name = algorithm.__name__
+            raise ConfigurationError(f'"{name}" is a folder without __init__.py, not the package: run inside of it.')
         self._algorithm = algorithm
         self._tables = [table if isinstance(table, Mapping) else {"default": table} for table in tables]
         self._tasks: list[_Task] = []

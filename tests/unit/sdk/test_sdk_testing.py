@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import types
 
 import numpy as np
@@ -166,3 +167,11 @@ def test_tables_that_are_missing(federation) -> None:
         federation.run("where")
     with pytest.raises(ConfigurationError, match="at least one organization"):
         Federation(algorithm(), [])
+
+
+def test_the_folder_around_the_package_is_not_the_package(tmp_path, monkeypatch) -> None:
+    """What one imports when the test lies beside the outer folder."""
+    (tmp_path / "outer_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match="outer_folder"):
+        Federation(importlib.import_module("outer_folder"), [None])
