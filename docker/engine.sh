@@ -64,15 +64,21 @@ own_pid() {
     [ -n "${start:-}" ] && [ "$(started_at "$pid")" = "$start" ] && echo "$pid"
 }
 
-# A killed dockerd leaves a pid file that blocks the next one.
+# A killed dockerd or containerd leaves a pid file that blocks the next one, as does a zombie that nobody collected.
+remove_stale_pidfiles() {
+    remove_stale_pidfile /var/run/docker.pid dockerd
+    remove_stale_pidfile /var/run/docker/containerd/containerd.pid containerd
+}
+
 remove_stale_pidfile() {
-    local file=/var/run/docker.pid pid
-    pid=$(cat "$file" 2>/dev/null) || return 0
-    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] || rm -f "$file"
+    local pid
+    pid=$(cat "$1" 2>/dev/null) || return 0
+    [ "$(sed -n 's/^State:\s*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null)" != Z ] &&
+        [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] || rm -f "$1"
 }
 
 launch() {
-    remove_stale_pidfile
+    remove_stale_pidfiles
     say "starting dockerd (log: $LOG)"
     # Without our descriptors and our session, so that it outlives make.
     setsid dockerd --data-root "$STATE/engine" --live-restore </dev/null >>"$LOG" 2>&1 9>&- &
