@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 HOLDER_IMAGE = "skerry/holder"
 _CAP_SYS_ADMIN = 21
+_UNIX = "unix://"
+_STANDARD = "unix:///var/run/docker.sock"
 
 
 def docker_client() -> DockerClient | None:
     """A client of the engine at DOCKER_HOST or the standard socket, or None when none answers. The caller closes it."""
     try:
         import docker  # noqa: PLC0415 (a process-launcher federation does without)
+        from docker.utils import kwargs_from_env  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtra("node", "skerry dev") from error
+    if not _listens(kwargs_from_env().get("base_url") or _STANDARD):
+        return None
     try:
         client = docker.from_env(timeout=60)
     except docker.errors.DockerException:
@@ -34,6 +39,14 @@ def docker_client() -> DockerClient | None:
         client.close()
         return None
     return client
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody is at a unix socket; the engine's library leaves one open when nobody is."""
+    if not address.startswith(_UNIX):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(address.removeprefix(_UNIX)) == 0
 
 
 def may_enter_namespaces() -> bool:
