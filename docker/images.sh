@@ -20,19 +20,10 @@ fail() { say "$*"; exit 1; }
 digest() { (cd "$ROOT" && find "$@" -type f -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-32); }
 built_from() { docker image inspect -f '{{index .Config.Labels "skerry.inputs"}}' "$1" 2>/dev/null || true; }
 
-registry_answers() {
-    "$PYTHON" - <<'PROBE' 2>/dev/null
-import http.client
-connection = http.client.HTTPSConnection("registry-1.docker.io", timeout=3)
-connection.request("GET", "/v2/")
-raise SystemExit(connection.getresponse().status not in (200, 401))
-PROBE
-}
-
-# Sets BASE: the image with Python that the others start from.
+# Sets BASE: the image with Python that the others start from. The engine knows its registry, or the mirror of it.
 choose_base() {
     [ -n "${BASE:-}" ] && return
-    if docker image inspect python:3.11-slim >/dev/null 2>&1 || { registry_answers && docker pull -q python:3.11-slim >/dev/null; }; then
+    if docker image inspect python:3.11-slim >/dev/null 2>&1 || timeout 90 docker pull -q python:3.11-slim >/dev/null 2>&1; then
         BASE=python:3.11-slim
     else
         BASE=skerry/python:3.11

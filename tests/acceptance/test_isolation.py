@@ -31,7 +31,7 @@ def run(federation, image, method, organizations=None, /, **kwargs):
 def test_only_its_own_gate(federation, probe_image) -> None:
     targets = [[address, federation.port] for address in host_addresses()]
     targets += [["172.17.0.1", federation.port], [DOCUMENTATION_ADDRESS, 80], ["169.254.169.254", 80]]
-    [seen] = run(federation, probe_image, "look_around", targets=targets, names=["localhost.test", "pypi.org"])
+    [seen] = run(federation, probe_image, "look_around", targets=targets, names=["localhost.test", "example.org"])
     assert seen["interfaces"] == ["lo"]
     assert seen["routes"] == 0
     assert seen["listeners"] == [8642]
