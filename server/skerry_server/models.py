@@ -5,7 +5,7 @@ Times are naive UTC, as the dialects show them. Tables are made by migrations on
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +29,9 @@ from skerry.wire import Format, Status
 from skerry_server.lifecycle import State
 
 NAME = 128
+ONLINE_FOR = timedelta(seconds=60)
+"""A node that was not heard of for longer is offline."""
+
 _CASCADE = "CASCADE"
 _SET_NULL = "SET NULL"
 
@@ -128,7 +131,7 @@ class Study(Base):
 
 
 class Node(Base):
-    """``api_key`` is the SHA-256 of the key. ``online`` is what was last announced; ask :meth:`is_online`.
+    """``api_key`` is the SHA-256 of the key. ``online`` is what was last announced; :meth:`is_online` is what is so.
 
     ``epoch`` counts the keys: tokens of an earlier one are dead.
     """
@@ -147,6 +150,21 @@ class Node(Base):
 
     organization: Mapped[Organization] = relationship()
     collaboration: Mapped[Collaboration] = relationship()
+    settings: Mapped[list[NodeSetting]] = relationship(order_by="NodeSetting.id", cascade="all, delete-orphan")
+
+    def is_online(self, now: datetime) -> bool:
+        """Whether the node has said so and was heard of lately."""
+        return self.online and self.last_seen is not None and self.last_seen > now - ONLINE_FOR
+
+
+class NodeSetting(Base):
+    """A line of what a node tells of its own configuration; a key with several values has several."""
+
+    __tablename__ = "node_setting"
+
+    node_id: Mapped[int] = mapped_column(ForeignKey("node.id", ondelete=_CASCADE), index=True)
+    key: Mapped[str] = mapped_column(String(NAME))
+    value: Mapped[str] = mapped_column(String(1024))
 
 
 class Rule(Base):

@@ -21,6 +21,7 @@ from skerry_server.lifecycle import OPEN, State, advance, task_status
 from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+from skerry_server.services.sharing import check_asker
 from skerry_server.services.stores import store_of_task
 
 _LOG = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadSt
     collaboration, study = _where(session, spec)
     nodes = _nodes(session, spec, collaboration, study)
     _check_permission(actor, spec, collaboration)
+    check_asker(session, actor, nodes.values(), now)
     if spec.store_id is not None and parent is None:
         store_of_task(session, spec.store_id, collaboration.id)
     task = _new_task(actor, spec, collaboration, parent, now)
@@ -261,9 +263,8 @@ def _nodes(session: Session, spec: TaskSpec, collaboration: Collaboration, study
     _refuse(wanted, collaboration.organizations, f"not in collaboration {collaboration.id}")
     if study is not None:
         _refuse(wanted, study.organizations, f"not in study {study.id}")
-    found = session.scalars(
-        select(Node).where(Node.collaboration_id == collaboration.id, Node.organization_id.in_(wanted))
-    )
+    here = (Node.collaboration_id == collaboration.id, Node.organization_id.in_(wanted))
+    found = session.scalars(select(Node).where(*here).options(selectinload(Node.settings)))
     nodes = {node.organization_id: node for node in found}
     missing = [str(id_) for id_ in wanted if id_ not in nodes]
     if missing:
@@ -282,6 +283,16 @@ def _refuse(wanted: Iterable[int], among: Iterable[Any], what: str) -> None:
         )
 
 
+def check_may_create(actor: Actor, collaboration_id: int) -> None:
+    """For a user who wants a task made. Raises PermissionDenied."""
+    if collaboration_id not in actor.collaborations:
+        raise PermissionDenied(
+            "Your organization is not a member of this collaboration, so it can't create tasks in it."
+        )
+    if not actor.may(Resource.TASK, Operation.CREATE, collaborations=[collaboration_id]):
+        raise PermissionDenied
+
+
 def _check_permission(actor: Actor, spec: TaskSpec, collaboration: Collaboration) -> None:
     if actor.run is not None:
         same_image = actor.run.image == spec.image or spec.image.endswith(actor.run.image)
@@ -290,12 +301,7 @@ def _check_permission(actor: Actor, spec: TaskSpec, collaboration: Collaboration
                 "Container-token is not valid: a child task has its parent's image and collaboration."
             )
         return
-    if collaboration.id not in actor.collaborations:
-        raise PermissionDenied(
-            "Your organization is not a member of this collaboration, so it can't create tasks in it."
-        )
-    if not actor.may(Resource.TASK, Operation.CREATE, collaborations=[collaboration.id]):
-        raise PermissionDenied
+    check_may_create(actor, collaboration.id)
 
 
 def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent: Task | None, now: datetime) -> Task:

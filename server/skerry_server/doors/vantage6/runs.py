@@ -20,7 +20,6 @@ from skerry_server.doors.vantage6.task_shape import show as show_task
 from skerry_server.models import Payload, Port, Run, Task
 from skerry_server.policy import Kind
 from skerry_server.services import runs
-from skerry_server.services.work import is_online
 
 LOADED = (
     joinedload(Run.task),
@@ -169,7 +168,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
         and {
             "id": node.id,
             "ip": node.ip,
-            "status": "online" if is_online(node, call.now) else "offline",
+            "status": "online" if node.is_online(call.now) else "offline",
             "name": node.name,
         },
         "ports": [{"id": one.id, "port": one.port, "label": one.label} for one in run.ports],

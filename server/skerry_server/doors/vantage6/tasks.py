@@ -32,7 +32,7 @@ from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.models import Run, Task
 from skerry_server.policy import Kind
-from skerry_server.services import collaborations, stores, tasks
+from skerry_server.services import collaborations, sharing, stores, tasks
 
 _BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
 SORTS = {
@@ -227,7 +227,13 @@ def kill(call: Call, body: Kill) -> dict[str, Any]:
 
 @calls(Kind.USER, body=Columns, limit=tasks.LARGEST_REQUEST)
 def ask_columns(call: Call, body: Columns) -> Reply:
-    """No node tells the server its columns, so a task asks for them."""
+    """From what the nodes tell of themselves; where they do not, or for a query, a task asks them."""
+    tasks.check_may_create(call.actor, body.collaboration_id)
+    if body.query is None and body.sheet_name is None:
+        organizations = [one.id for one in body.organizations]
+        found = sharing.columns(call.session, body.collaboration_id, organizations, body.db_label, call.now)
+        if found:
+            return Reply({"columns": found})
     task = tasks.create_task(call.session, call.actor, body.spec(), call.server.payloads, call.now)
     return Reply(show(call, task), 201)
 
