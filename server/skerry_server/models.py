@@ -279,13 +279,21 @@ class AlgorithmStore(Base):
 
 
 class Payload(Base):
-    """An input or a result: ``inline`` up to the limit of the wire, else the name of a ``file`` in the store."""
+    """An input or a result: ``inline`` up to the limit of the wire, else the name of a ``file`` in the store.
+
+    ``blob`` is the UUID by which vantage6's clients fetch it, and ``format`` what it then is; null in one that travels
+    with its task. ``uploader`` and ``uploaded_at`` are there while it waits for the task that it was uploaded for.
+    """
 
     __tablename__ = "payload"
 
     size: Mapped[int] = mapped_column(BigInteger)
     inline: Mapped[bytes | None] = mapped_column(LargeBinary)
     file: Mapped[str | None] = mapped_column(String(64), unique=True)
+    blob: Mapped[str | None] = mapped_column(String(36), unique=True)
+    format: Mapped[Format | None] = mapped_column(_words(Format))
+    uploader: Mapped[str | None] = mapped_column(String(32))
+    uploaded_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 class Run(Base):

@@ -136,7 +136,7 @@ def show_results(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
             "id": run.id,
             "result": _text(call, run.result, run.task.format) if run.result is not None else None,
             "cleanup_at": None,
-            "blob_storage_used": False,
+            "blob_storage_used": run.result is not None and run.result.blob is not None,
             "run": one(call, "run", run.id),
             "task": one(call, "task", run.task_id),
         }
@@ -160,7 +160,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
         "started_at": moment(run.started_at),
         "finished_at": moment(run.finished_at),
         "cleanup_at": None,
-        "blob_storage_used": False,
+        "blob_storage_used": run.input.blob is not None,
         "organization": one(call, "organization", run.organization_id),
         "task": task,
         "results": one(call, "result", run.id),
@@ -176,4 +176,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
 
 
 def _text(call: Call, payload: Payload, format_: Format) -> str:
+    """The string of the wire, or where to fetch it."""
+    if payload.blob is not None:
+        return payload.blob
     return from_stored(call.server.payloads.load(payload), format_)

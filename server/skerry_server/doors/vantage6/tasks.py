@@ -32,7 +32,7 @@ from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.models import Run, Task
 from skerry_server.policy import Kind
-from skerry_server.services import collaborations, sharing, stores, tasks
+from skerry_server.services import collaborations, inputs, sharing, stores, tasks
 
 _BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
 SORTS = {
@@ -91,7 +91,7 @@ class NewTask(Body):
         databases = tuple(database.model_dump(exclude_none=True) for database in self.databases or [])
         return tasks.TaskSpec(
             image=self.image,
-            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            targets=tuple(inputs.Target(one.id, one.input) for one in self.organizations),
             collaboration_id=self.collaboration_id,
             study_id=self.study_id,
             name=self.name,
@@ -115,7 +115,7 @@ class Columns(Body):
         database = self.model_dump(exclude_none=True, include={"sheet_name", "query"})
         return tasks.TaskSpec(
             image=_BASICS,
-            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            targets=tuple(inputs.Target(one.id, one.input) for one in self.organizations),
             collaboration_id=self.collaboration_id,
             databases=({"label": self.db_label, **database},),
             name="get_column_headers",
