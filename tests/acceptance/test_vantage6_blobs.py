@@ -50,7 +50,7 @@ def with_blobs(federation: DevFederation) -> None:
     [config] = federation.server_folder.glob("*.yaml")
     with config.open("a") as file:
         file.write("\nblob_store:\n  kind: files\n")
-    os.kill(federation.server_pid, signal.SIGTERM)
+    os.kill(federation.server_pid, signal.SIGKILL)
     federation.restart()
 
 
@@ -70,4 +70,4 @@ def test_large_payloads(arguments, image, clients, tmp_path) -> None:
             )
             assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
             seen = json.loads(ran.stdout.splitlines()[-1])
-            assert seen == {"came_back": [True] * 2, "as_blobs": [as_blobs] * 2, "inputs": [True] * 2}, release
+            assert seen == {"came_back": [True] * 2, "as_blobs": [as_blobs] * 2, "inputs": [True]}, release
