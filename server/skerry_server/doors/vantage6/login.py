@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from uuid import UUID
 
 from flask import Blueprint, Response
-from pydantic import UUID4, Field
+from pydantic import Field
 
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Text
@@ -23,7 +24,7 @@ class UserLogin(Body):
 
 
 class NodeLogin(Body):
-    api_key: Annotated[UUID4, Field(strict=False)]
+    api_key: Annotated[UUID, Field(strict=False)]
 
 
 @declaring(body=UserLogin)

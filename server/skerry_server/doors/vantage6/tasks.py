@@ -32,7 +32,7 @@ from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.models import Run, Task
 from skerry_server.policy import Kind
-from skerry_server.services import collaborations, stores, tasks
+from skerry_server.services import collaborations, inputs, sharing, stores, tasks
 
 _BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
 SORTS = {
@@ -91,7 +91,7 @@ class NewTask(Body):
         databases = tuple(database.model_dump(exclude_none=True) for database in self.databases or [])
         return tasks.TaskSpec(
             image=self.image,
-            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            targets=tuple(inputs.Target(one.id, one.input) for one in self.organizations),
             collaboration_id=self.collaboration_id,
             study_id=self.study_id,
             name=self.name,
@@ -115,7 +115,7 @@ class Columns(Body):
         database = self.model_dump(exclude_none=True, include={"sheet_name", "query"})
         return tasks.TaskSpec(
             image=_BASICS,
-            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            targets=tuple(inputs.Target(one.id, one.input) for one in self.organizations),
             collaboration_id=self.collaboration_id,
             databases=({"label": self.db_label, **database},),
             name="get_column_headers",
@@ -227,7 +227,13 @@ def kill(call: Call, body: Kill) -> dict[str, Any]:
 
 @calls(Kind.USER, body=Columns, limit=tasks.LARGEST_REQUEST)
 def ask_columns(call: Call, body: Columns) -> Reply:
-    """No node tells the server its columns, so a task asks for them."""
+    """From what the nodes tell of themselves; where they do not, or for a query, a task asks them."""
+    tasks.check_may_create(call.actor, body.collaboration_id)
+    if body.query is None and body.sheet_name is None:
+        organizations = [one.id for one in body.organizations]
+        found = sharing.columns(call.session, body.collaboration_id, organizations, body.db_label, call.now)
+        if found:
+            return Reply({"columns": found})
     task = tasks.create_task(call.session, call.actor, body.spec(), call.server.payloads, call.now)
     return Reply(show(call, task), 201)
 
