@@ -8,44 +8,23 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from skerry.errors import ConfigurationError
+from skerry_node.policies import OnlyFor, Policies, Rule
+from skerry_node.sections import File, Section, Size
+from skerry_node.variables import describe_label_problem, describe_problem, name_parameters
 
 MAX_SOCKET_PATH = 107
 """sun_path of unix(7) without its closing zero."""
 
 _LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 _PARAMETER = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-
-def parse_size(value: object) -> object:
-    """Bytes, from a number or a text such as 512m or 2g (powers of 1024); raises ValueError for another text."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("write a number of bytes, or one with a unit, such as 512m or 2g")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=4096)]
-File = Annotated[Path, Field(strict=False)]
-Words = Annotated[tuple[str, ...], Field(strict=False)]
-Ids = Annotated[tuple[int, ...], Field(strict=False)]
-
-
-class Section(BaseModel):
-    """Unknown keys are errors: a misspelt limit must not silently be no limit."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ServerSettings(Section):
@@ -61,37 +40,15 @@ class Encryption(Section):
 class Database(Section):
     """``uri`` is a path. ``sql`` is a file of SQLite; ``omop`` and ``other`` are files that algorithms read themselves.
 
-    ``env``: what algorithms are told beside, such as a schema's name, as ``<LABEL>_DB_PARAM_<KEY>``.
+    ``env``: what algorithms are told beside, such as a schema's name, as ``<LABEL>_DB_PARAM_<KEY>``. ``only_for``:
+    which algorithms, functions, users and organizations it is for, of those that the policies admit.
     """
 
     label: str = Field(pattern=_LABEL)
     uri: File
     type: Literal["csv", "parquet", "excel", "sqlite", "sql", "omop", "folder", "other"]
     env: dict[Annotated[str, Field(pattern=_PARAMETER)], str] = Field(default_factory=dict)
-
-
-class Policies(Section):
-    """What the owner allows. A list that is left out allows all, an empty one nothing.
-
-    ``allowed_algorithms`` holds names, names with a tag or a digest, or regular expressions that match whole names.
-    Users and organizations are ids: a name is only the server's claim.
-    """
-
-    allowed_algorithms: Words | None = None
-    allowed_users: Ids | None = None
-    allowed_organizations: Ids | None = None
-    allowed_functions: Words | None = None
-    unsigned_tasks: Literal["refuse", "allow"] = "refuse"
-    require_confirmed_keys: bool = False
-
-    @model_validator(mode="after")
-    def _patterns(self) -> Self:
-        for entry in self.allowed_algorithms or ():
-            try:
-                re.compile(entry)
-            except re.error as error:
-                raise ValueError(f'allowed_algorithms: "{entry}" is not a regular expression ({error})') from error
-        return self
+    only_for: OnlyFor = OnlyFor()
 
 
 class Limits(Section):
@@ -125,7 +82,10 @@ class ProcessSettings(Section):
 
 
 class Config(Section):
-    """``uid_base`` None: a range of a thousand users that is this installation's own."""
+    """``uid_base`` None: a range of a thousand users that is this installation's own.
+
+    ``algorithm_env`` are variables for every algorithm.
+    """
 
     name: str = Field(pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]{0,127}$")
     server: ServerSettings
@@ -133,6 +93,7 @@ class Config(Section):
     state_folder: File
     encryption: Encryption | None
     databases: Annotated[tuple[Database, ...], Field(strict=False)] = ()
+    algorithm_env: dict[str, str] = Field(default_factory=dict)
     policies: Policies = Policies()
     limits: Limits = Limits()
     launcher: Literal["docker", "process"] = "docker"
@@ -206,6 +167,7 @@ def _problems(config: Config) -> Iterator[str]:
     if config.encryption is not None:
         yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
     yield from _database_problems(config)
+    yield from _variable_problems(config)
     yield from _launcher_problems(config)
     if config.policies.allowed_algorithms is None and not config.development:
         yield "policies.allowed_algorithms: say which images may run here (a single .* allows every image)."
@@ -258,6 +220,21 @@ def _database_problems(config: Config) -> Iterator[str]:
             yield f"{key}.uri: there is no file {database.uri}."
 
 
+def _variable_problems(config: Config) -> Iterator[str]:
+    for name, value in config.algorithm_env.items():
+        problem = describe_problem(name) or ("a value has no zero byte" if "\0" in value else None)
+        if problem is not None:
+            yield f"algorithm_env.{name}: {problem}."
+    taken: set[str] = set()
+    for number, database in enumerate(config.databases):
+        if problem := describe_label_problem(database.label):
+            yield f"databases.{number}.label: {problem}."
+        for name in name_parameters(database.label, database.env):
+            if name in taken:
+                yield f"databases.{number}: its variable {name} is there twice; choose another label or key of env."
+            taken.add(name)
+
+
 def _launcher_problems(config: Config) -> Iterator[str]:
     if config.launcher != "process":
         return
@@ -292,6 +269,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "encryption": Encryption,
     "databases": Database,
     "policies": Policies,
+    "allowed_algorithms": Rule,
+    "only_for": OnlyFor,
     "limits": Limits,
     "docker": DockerSettings,
     "process": ProcessSettings,

@@ -12,12 +12,14 @@ from typing import IO, Any
 
 from skerry.errors import AuthenticationError, ConfigurationError, ServerError, ServerUnreachable, SkerryError
 from skerry_node import areas, reconcile
+from skerry_node.approvals import Approvals
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
 from skerry_node.orders import Order, Self, Work
 from skerry_node.pipeline import Parts, Pipeline
+from skerry_node.places import Places
 from skerry_node.server import BackOff, Interrupted, Server
 from skerry_node.users import Users, default_base
 from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
@@ -91,7 +93,7 @@ class Daemon:
         self._changed = threading.Event()
         self._lock = threading.Lock()
         self._pipelines: dict[Attempt, Pipeline] = {}
-        self._asked = 0
+        self._places = Places(config.limits.parallel_runs, self._ask_again)
 
     def run(self) -> None:
         """Raises ConfigurationError when the node can't work as it is configured."""
@@ -182,7 +184,11 @@ class Daemon:
         self._entries = journal.read()
         users = self._make_users(self._entries)
         jobs = JobFolders(folder / "jobs", config.limits.temporary, users)
-        return Parts(config, self._launcher, proxy, self._server, journal, jobs, users, self._closing)
+        approvals = Approvals(folder)
+        approvals.start()
+        return Parts(
+            config, self._launcher, proxy, self._server, journal, jobs, users, self._closing, self._places, approvals
+        )
 
     def _make_users(self, entries: list[Entry]) -> Users | None:
         if not self._launcher.own_users:
@@ -256,9 +262,7 @@ class Daemon:
         """The first call, and the first after an absence, does not wait: its answer says that the node is online."""
         with self._lock:
             holding = sorted(self._pipelines)
-            self._asked = max(self._config.limits.parallel_runs - len(holding), 0)
-            capacity = self._asked
-        return self._server.work(capacity, holding, self._parts.jobs.held(), self._changed, wait=online)
+        return self._server.work(self._places.offer(), holding, self._parts.jobs.held(), self._changed, wait=online)
 
     def _say_online(self) -> None:
         log.info("node %s is online", self._config.name)
@@ -288,6 +292,7 @@ class Daemon:
         pipeline = Pipeline(self._parts, entry)
         with self._lock:
             self._pipelines[entry.key] = pipeline
+        self._places.enter(entry.key)
         threading.Thread(target=self._carry_out, args=(pipeline,), name=f"run {entry.key}", daemon=True).start()
 
     def _carry_out(self, pipeline: Pipeline) -> None:
@@ -296,10 +301,12 @@ class Daemon:
         finally:
             with self._lock:
                 del self._pipelines[pipeline.key]
-                waits_for_room = self._asked == 0
-        if waits_for_room:
-            self._changed.set()
-            self._server.interrupt()
+            self._places.leave(pipeline.key)
+
+    def _ask_again(self) -> None:
+        """Breaks off the call that waits at the server, since there is room that it does not know of."""
+        self._changed.set()
+        self._server.interrupt()
 
     def _list_pipelines(self) -> list[Pipeline]:
         with self._lock:

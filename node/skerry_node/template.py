@@ -35,13 +35,28 @@ databases: []
 #    type: csv
 #    env: {schema: public}     # told as DEFAULT_DB_PARAM_SCHEMA, where a task names the database
 
+#    only_for: {functions: [mean], organizations: [1, 2]}     # also: algorithms, users
+
+# Variables for every algorithm.
+# algorithm_env: {SITE: north}
+
 # What you allow. A list that is left out allows all.
 policies:
-  # Names, names with a tag or a digest, or regular expressions that match whole names.
+  # Images: names, names with a tag or a digest, or regular expressions that match whole names. Or rules, which say for
+  # what: all that one names must fit, and the first that fits decides. `skerry node algorithms` lists what waits for
+  # approval.
   allowed_algorithms: []
+  #  - algorithm: registry.example.org/team/mean
+  #    functions: [mean, partial_mean]
+  #    databases: [default]
+  #    users: [7]
+  #    organizations: [1, 2]
+  #    approve_first: true
+  #    gpus: all
+  # allowed_algorithm_stores: ["https://store.example.org"]
   # allowed_organizations: [1, 2]
   # allowed_users: [7]
-  # allowed_functions: [mean]
+  # approval_hours: 72.0
   # unsigned_tasks: refuse     # allow: also tasks of vantage6's clients, which can't sign
   # require_confirmed_keys: false
 

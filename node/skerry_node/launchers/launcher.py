@@ -69,7 +69,7 @@ class Spec:
     """All that one start needs, but its environment.
 
     ``data`` is the folder that holds ``task-%09d``, ``temporary`` the one that the job's runs share. ``user`` None
-    is the node's own user.
+    is the node's own user. ``gpus`` is how many of the machine's it gets, -1 for all.
     """
 
     attempt: Attempt
@@ -80,6 +80,7 @@ class Spec:
     sources: tuple[Source, ...] = ()
     user: int | None = None
     groups: tuple[int, ...] = ()
+    gpus: int = 0
 
     @property
     def task_folder(self) -> Path:
