@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ MAX_SOCKET_PATH = 107
 """sun_path of unix(7) without its closing zero."""
 
 _LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+_REGISTRY = r"^[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?(:[0-9]{1,5})?$"
 _PARAMETER = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 
 
@@ -68,13 +69,25 @@ class Limits(Section):
     seconds: float = Field(default=86400.0, ge=1)
 
 
+class Registry(Section):
+    """Who a node is to a registry (``host`` or ``host:port``; docker.io is Docker Hub) when it pulls from there."""
+
+    registry: str = Field(pattern=_REGISTRY)
+    username: str = Field(min_length=1, max_length=255)
+    password_file: File
+
+
 class DockerSettings(Section):
-    """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket."""
+    """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket.
+
+    ``pull``: ``always`` runs nothing that the registry does not confirm, ``never`` only what is on the machine.
+    """
 
     host: str | None = None
     holder_image: str = "skerry/holder"
     holder_pool: int = Field(default=2, ge=0, le=64)
     pull: Literal["missing", "always", "never"] = "missing"
+    registries: Annotated[tuple[Registry, ...], Field(strict=False)] = ()
 
 
 class ProcessSettings(Section):
@@ -146,11 +159,13 @@ def _read(path: Path) -> object:
 
 def _absolute(config: Config, folder: Path) -> Config:
     """Relative paths are relative to the configuration's own folder."""
-    server, encryption, process = config.server, config.encryption, config.process
+    server, encryption, process, docker = config.server, config.encryption, config.process, config.docker
+    registries = tuple(r.model_copy(update={"password_file": folder / r.password_file}) for r in docker.registries)
     changes: dict[str, Any] = {
         "api_key_file": folder / config.api_key_file,
         "state_folder": folder / config.state_folder,
         "databases": tuple(d.model_copy(update={"uri": folder / d.uri}) for d in config.databases),
+        "docker": docker.model_copy(update={"registries": registries}),
         "server": server.model_copy(update={"ca_file": folder / server.ca_file if server.ca_file else None}),
     }
     if encryption is not None:
@@ -166,6 +181,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _secret_problems("api_key_file", config.api_key_file)
     if config.encryption is not None:
         yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
+    yield from _registry_problems(config.docker.registries)
     yield from _database_problems(config)
     yield from _variable_problems(config)
     yield from _launcher_problems(config)
@@ -205,6 +221,13 @@ def _secret_problems(key: str, path: Path) -> Iterator[str]:
         yield f"{key}: {path} is not a file."
     elif stat.S_IMODE(mode) & 0o077:
         yield f"{key}: {path} is open to other users of this machine; close it with chmod 600 {path}"
+
+
+def _registry_problems(registries: Sequence[Registry]) -> Iterator[str]:
+    for number, registry in enumerate(registries):
+        yield from _secret_problems(f"docker.registries.{number}.password_file", registry.password_file)
+        if registry.registry in {one.registry for one in registries[:number]}:
+            yield f"docker.registries.{number}.registry: {registry.registry} is there twice."
 
 
 def _database_problems(config: Config) -> Iterator[str]:
@@ -273,5 +296,6 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "only_for": OnlyFor,
     "limits": Limits,
     "docker": DockerSettings,
+    "registries": Registry,
     "process": ProcessSettings,
 }

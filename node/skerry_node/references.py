@@ -30,6 +30,11 @@ class Reference:
         return cls(_complete(f"{head}{slash}{last}"), tag or None, digest or None)
 
     @property
+    def registry(self) -> str:
+        """The host, with its port where it has one."""
+        return self.repository.partition("/")[0]
+
+    @property
     def tags(self) -> set[str | None]:
         """How its tag may be written: an engine takes a name without one for the latest."""
         return {None, _LATEST} if self.digest is None and self.tag in {None, _LATEST} else {self.tag}
