@@ -52,6 +52,14 @@ class Database(Section):
     only_for: OnlyFor = OnlyFor()
 
 
+class Share(Section):
+    """What leaves the node beside results: what algorithms write, this configuration, the columns' names of files."""
+
+    logs: bool = True
+    configuration: bool = True
+    columns: bool = False
+
+
 class Limits(Section):
     """Bounds of each run; sizes in bytes.
 
@@ -108,6 +116,7 @@ class Config(Section):
     databases: Annotated[tuple[Database, ...], Field(strict=False)] = ()
     algorithm_env: dict[str, str] = Field(default_factory=dict)
     policies: Policies = Policies()
+    share: Share = Share()
     limits: Limits = Limits()
     launcher: Literal["docker", "process"] = "docker"
     docker: DockerSettings = DockerSettings()
@@ -294,6 +303,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "policies": Policies,
     "allowed_algorithms": Rule,
     "only_for": OnlyFor,
+    "share": Share,
     "limits": Limits,
     "docker": DockerSettings,
     "registries": Registry,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skerry.errors import AuthenticationError, ConfigurationError, ServerError, ServerUnreachable, SkerryError
-from skerry_node import areas, reconcile
+from skerry_node import areas, reconcile, sharing
 from skerry_node.approvals import Approvals
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
@@ -267,6 +267,14 @@ class Daemon:
     def _say_online(self) -> None:
         log.info("node %s is online", self._config.name)
         self._state.say_ready()
+        threading.Thread(target=self._share, name="share", daemon=True).start()
+
+    def _share(self) -> None:
+        """At each return, since the server forgets it when the node is away. No run depends on it."""
+        try:
+            self._server.share(sharing.describe(self._config))
+        except (ServerUnreachable, ServerError) as error:
+            log.warning("The server is not told of the configuration: %s", error)
 
     def _do(self, work: Work) -> None:
         for stop in work.stop:

@@ -455,8 +455,7 @@ class Pipeline:
 
     def _collect(self, ended: Ended) -> Outcome:
         """Reads the log and, after a good end, opens the result."""
-        text = self._patiently(lambda: self._parts.launcher.logs(self.key))
-        text = shorten(text, self._parts.config.limits.log)
+        text = self._patiently(self._read_log)
         if ended.reason is not None:
             status = Status.FAILED if ended.started else Status.START_FAILED
             return Outcome(status, self._add_sentence(text, ended.reason))
@@ -466,6 +465,12 @@ class Pipeline:
             return Outcome(Status.COMPLETED, text, self._open_output())
         except BadOutput as error:
             return Outcome(Status.CRASHED, self._add_sentence(text, str(error)))
+
+    def _read_log(self) -> str:
+        """What the algorithm wrote, where the owner gives that out: it can hold whatever the algorithm saw."""
+        if not self._parts.config.share.logs:
+            return "The owner of this node does not give out what algorithms write to their logs.\n"
+        return shorten(self._parts.launcher.logs(self.key), self._parts.config.limits.log)
 
     def _open_output(self) -> Output:
         folder = self._parts.journal.data(self.key) / task_folder(self.key.run)
@@ -479,7 +484,8 @@ class Pipeline:
     def _add_exit(self, text: str, code: int) -> str:
         if code > _SIGNALS:
             return self._add_sentence(text, f"The algorithm was ended by signal {code - _SIGNALS}.")
-        return text if text.strip() else self._add_sentence(text, f"The algorithm ended with exit code {code}.")
+        said = self._parts.config.share.logs and text.strip()
+        return text if said else self._add_sentence(text, f"The algorithm ended with exit code {code}.")
 
     def _seal(self, outcome: Outcome) -> None:
         """From here on the result is on the disk, for the asker's eyes only."""
@@ -551,7 +557,7 @@ class Pipeline:
         if not self._stopped.is_set() or self._entry.stage is not Stage.STARTING or resume is None:
             return
         try:
-            text = shorten(self._parts.launcher.logs(self.key), self._parts.config.limits.log)
+            text = self._read_log()
             self._parts.server.finish(self.key, Status.KILLED, self._parts.proxy.seal(resume, text, None, None).log)
         except (LauncherError, ProxyError, ServerError, ServerUnreachable) as error:
             log.info("The log of run %s is not taken: %s", self.key, error)

@@ -60,6 +60,10 @@ policies:
   # unsigned_tasks: refuse     # allow: also tasks of vantage6's clients, which can't sign
   # require_confirmed_keys: false
 
+# What leaves the node beside results: what algorithms write to their logs, what this file says of encryption,
+# algorithms, users, organizations and databases, and the names of the columns of csv, parquet and excel files.
+# share: {logs: true, configuration: true, columns: false}
+
 # Bounds of each run.
 limits:
   parallel_runs: 4
@@ -75,6 +79,8 @@ limits:
 docker:
   holder_image: skerry/holder
   pull: missing                # missing, always or never
+  # For images that want a log-in. chmod 600 registry-password
+  # registries: [{registry: registry.example.org, username: node, password_file: registry-password}]
 """
 
 
