@@ -85,6 +85,13 @@ class Registry(Section):
     password_file: File
 
 
+class KeepImages(Section):
+    """How long, and how much (bytes), a node keeps of the images that it pulled itself; None for no bound."""
+
+    days: float | None = Field(default=None, ge=0)
+    size: Size | None = None
+
+
 class DockerSettings(Section):
     """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket.
 
@@ -95,6 +102,7 @@ class DockerSettings(Section):
     holder_image: str = "skerry/holder"
     holder_pool: int = Field(default=2, ge=0, le=64)
     pull: Literal["missing", "always", "never"] = "missing"
+    keep_images: KeepImages = KeepImages()
     registries: Annotated[tuple[Registry, ...], Field(strict=False)] = ()
 
 
@@ -307,5 +315,6 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "limits": Limits,
     "docker": DockerSettings,
     "registries": Registry,
+    "keep_images": KeepImages,
     "process": ProcessSettings,
 }

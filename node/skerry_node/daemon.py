@@ -20,11 +20,14 @@ from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
 from skerry_node.orders import Order, Self, Work
 from skerry_node.pipeline import Parts, Pipeline
 from skerry_node.places import Places
+from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Interrupted, Server
 from skerry_node.users import Users, default_base
 from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
+
+_TIDY_SECONDS = 3600.0
 
 
 class State:
@@ -103,6 +106,7 @@ class Daemon:
         self._proxy = self._spawn_proxy(me)
         self._parts = self._make_parts(self._proxy.client)
         threading.Thread(target=self._keep_proxy, args=(me,), name="proxy", daemon=True).start()
+        threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
         try:
             self._take_up()
             self._work()
@@ -187,7 +191,17 @@ class Daemon:
         approvals = Approvals(folder)
         approvals.start()
         return Parts(
-            config, self._launcher, proxy, self._server, journal, jobs, users, self._closing, self._places, approvals
+            config,
+            self._launcher,
+            proxy,
+            self._server,
+            journal,
+            jobs,
+            users,
+            self._closing,
+            self._places,
+            approvals,
+            PulledImages(folder),
         )
 
     def _make_users(self, entries: list[Entry]) -> Users | None:
@@ -225,6 +239,15 @@ class Daemon:
                 self._serve_again()
             except (SkerryError, OSError):
                 log.exception("The proxy can't be replaced yet")
+
+    def _tidy(self) -> None:
+        while True:
+            try:
+                self._launcher.tidy(self._parts.pulled)
+            except LauncherError as error:
+                log.warning("%s", error)
+            if self._closing.wait(_TIDY_SECONDS):
+                return
 
     def _serve_again(self) -> None:
         for pipeline in self._list_pipelines():

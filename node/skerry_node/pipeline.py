@@ -38,6 +38,7 @@ from skerry_node.orders import Order
 from skerry_node.output import BadOutput, Output, open_output
 from skerry_node.places import Places
 from skerry_node.policies import Rule
+from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Server
 from skerry_node.users import Users
 from skerry_proxy.client import OpenedRun, ProxyClient, ProxyError
@@ -94,6 +95,7 @@ class Parts:
     closing: threading.Event
     places: Places
     approvals: Approvals
+    pulled: PulledImages
     clock: Callable[[], float] = time.time
 
 
@@ -322,6 +324,7 @@ class Pipeline:
         parts = self._parts
         with _ending(Status.NO_IMAGE, ImageNotFound), _ending(Status.FAILED, LauncherError):
             image = parts.launcher.resolve(opened.image)
+        parts.pulled.note_use(image.id, opened.image, parts.clock(), new=image.new)
         rule = self._apply_rules(opened, image)
         if rule.approve_first:
             self._wait_for_approval(opened, image)

@@ -42,9 +42,9 @@ databases: []
 
 # What you allow. A list that is left out allows all.
 policies:
-  # Images: names, names with a tag or a digest, or regular expressions that match whole names. Or rules, which say for
-  # what: all that one names must fit, and the first that fits decides. `skerry node algorithms` lists what waits for
-  # approval.
+  # Images: names, names with a tag or a digest, or regular expressions that match whole names. Or rules, which also
+  # say for what; all that one names must fit, and the first that fits decides. `skerry node algorithms` lists what
+  # waits for approval.
   allowed_algorithms: []
   #  - algorithm: registry.example.org/team/mean
   #    functions: [mean, partial_mean]
@@ -79,6 +79,8 @@ limits:
 docker:
   holder_image: skerry/holder
   pull: missing                # missing, always or never
+  # Of the images that the node itself has pulled, those are removed that no run used for so long, or too many.
+  # keep_images: {days: 30.0, size: 20g}
   # For images that want a log-in. chmod 600 registry-password
   # registries: [{registry: registry.example.org, username: node, password_file: registry-password}]
 """

@@ -14,9 +14,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from skerry_node.config import DockerSettings, Limits, Registry
+from skerry_node.config import DockerSettings, KeepImages, Limits, Registry
 from skerry_node.launchers.docker import DockerLauncher
-from skerry_node.launchers.launcher import ImageNotFound
+from skerry_node.launchers.launcher import Image, ImageNotFound
+from skerry_node.pulled import PulledImages
 
 pytestmark = pytest.mark.integration
 PASSWORD = "correct horse battery"
@@ -84,13 +85,12 @@ def login(password: str) -> dict[str, str]:
 def launcher(served: Served, tmp_path: Path) -> Iterator[Callable[..., DockerLauncher]]:
     made: list[DockerLauncher] = []
 
-    def make(password: str | None = PASSWORD, pull: str = "missing") -> DockerLauncher:
+    def make(password: str | None = PASSWORD, pull: str = "missing", **more: object) -> DockerLauncher:
         secret = tmp_path / "password"
         secret.write_text(f"{password}\n")
         login = Registry(registry=served.host, username="node", password_file=secret)
-        settings = DockerSettings(
-            host=os.environ.get("DOCKER_HOST"), pull=pull, holder_pool=0, registries=(login,) if password else ()
-        )
+        host, logins = os.environ.get("DOCKER_HOST"), (login,) if password else ()
+        settings = DockerSettings(host=host, pull=pull, holder_pool=0, registries=logins, **more)
         made.append(DockerLauncher(settings, Limits(), "abcdef543210", "registry"))
         return made[-1]
 
@@ -98,6 +98,50 @@ def launcher(served: Served, tmp_path: Path) -> Iterator[Callable[..., DockerLau
     for one in made:
         one.close()
     subprocess.run(["docker", "rmi", "-f", served.reference], check=False, capture_output=True)
+
+
+def tidy(made: DockerLauncher, state: Path, image: Image, *, idle_days: float) -> bool:
+    """Whether the image is still there after the node tidied, that long after it was used."""
+    pulled = PulledImages(state)
+    pulled.note_use(image.id, image.reference, time.time() - idle_days * 86400, new=image.new)
+    made.tidy(pulled)
+    shown = subprocess.run(["docker", "image", "inspect", image.id], check=False, capture_output=True)
+    return shown.returncode == 0
+
+
+def test_an_image_that_the_node_pulled_goes_when_no_run_used_it(launcher, served, tmp_path) -> None:
+    made = launcher(keep_images=KeepImages(days=30))
+    image = made.resolve(served.reference)
+    assert image.new
+    assert tidy(made, tmp_path, image, idle_days=29)
+    assert not made.resolve(served.reference).new
+    assert not tidy(made, tmp_path, image, idle_days=31)
+    assert PulledImages(tmp_path).list() == ()
+
+
+def test_an_image_that_the_owner_has_stays(launcher, served, tmp_path) -> None:
+    made = launcher(keep_images=KeepImages(days=0, size=4096), pull="always")
+    first = launcher().resolve(served.reference)
+    again = made.resolve(served.reference)
+    assert not again.new  # it was on the machine before this node asked for it
+    assert tidy(made, tmp_path, again, idle_days=400)
+    subprocess.run(["docker", "tag", served.reference, f"{served.host}/mine:1"], check=True)
+    try:
+        assert tidy(made, tmp_path, first, idle_days=400)  # the node's name for it is gone, the owner's holds it
+    finally:
+        subprocess.run(["docker", "rmi", "-f", f"{served.host}/mine:1"], check=True, capture_output=True)
+
+
+def test_an_image_that_a_container_is_made_of_stays(launcher, served, tmp_path) -> None:
+    made = launcher(keep_images=KeepImages(size=4096))
+    image = made.resolve(served.reference)
+    create = ["docker", "create", "--network", "none", served.reference]
+    container = subprocess.run(create, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        assert tidy(made, tmp_path, image, idle_days=400)
+    finally:
+        subprocess.run(["docker", "rm", "-f", container], check=True, capture_output=True)
+    assert not tidy(made, tmp_path, image, idle_days=400)
 
 
 def test_a_node_that_may_pulls_by_tag_and_by_digest(launcher, served) -> None:

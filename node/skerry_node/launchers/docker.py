@@ -9,7 +9,9 @@ import math
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import docker
@@ -21,6 +23,7 @@ from skerry import contract
 from skerry_node import sandbox
 from skerry_node.config import DockerSettings, Limits, Registry
 from skerry_node.holders import Holder, Holders
+from skerry_node.launchers import images
 from skerry_node.launchers.launcher import (
     AlreadyStarted,
     Attempt,
@@ -35,6 +38,7 @@ from skerry_node.launchers.launcher import (
     StartFailed,
     Vanished,
 )
+from skerry_node.pulled import PulledImages
 from skerry_node.references import Reference
 
 log = logging.getLogger(__name__)
@@ -99,12 +103,7 @@ class DockerLauncher:
         found = self._find(reference) if policy != "always" else None
         if found is None and policy == "never":
             raise ImageNotFound(f"The image {reference} is not on the node's machine, and the node pulls none.")
-        if found is None:
-            self._pull(reference)
-            found = self._find(reference)
-        if found is None:
-            raise ImageNotFound(f"The image {reference} was pulled and still is not there.")
-        return _describe(reference, found)
+        return _describe(reference, found) if found is not None else self._pull_anew(reference)
 
     def prepare(self, attempt: Attempt) -> socket.socket:
         with _engine("A namespace holder can't be made"):
@@ -187,6 +186,10 @@ class DockerLauncher:
             containers = self._api.containers(all=True, filters={"label": wanted})
         return [_found(container) for container in containers]
 
+    def tidy(self, pulled: PulledImages) -> None:
+        for image in images.list_removable(self._api, pulled, self._settings.keep_images, time.time()):
+            images.remove(self._api, pulled, image)
+
     def close(self) -> None:
         with _engine("Unused namespace holders can't be removed"):
             self._holders.close()
@@ -212,6 +215,16 @@ class DockerLauncher:
                 found = dict(self._api.inspect_image(name)) if digest else {}  # type: ignore[no-untyped-call]
                 return found if found.get("Id") == digest else None
         return None
+
+    def _pull_anew(self, reference: str) -> Image:
+        """It is new unless it was on the machine already, under whatever name."""
+        with _engine("The engine's images can't be looked at"):
+            before = set(self._api.images(quiet=True))
+        self._pull(reference)
+        found = self._find(reference)
+        if found is None:
+            raise ImageNotFound(f"The image {reference} was pulled and still is not there.")
+        return replace(_describe(reference, found), new=found["Id"] not in before)
 
     def _pull(self, reference: str) -> None:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from skerry.errors import SkerryError
+from skerry_node.pulled import PulledImages
 
 
 class LauncherError(SkerryError):
@@ -45,13 +46,17 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A reference, and what it means here and now: ``id`` can't be moved to something else."""
+    """A reference, and what it means here and now: ``id`` can't be moved to something else.
+
+    ``new``: it was not on the machine before it was asked for.
+    """
 
     reference: str
     id: str
     digests: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     volumes: tuple[str, ...] = ()
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,9 @@ class Launcher(Protocol):
 
     def list(self) -> list[Found]:
         """All attempts of this installation, also of earlier processes."""
+
+    def tidy(self, pulled: PulledImages) -> None:
+        """Removes those images that the owner's policy lets go."""
 
     def close(self) -> None:
         """Gives up what was made ahead; running attempts go on."""

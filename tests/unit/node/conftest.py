@@ -22,6 +22,7 @@ from skerry_node.launchers import fakes
 from skerry_node.orders import parse_order
 from skerry_node.pipeline import Parts
 from skerry_node.places import Places
+from skerry_node.pulled import PulledImages
 from skerry_proxy.client import OpenedRun, ProxyError, Sealed
 
 
@@ -140,8 +141,8 @@ def parts(config, launcher, proxy, server, monkeypatch) -> Parts:
     journal = Journal(config.state_folder / "runs")
     approvals = Approvals(config.state_folder)
     approvals.start()
-    places = Places(1, lambda: None)
-    return Parts(config, launcher, proxy, server, journal, jobs, None, threading.Event(), places, approvals)
+    places, pulled = Places(1, lambda: None), PulledImages(config.state_folder)
+    return Parts(config, launcher, proxy, server, journal, jobs, None, threading.Event(), places, approvals, pulled)
 
 
 @pytest.fixture
