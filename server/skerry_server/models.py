@@ -253,6 +253,9 @@ class Task(Base):
 
     collaboration: Mapped[Collaboration] = relationship()
     parent: Mapped[Task | None] = relationship(remote_side="Task.id")
+    store: Mapped[AlgorithmStore | None] = relationship(
+        primaryjoin="foreign(Task.store_id) == AlgorithmStore.id", viewonly=True
+    )
     runs: Mapped[list[Run]] = relationship(
         back_populates="task", foreign_keys="Run.task_id", order_by="Run.id", passive_deletes=True
     )

@@ -79,6 +79,19 @@ def test_a_store_is_linked(federation: Federation, allowing: Any, store: Threadi
     federation.root.refused(404, "GET", path)
 
 
+def test_a_node_is_told_which_store_a_task_names(
+    federation: Federation, allowing: Any, store: ThreadingHTTPServer
+) -> None:
+    admin = Api(allowing, federation.make_user("Collaboration Admin").token)
+    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": False}
+    made = admin.post("algorithmstore", {**body, "collaboration_id": [federation.collaboration]})
+    federation.make_task(Api(allowing, federation.make_user().token), store_id=made["id"])
+    federation.make_task(federation.make_user())
+    named, unnamed = federation.work(2)["runs"]
+    assert (named["task"]["store_id"], named["task"]["store_url"]) == (made["id"], url(store))
+    assert unnamed["task"]["store_url"] is None
+
+
 def test_who_may_not_link_makes_the_server_ask_nobody(
     federation: Federation, allowing: Any, store: ThreadingHTTPServer
 ) -> None:
