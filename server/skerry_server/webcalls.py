@@ -33,6 +33,11 @@ class Address:
     path: str
     ip: str
 
+    @property
+    def inside(self) -> bool:
+        """Whether it is one of this machine or its networks, which the owner allowed."""
+        return not _outside(self.ip)
+
 
 def check(url: str, allowed: Collection[str]) -> Address:
     """Raises InvalidRequest for what is no plain web address, and for one that leads inside."""

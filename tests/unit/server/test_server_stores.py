@@ -59,8 +59,11 @@ def url(store: ThreadingHTTPServer, path: str = "/api") -> str:
 
 def test_a_store_is_linked(federation: Federation, allowing: Any, store: ThreadingHTTPServer) -> None:
     admin = Api(allowing, federation.make_user("Collaboration Admin").token)
-    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": False}
-    made = admin.post("algorithmstore", {**body, "collaboration_id": [federation.collaboration]})
+    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": True}
+    body |= {"collaboration_id": [federation.collaboration]}
+    assert '"force"' in admin.refused(400, "POST", "algorithmstore", {**body, "force": False})
+    assert store.seen == []  # type: ignore[attr-defined]
+    made = admin.post("algorithmstore", body)
     assert set(made) == {"id", "name", "url", "collaborations"}
     assert all("Authorization" not in headers for headers in store.seen)  # type: ignore[attr-defined]
     assert [one["id"] for one in made["collaborations"]] == [federation.collaboration]
@@ -95,7 +98,12 @@ def test_a_node_is_told_which_store_a_task_names(
 def test_who_may_not_link_makes_the_server_ask_nobody(
     federation: Federation, allowing: Any, store: ThreadingHTTPServer
 ) -> None:
-    body = {"name": "a store", "algorithm_store_url": url(store), "collaboration_id": federation.collaboration}
+    body = {
+        "name": "a store",
+        "algorithm_store_url": url(store),
+        "collaboration_id": federation.collaboration,
+        "force": True,
+    }
     Api(allowing, federation.make_user().token).refused(401, "POST", "algorithmstore", body)
     admin = Api(allowing, federation.make_user("Collaboration Admin").token)
     admin.refused(401, "POST", "algorithmstore", {**body, "collaboration_id": None})
@@ -150,7 +158,12 @@ def test_a_task_with_an_image_of_a_store(federation: Federation, allowing: Any, 
     elsewhere = federation.collaborate([1], encrypted=False)
     federation.make_node(1, elsewhere)
     root, researcher = Api(allowing, federation.root.token), Api(allowing, federation.make_user().token)
-    body = {"name": "a store", "algorithm_store_url": url(store), "collaboration_id": federation.collaboration}
+    body = {
+        "name": "a store",
+        "algorithm_store_url": url(store),
+        "collaboration_id": federation.collaboration,
+        "force": True,
+    }
     id_ = root.post("algorithmstore", body)["id"]
     task = researcher.post("task", federation.task_body(2, store_id=id_, server_url="http://x/api"))
     assert task["image"] == "example/mean@sha256:00"
