@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devfederation import ALGORITHMS, PATIENCE, SKERRY, DevFederation, build, skerry
+from devfederation import PATIENCE, SKERRY, DevFederation, skerry
 from postoffice import open_office
 from storedouble import open_store
 
@@ -24,33 +23,20 @@ COMPAT = Path(__file__).parent.parent / "compat"
 PASSWORD = "Aa1-guarded-horse"
 
 
-@pytest.fixture(scope="module", params=["4.15.2", "4.7.1"])
-def published_python(request, tmp_path_factory) -> Path:
-    """A Python that has a release of the client, what makes one-time codes, and nothing of ours."""
-    folder = tmp_path_factory.mktemp("published") / "client"
-    subprocess.run([sys.executable, "-m", "uv", "venv", "-q", "-p", sys.executable, str(folder)], check=True)
-    python = folder / "bin" / "python"
-    wanted = [f"vantage6-client=={request.param}", "setuptools<81", "pyotp"]
-    install = [sys.executable, "-m", "uv", "pip", "install", "-q", "-p", str(python), *wanted]
-    subprocess.run(install, check=True, capture_output=True)
-    return python
-
-
 @pytest.fixture(scope="module")
-def surroundings(images, tmp_path_factory) -> Iterator[dict[str, Any]]:
+def surroundings(average_image, probe_image, tmp_path_factory) -> Iterator[dict[str, Any]]:
     """A mail server, a store, and the images."""
     folder = tmp_path_factory.mktemp("surroundings")
     letters = folder / "letters"
     letters.mkdir()
-    names = {name: build(ALGORITHMS / name, f"skerry-tests/{name}") for name in ("average", "probe")}
-    listed = {names["probe"]: None, "example.org/pinned": f"sha256:{'ab' * 32}"}
+    listed = {probe_image: None, "example.org/pinned": f"sha256:{'ab' * 32}"}
     with open_office(letters) as office, open_store(listed) as store:
         settings = (
             f'mail: {{host: 127.0.0.1, port: {office.server_address[1]}, security: none, sender: "s@example.org"}}\n'
         )
         settings += 'stores: {allowed: ["127.0.0.1"]}\n'
         yield {
-            "images": names,
+            "images": {"average": average_image, "probe": probe_image},
             "store": store.url,
             "letters": str(letters),
             "settings": settings,
@@ -102,10 +88,11 @@ def connected(request, dev: Callable[..., Any], shares: str, surroundings) -> It
         yield federation
 
 
-def test_every_call(connected, surroundings, guarded, published_python, tmp_path, capsys) -> None:  # noqa: PLR0917
+@pytest.mark.parametrize("version", ["4.15.2", "4.7.1"])
+def test_every_call(version, connected, surroundings, guarded, published_python, tmp_path, capsys) -> None:  # noqa: PLR0917
     facts = tmp_path / "facts.json"
     facts.write_text(json.dumps({**surroundings, "guarded": guarded, "federation": connected.facts}))
-    command = [str(published_python), "-W", "ignore", str(COMPAT / "client_tour.py"), str(facts)]
+    command = [str(published_python(version)), "-W", "ignore", str(COMPAT / "client_tour.py"), str(facts)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=800)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     seen = json.loads(ran.stdout.splitlines()[-1])

@@ -953,6 +953,75 @@ ENDS = [
     Call("task.get", lambda w: {"id_": w.children["data"][0]["id"]}, says("no task")),
 ]
 
+FISH = range(12)
+
+CROWD = [
+    *(
+        Call(
+            "organization.create",
+            lambda w, n=n: (
+                dict.fromkeys(("address1", "address2", "zipcode", "country", "domain")) | {"name": f"Fish {n} {w.tag}"}
+            ),
+            has(name=lambda w, n=n: f"Fish {n} {w.tag}"),
+            keep=f"fish{n}",
+        )
+        for n in FISH
+    ),
+    Call(
+        "collaboration.create",
+        lambda w: {"name": f"Shoal {w.tag}", "organizations": fish(w)},
+        has(encrypted=False),
+        keep="shoal",
+    ),
+    *(
+        Call(
+            "node.create",
+            lambda w, n=n: {"collaboration": w.shoal["id"], "organization": fish(w)[n]},
+            lambda answer, w, n=n: answer["organization"]["id"] == fish(w)[n],
+        )
+        for n in FISH
+    ),
+    Call(
+        "node.list",
+        lambda w: {"collaboration": w.shoal["id"], "per_page": 5},
+        lambda answer, w: len(answer["data"]) == 5 and answer["links"]["last"].endswith("page=3"),
+    ),
+    Call(
+        "collaboration.add_organization",
+        lambda w: {"organization": w.one, "collaboration": w.shoal["id"]},
+        rows(lambda w: [w.one, *fish(w)]),
+    ),
+    Call(
+        "task.create",
+        lambda w: task(w, "noop", {}, fish(w), w.probe, collaboration=w.shoal["id"]),
+        has(status="pending"),
+        who="settled",
+        keep="many",
+    ),
+    Call(
+        "run.from_task",
+        lambda w: {"task_id": w.many["id"]},
+        lambda answer, w: sorted(row["organization"]["id"] for row in answer["data"]) == fish(w),
+        who="settled",
+    ),
+    Call(
+        "result.from_task",
+        lambda w: {"task_id": w.many["id"]},
+        lambda answer, w: len(answer["data"]) == len(FISH),
+        who="settled",
+    ),
+    Call("collaboration.delete", lambda w: {"id_": w.shoal["id"], "delete_dependents": True}),
+    Call("task.get", lambda w: {"id_": w.many["id"]}, says("no task")),
+    *(Call("organization.delete", lambda w, n=n: {"id_": fish(w)[n]}) for n in FISH),
+    Call("organization.list", lambda w: {"name": f"Fish % {w.tag}"}, rows(lambda w: [])),
+]
+"""More organizations than a page has rows: the client never looks at the links."""
+
+
+def fish(w):
+    return [getattr(w, f"fish{n}")["id"] for n in FISH]
+
+
 LEAVING = [
     Call("store.delete", lambda w: {"id_": w.shop["id"]}),
     Call("store.get", lambda w: {"id_": w.shop["id"]}, says("no algorithm store")),
@@ -978,5 +1047,5 @@ LEAVING = [
 
 CALLS = [
     *SESSION, *ORGANIZATIONS, *ROLES, *USERS, *PASSWORDS, *SECOND_FACTOR, *COLLABORATIONS, *STUDIES, *NODES, *STORES,
-    *TASKS, *ENDS, *LEAVING,
+    *TASKS, *ENDS, *CROWD, *LEAVING,
 ]  # fmt: skip
