@@ -473,7 +473,7 @@ STUDIES = [
     Call("study.list", lambda w: {"organization": w.one, "name": f"% {w.tag}"}, rows(lambda w: [w.tides["id"]])),
     Call(
         "study.list",
-        lambda w: {"name": f"Tides {w.tag}", "include_organizations": True},
+        lambda w: {"name": f"Tides {w.tag}", "include_organizations": True} | w.if_newest(collaboration=w.reef["id"]),
         lambda answer, w: [one["id"] for one in answer["data"][0]["organizations"]] == [w.one],
     ),
     Call(
@@ -877,7 +877,7 @@ TASKS = [
     Call("task.create", lambda w: task(w, "noop", {}, [w.two], w.probe, study=w.half["id"]), says("study")),
     Call(
         "task.create",
-        lambda w: task(w, "noop", {}, [w.one], w.probe, store=w.shop["id"]),
+        lambda w: task(w, "noop", {}, [w.one], w.probe, store=w.shop["id"], **w.if_newest(server_url=w.url)),
         lambda answer, w: answer["algorithm_store"]["id"] == w.shop["id"] and answer["image"] == w.probe,
         keep="bought",
     ),
@@ -949,7 +949,7 @@ ENDS = [
     Call("task.get", lambda w: {"id_": w.mean["id"]}, has(status="completed")),
     Call("task.delete", lambda w: {"id_": w.mean["id"]}, who="researcher"),
     Call("task.get", lambda w: {"id_": w.mean["id"]}, says("no task")),
-    Call("run.get", lambda w: {"id_": w.run, "decrypt_input": False} if w.newest else {"id_": w.run}, says("no run")),
+    Call("run.get", lambda w: {"id_": w.run} | w.if_newest(decrypt_input=False), says("no run")),
     Call("task.get", lambda w: {"id_": w.children["data"][0]["id"]}, says("no task")),
 ]
 

@@ -48,6 +48,10 @@ class Tour(World):
         keys = {one["id"]: one["private_key_file"] for one in self._federation["organizations"]}
         return keys[organization] if self.encrypted else None
 
+    def if_newest(self, **arguments):
+        """Arguments that the older client does not have."""
+        return arguments if self.newest else {}
+
     @property
     def run(self):
         return self.runs["data"][0]["id"]
