@@ -1,7 +1,7 @@
 """A double of vantage6's algorithm store: tables in memory, open to whom the server that they name vouches for.
 
 It speaks at ``/api`` and at the root, since clients of different ages write its address differently. What anybody
-may ask is its version, its public policies and its list of algorithms.
+may ask is its version, its public policies and its list of algorithms, which leaves out those that are closed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class Refused(Exception):
 
 
 class StoreDouble(ThreadingHTTPServer):
-    """``algorithms`` maps each image that it lists from the beginning to its digest, or to None."""
+    """``algorithms`` maps each image that it lists from the beginning to its digest, or to None.
+
+    Those whose name ends in "closed" are for people whom their server vouches for.
+    """
 
     daemon_threads = True
 
@@ -90,7 +93,8 @@ class _Door(BaseHTTPRequestHandler):
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
             address = urlsplit(self.path)
             path = address.path.strip("/").removeprefix("api").strip("/")
-            who = None if (self.command, path) in _FREE else self._vouched_for()
+            anonymous = (self.command, path) in _FREE and "Authorization" not in self.headers
+            who = None if anonymous else self._vouched_for()
             with self.server.lock:
                 status, answer = self._answer(path.split("/"), body, dict(parse_qsl(address.query)), who)
         except Refused as error:
@@ -122,19 +126,20 @@ class _Door(BaseHTTPRequestHandler):
             case "GET", ["policy"]:
                 return 200, {**_POLICIES, "asked_by": who}
             case "GET", [table] if table in self.server.tables:
-                return 200, self._page(table, query)
+                return 200, self._page(table, query, who)
             case "POST", [table] if table in _FIELDS:
                 return 201, self.server.add(table, {**self._fields(table, body), **_beginning(table)})
             case method, [table, id_, *verb] if table in self.server.tables and id_.isdigit():
                 return 200, self._one(method, table, int(id_), body, verb)
         raise Refused(404, "There is nothing here.")
 
-    def _page(self, table: str, query: dict[str, str]) -> dict[str, Any]:
+    def _page(self, table: str, query: dict[str, str], who: str | None) -> dict[str, Any]:
         page, size = int(query.pop("page", 1)), int(query.pop("per_page", 10))
         found = [
             row
             for row in self.server.tables[table].values()
             if all(str(row[name]) == value for name, value in query.items() if name in row)
+            and (who is not None or not row["image"].endswith("closed"))
             and (query.get("invalidated") != "True" or row["status"] == "removed")
         ]
         return {"data": found[(page - 1) * size : page * size], "links": {"self": self.path}}

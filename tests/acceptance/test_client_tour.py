@@ -29,7 +29,7 @@ def surroundings(average_image, probe_image, tmp_path_factory) -> Iterator[dict[
     folder = tmp_path_factory.mktemp("surroundings")
     letters = folder / "letters"
     letters.mkdir()
-    listed = {probe_image: None, "example.org/pinned": f"sha256:{'ab' * 32}"}
+    listed = {probe_image: None, **dict.fromkeys(("example.org/pinned", "example.org/closed"), f"sha256:{'ab' * 32}")}
     with open_office(letters) as office, open_store(listed) as store:
         settings = (
             f'mail: {{host: 127.0.0.1, port: {office.server_address[1]}, security: none, sender: "s@example.org"}}\n'

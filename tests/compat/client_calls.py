@@ -877,7 +877,7 @@ TASKS = [
     Call("task.create", lambda w: task(w, "noop", {}, [w.two], w.probe, study=w.half["id"]), says("study")),
     Call(
         "task.create",
-        lambda w: task(w, "noop", {}, [w.one], w.probe, store=w.shop["id"], **w.if_newest(server_url=w.url)),
+        lambda w: task(w, "noop", {}, [w.one], w.probe, store=w.shop["id"], **w.if_newest(server_url=f"{w.url}/api")),
         lambda answer, w: answer["algorithm_store"]["id"] == w.shop["id"] and answer["image"] == w.probe,
         keep="bought",
     ),
@@ -893,6 +893,15 @@ TASKS = [
         "task.create",
         lambda w: task(w, "noop", {}, [w.one], "example.org/unheard-of", store=w.shop["id"]),
         says("does not list"),
+    ),
+    Call(
+        "task.create",
+        lambda w: task(
+            w, "noop", {}, [w.one], "example.org/closed", store=w.shop["id"], **w.if_newest(server_url=f"{w.url}/api")
+        ),
+        lambda answer, w: (
+            answer["image"].startswith("example.org/closed@sha256:") if w.newest else "does not list" in answer["msg"]
+        ),
     ),
     Call("task.delete", lambda w: {"id_": w.pinned["id"]}),
     Call("task.get", lambda w: {"id_": w.pinned["id"]}, says("no task")),

@@ -171,9 +171,9 @@ def declared(view: Callable[..., Any]) -> Declared:
     return cast("Declared", getattr(view, "declared", Declared()))
 
 
-def present(*kinds: Kind) -> tuple[Kind, dict[str, Any]]:
-    """The token of the request. Raises PermissionDenied when its kind is not one of these."""
-    kind, claims = tokens.presented()
+def present(*kinds: Kind, store: bool = False) -> tuple[Kind, dict[str, Any]]:
+    """The token of the request, or with ``store`` a store's. Raises PermissionDenied when its kind is none of these."""
+    kind, claims = tokens.presented(store=store)
     if kind not in kinds:
         raise PermissionDenied(f"A {kind} can't call this; it is for: {', '.join(kinds)}.")
     return kind, claims

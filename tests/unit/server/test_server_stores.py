@@ -154,6 +154,26 @@ def test_the_checked_address_is_the_one_that_is_asked() -> None:
     assert webcalls.check("http://127.0.0.1:7/api", allowed=["127.0.0.1"]).port == 7
 
 
+def test_what_a_store_is_given_of_a_user(federation: Federation, allowing: Any, store: ThreadingHTTPServer) -> None:
+    """A token with which it can ask who that is, and nothing else."""
+    root, user = Api(allowing, federation.root.token), federation.make_user()
+    place = {"collaboration_id": federation.collaboration, "force": True}
+    id_ = root.post("algorithmstore", {"name": "a store", "algorithm_store_url": url(store), **place})["id"]
+    researcher = Api(allowing, user.token)
+    researcher.post("task", federation.task_body(2, store_id=id_))
+    researcher.post("task", federation.task_body(2, store_id=id_, server_url="http://here/api", name="other"))
+    before, after = store.seen[-2:]  # type: ignore[attr-defined]
+    assert not {"Authorization", "server_url", "Server-Url"} & set(before)
+    assert after["server_url"] == after["Server-Url"] == "http://here/api"
+    given = Api(allowing, after["Authorization"].removeprefix("Bearer "))
+    assert given.token != user.token
+    assert given.post("token/user/validate") == user.post("token/user/validate")
+    given.refused(401, "GET", "user")
+    given.refused(401, "POST", "task", federation.task_body(2))
+    given.refused(401, "POST", "token/node/validate")
+    given.refused(422, "POST", "token/refresh")
+
+
 def test_a_task_with_an_image_of_a_store(federation: Federation, allowing: Any, store: ThreadingHTTPServer) -> None:
     elsewhere = federation.collaborate([1], encrypted=False)
     federation.make_node(1, elsewhere)
