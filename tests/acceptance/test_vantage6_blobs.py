@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,9 @@ CLIENTS = {"4.15.2": True, "4.7.1": False}
 
 
 @pytest.fixture(scope="module")
-def clients(tmp_path_factory) -> dict[str, Path]:
+def clients(published_python) -> dict[str, Path]:
     """For each release a Python that has it and nothing of ours."""
-    pythons = {}
-    for release in CLIENTS:
-        folder = tmp_path_factory.mktemp("client") / release
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pythons[release] = folder / "bin" / "python"
-        install = [str(pythons[release]), "-m", "pip", "install", "-q", f"vantage6-client=={release}", "setuptools<81"]
-        subprocess.run(install, check=True, capture_output=True)
-    return pythons
+    return {release: published_python(release) for release in CLIENTS}
 
 
 @pytest.fixture(scope="module")

@@ -419,7 +419,7 @@ def _inner_service() -> Iterator[tuple[int, list[bytes]]]:
 def _store_at(template: str) -> Any:
     def strike(ground: Ground) -> Struck:
         with _inner_service() as (port, heard):
-            body = {"name": fresh(), "algorithm_store_url": template.format(port=port)}
+            body = {"name": fresh(), "algorithm_store_url": template.format(port=port), "force": True}
             answer = ground.federation.root.ask("POST", "algorithmstore", body)
             return Struck(bool(heard), f"{answer.status_code} {answer.get_data(as_text=True)}")
 

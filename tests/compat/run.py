@@ -17,6 +17,7 @@ TESTS = Path(__file__).parent.parent
 WITH_ENGINE = (
     "acceptance/test_client_tour.py",
     "acceptance/test_vantage6_client.py",
+    "acceptance/test_vantage6_blobs.py",
     "acceptance/test_vantage6_images.py",
     "acceptance/test_algorithm_client.py",
 )

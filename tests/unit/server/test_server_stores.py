@@ -86,7 +86,7 @@ def test_a_node_is_told_which_store_a_task_names(
     federation: Federation, allowing: Any, store: ThreadingHTTPServer
 ) -> None:
     admin = Api(allowing, federation.make_user("Collaboration Admin").token)
-    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": False}
+    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": True}
     made = admin.post("algorithmstore", {**body, "collaboration_id": [federation.collaboration]})
     federation.make_task(Api(allowing, federation.make_user().token), store_id=made["id"])
     federation.make_task(federation.make_user())
