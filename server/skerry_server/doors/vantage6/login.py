@@ -10,7 +10,17 @@ from pydantic import Field
 
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Text
-from skerry_server.doors.handling import Call, Reply, calls, current_server, declaring, open_actor, parse_body, respond
+from skerry_server.doors.handling import (
+    Call,
+    Reply,
+    calls,
+    current_server,
+    declaring,
+    open_actor,
+    parse_body,
+    proving,
+    respond,
+)
 from skerry_server.errors import LoginFailed, NotOffered
 from skerry_server.models import Node, User
 from skerry_server.policy import Kind
@@ -27,6 +37,7 @@ class NodeLogin(Body):
     api_key: Annotated[UUID, Field(strict=False)]
 
 
+@proving
 @declaring(body=UserLogin)
 def log_in_user() -> Response:
     """The password is checked between two transactions, since it takes a while on purpose."""
@@ -59,6 +70,7 @@ _LACKING: dict[login.Missing, Reply | LoginFailed] = {
 }
 
 
+@proving
 @calls(body=NodeLogin)
 def log_in_node(call: Call, body: NodeLogin) -> Reply:
     return _node_tokens(call, login.log_in_node(call.session, str(body.api_key)))
