@@ -151,7 +151,7 @@ def load(path: Path) -> Config:
     path = path.absolute()
     problems: list[str] = []
     try:
-        config = _absolute(Config.model_validate(_read(path)), path.parent)
+        config = _absolute(Config.model_validate(read_yaml(path)), path.parent)
     except ValidationError as error:
         problems = [_sentence(detail) for detail in error.errors()]
     else:
@@ -161,7 +161,8 @@ def load(path: Path) -> Config:
     return config
 
 
-def _read(path: Path) -> object:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a file. Raises ConfigurationError."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
