@@ -16,7 +16,7 @@ from skerry_node.importing import Import, convert
 @click.command(name="import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here, and secrets beside."
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here, and secrets beside it."
 )
 def import_(file: Path, output: Path | None) -> None:
     """Make a configuration from FILE, that of a vantage6 4.x node. What carries over is printed, or written with -o.

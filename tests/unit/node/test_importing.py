@@ -59,7 +59,7 @@ FULL = {
     "prometheus": {"enabled": True},
     "logging": {"level": "DEBUG"},
     "debug": {"socketio": False},
-    "loging": 1,
+    "image": 1,
     "nonsense": 2,
 }
 
@@ -113,7 +113,7 @@ def test_every_key_without_a_counterpart_is_named_with_what_to_do() -> None:
         *("algorithm_env.PYTHONPATH", "algorithm_env.lower", "nonsense"),
     ):
         assert f"\n{key}: " in f"\n{said}", key
-    assert "loging: not a key of vantage6's nodes; was logging meant?" in said
+    assert "image: not a key of vantage6's nodes; was images meant?" in said
     assert '"alice" is a name' in said
     assert '"hospital" is a name' in said
     assert '".example.com" means many hosts' in said

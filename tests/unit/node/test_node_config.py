@@ -85,8 +85,8 @@ WRONG = [
     (("policies",), {"allowed_algorithms": ["Mean"]}, '"Mean" is not the name of an image'),
     (
         ("policies",),
-        {"allowed_algorithms": [{"algorithm": "mean", "functons": ["f"]}]},
-        'policies.allowed_algorithms.0: there is no key "functons"; did you mean "functions"',
+        {"allowed_algorithms": [{"algorithm": "mean", "function": ["f"]}]},
+        'policies.allowed_algorithms.0: there is no key "function"; did you mean "functions"',
     ),
     (("policies",), {"allowed_algorithms": [{"functions": ["f"]}]}, "allowed_algorithms.0.algorithm: this key is miss"),
     (("policies",), {"allowed_algorithms": [{"algorithm": "mean", "gpus": -1}]}, "gpus"),
