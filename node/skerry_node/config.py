@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from skerry.errors import ConfigurationError
 from skerry_node.policies import OnlyFor, Policies, Rule
+from skerry_node.references import DOCKER_HUB
 from skerry_node.sections import File, Section, Size
 from skerry_node.variables import describe_label_problem, describe_problem, name_parameters
 
@@ -246,6 +247,8 @@ def _registry_problems(registries: Sequence[Registry]) -> Iterator[str]:
         yield from _secret_problems(f"docker.registries.{number}.password_file", registry.password_file)
         if registry.registry in {one.registry for one in registries[:number]}:
             yield f"docker.registries.{number}.registry: {registry.registry} is there twice."
+        if registry.registry != DOCKER_HUB and registry.registry.endswith(f".{DOCKER_HUB}"):
+            yield f"docker.registries.{number}.registry: Docker Hub is written {DOCKER_HUB} here."
 
 
 def _database_problems(config: Config) -> Iterator[str]:

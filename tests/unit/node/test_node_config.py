@@ -104,6 +104,28 @@ WRONG = [
         [{"label": "x", "uri": "table.csv", "type": "csv", "env": {"a": "1", "A": "2"}}],
         "its variable X_DB_PARAM_A is there twice",
     ),
+    (
+        ("docker",),
+        {"registries": [{"registry": "r.example", "username": "u", "password_file": "table.csv"}]},
+        "docker.registries.0.password_file: .* is open to other users",
+    ),
+    (
+        ("docker",),
+        {"registries": [{"registry": "index.docker.io", "username": "u", "password_file": "api-key"}]},
+        "docker.registries.0.registry: Docker Hub is written docker.io here",
+    ),
+    (
+        ("docker",),
+        {"registries": [{"registry": "r.example", "username": "u", "password_file": "api-key"}] * 2},
+        "docker.registries.1.registry: r.example is there twice",
+    ),
+    (
+        ("docker",),
+        {"registries": [{"registry": "https://r.example", "username": "u", "password": "x"}]},
+        'there is no key "password"; did you mean "password_file"',
+    ),
+    (("docker",), {"keep_images": {"day": 1}}, 'docker.keep_images: there is no key "day"; did you mean "days"'),
+    (("share",), {"log": False}, 'share: there is no key "log"; did you mean "logs"'),
     (("algorithm_env",), {"PKG_NAME": "os"}, "algorithm_env.PKG_NAME: this name belongs to the image"),
     (("algorithm_env",), {"LD_PRELOAD": "x"}, "algorithm_env.LD_PRELOAD: such a name decides which code is run"),
     (("algorithm_env",), {"PYTHONPATH": "x"}, "decides which code is run"),
