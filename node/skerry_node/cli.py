@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skerry.invitations import Invitation
-from skerry_node import cli_approvals, cli_clean, joining
+from skerry_node import cli_approvals, cli_clean, cli_import, joining
 from skerry_node.checks import Finding, check_machine
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.choice import make_launcher
@@ -117,6 +117,7 @@ node.add_command(cli_approvals.algorithms)
 node.add_command(cli_approvals.approve)
 node.add_command(cli_approvals.refuse)
 node.add_command(cli_clean.clean)
+node.add_command(cli_import.import_)
 
 
 def _stop_on_signals(daemon: Daemon) -> None:

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from skerry.errors import ConfigurationError
 from skerry_node.policies import OnlyFor, Policies, Rule
+from skerry_node.references import DOCKER_HUB
 from skerry_node.sections import File, Section, Size
 from skerry_node.variables import describe_label_problem, describe_problem, name_parameters
 
@@ -151,7 +152,7 @@ def load(path: Path) -> Config:
     path = path.absolute()
     problems: list[str] = []
     try:
-        config = _absolute(Config.model_validate(_read(path)), path.parent)
+        config = _absolute(Config.model_validate(read_yaml(path)), path.parent)
     except ValidationError as error:
         problems = [_sentence(detail) for detail in error.errors()]
     else:
@@ -161,7 +162,8 @@ def load(path: Path) -> Config:
     return config
 
 
-def _read(path: Path) -> object:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a file. Raises ConfigurationError."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -246,6 +248,8 @@ def _registry_problems(registries: Sequence[Registry]) -> Iterator[str]:
         yield from _secret_problems(f"docker.registries.{number}.password_file", registry.password_file)
         if registry.registry in {one.registry for one in registries[:number]}:
             yield f"docker.registries.{number}.registry: {registry.registry} is there twice."
+        if registry.registry != DOCKER_HUB and registry.registry.endswith(f".{DOCKER_HUB}"):
+            yield f"docker.registries.{number}.registry: Docker Hub is written {DOCKER_HUB} here."
 
 
 def _database_problems(config: Config) -> Iterator[str]:

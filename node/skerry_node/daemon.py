@@ -243,8 +243,8 @@ class Daemon:
     def _tidy(self) -> None:
         while True:
             try:
-                self._launcher.tidy(self._parts.pulled)
-            except LauncherError as error:
+                self._launcher.tidy(self._parts.pulled, self._parts.approvals.waiting_images())
+            except (LauncherError, ConfigurationError) as error:
                 log.warning("%s", error)
             if self._closing.wait(_TIDY_SECONDS):
                 return
