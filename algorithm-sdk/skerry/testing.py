@@ -140,7 +140,7 @@ class Federation:
         raw = functions.dump({"method": method, "args": args, "kwargs": kwargs}, method)
         task = self.create(None, method, dict.fromkeys(organizations, raw))
         if task.status.failed:
-            raise AlgorithmError(outcomes.describe(_run_as_told(run) for run in task.runs))
+            raise AlgorithmError("\n".join(outcomes.lines(_run_as_told(run) for run in task.runs)))
         return [json.loads(run.result) for run in task.runs]
 
 
