@@ -69,7 +69,10 @@ class AlgorithmClient:
     def __init__(self, token: str, host: str, port: int, path: str = "", *, gate: Gate | None = None) -> None:
         self._token = token
         self._host, self._port, self._path = host, port, path
-        self._claims = Claims.of(token)
+        self._claims = claims = Claims.of(token)
+        self.image, self.databases = claims.image, claims.databases
+        self.organization_id, self.collaboration_id = claims.organization_id, claims.collaboration_id
+        self.node_id, self.study_id, self.store_id = claims.node_id, claims.study_id, claims.store_id
         self._gate = gate or _transport(self.base_path)
         self.task = Task(self)
         self.run = Run(self)

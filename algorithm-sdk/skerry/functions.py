@@ -37,6 +37,10 @@ class Surroundings(Protocol):
 
     def databases(self, count: int) -> Sequence[Any]: ...
 
+    def connections(self, count: int) -> Sequence[tuple[Any, Callable[[], Any]]]:
+        """Open connections, each with what makes its metadata."""
+        ...
+
     def metadata(self) -> RunMetadata: ...
 
 
@@ -115,6 +119,10 @@ def _gather(injection: Injection, surroundings: Surroundings) -> Sequence[Any]:
         return [surroundings.client()]
     if injection.what == decorators.METADATA:
         return [surroundings.metadata()]
+    if injection.what == decorators.CONNECTIONS:
+        return [connection for connection, _ in surroundings.connections(injection.count)]
+    if injection.what == decorators.DESCRIBED_CONNECTIONS:
+        return [value for pair in surroundings.connections(injection.count // 2) for value in (pair[0], pair[1]())]
     if injection.what == decorators.FRAMES:
         return surroundings.frames(injection.count)
     return surroundings.databases(injection.count)
