@@ -326,6 +326,24 @@ def test_log_lines_while_waiting(script, client, capsys) -> None:
     assert len(script.calls("GET", "run/11")) == 1
 
 
+def test_log_lines_of_active_runs(script, client, capsys) -> None:
+    def active(version: int) -> dict:
+        answer = state("active", seen=f"s{version}")
+        return {**answer, "runs": [{**answer["runs"][0], "live_log": version}]}
+
+    def row(log: str) -> dict:
+        return {"id": 11, "status": "active", "log": log, "organization": {"id": 1}}
+
+    script.on("GET", "skerry/task/5/wait", *map(active, (1, 1, 2, 3)), state("completed", seen="end"))
+    cut = "info > one\n[… 9 bytes are left out …]\ninfo > two\ninfo > three\ninfo > fo"
+    logs = ["info > one\ninfo > tw", "info > one\ninfo > two\n", cut, f"{cut}ur\nlast"]
+    script.on("GET", "run/11", *map(row, logs))
+    create(client, organizations=[1]).wait(progress=True)
+    lines = [line.partition(" | ")[2] for line in capsys.readouterr().err.splitlines() if " | " in line]
+    assert [line.strip() for line in lines] == ["info > one", "info > two", "info > three", "info > four", "last"]
+    assert len(script.calls("GET", "run/11")) == 4
+
+
 def test_waiting_goes_on_through_a_restart_of_the_server(script, client) -> None:
     script.on("GET", "skerry/task/5/wait", state("active"), None, (502, b""), None, state("completed", seen="s2"))
     results(script, b"1")
