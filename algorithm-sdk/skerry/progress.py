@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Protocol
 
 from skerry import outcomes
@@ -119,6 +120,4 @@ def _notebook() -> Any:
     shell = ipython.get_ipython() if ipython is not None else None
     if type(shell).__name__ != "ZMQInteractiveShell":
         return None
-    from IPython.display import display  # type: ignore[import-not-found]  # noqa: PLC0415 - only there in a notebook
-
-    return display
+    return import_module("IPython.display").display

@@ -213,7 +213,7 @@ class Task(SubClient):
     @picks_fields
     def create(
         self,
-        organizations: Sequence[int],
+        organizations: Sequence[int] | None,
         name: str = "",
         image: str = "",
         description: str = "",
@@ -228,14 +228,16 @@ class Task(SubClient):
         """Has these organizations' nodes run a function of the image: ``{"method": …, "args": […], "kwargs": {…}}``.
 
         The input is encrypted and signed here, once for each organization. When no answer comes the call is
-        repeated; the task's UUID, made here, keeps it from being created twice. Raises InputError, ServerError,
-        CryptoError or ConfigurationError.
+        repeated; the task's UUID, made here, keeps it from being created twice. ``store``: the algorithm store that
+        the image is looked up in; by default the one of ``client.store.set``, if there is one. Raises InputError,
+        ServerError, CryptoError or ConfigurationError.
         """
         if not image:
             raise InputError("Say which algorithm: image=….")
         where = self._collaboration(collaboration, study)
-        raw, targets = _dump_input(input_), [int(organization) for organization in organizations]
+        raw, targets = _dump_input(input_), [int(organization) for organization in organizations or ()]
         facts = TaskFacts(str(uuid.uuid4()), where, image, _databases(databases))
+        store = store or self.parent.store.store_id
         optional = {"name": name, "description": description, "study_id": study, "store_id": store}
         body: dict[str, Any] = {
             "uuid": facts.uuid,

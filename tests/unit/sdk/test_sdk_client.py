@@ -176,6 +176,9 @@ def test_a_sealed_task(script, sealing, identities) -> None:
     ("changes", "words"),
     [
         ({"organizations": []}, "at least one organization"),
+        ({"organizations": None}, "at least one organization"),
+        ({"image": ""}, "Say which algorithm"),
+        ({"input_": {"method": "f", "kwargs": {"x": [1, float("inf")]}}}, r"input_\['kwargs'\]\['x'\]\[1\] is inf"),
         ({"organizations": [2, 2]}, "each of them once"),
         ({"input_": None}, "name of a function"),
         ({"input_": {"kwargs": {}}}, "name of a function"),
@@ -188,6 +191,15 @@ def test_a_task_that_is_refused_before_anything_is_sent(script, client, changes,
     with pytest.raises(InputError, match=words):
         create(client, **changes)
     assert script.calls("POST", "task") == []
+
+
+def test_the_store_that_was_set(script, client) -> None:
+    script.on("GET", "algorithmstore/4", {"id": 4, "url": "https://store.example.org/api"})
+    create(client)
+    client.store.set(4)
+    create(client)
+    create(client, store=5)
+    assert [call.json.get("store_id") for call in script.calls("POST", "task")] == [None, 4, 5]
 
 
 def test_databases_in_short(script, client) -> None:
@@ -335,12 +347,12 @@ def test_log_lines_of_active_runs(script, client, capsys) -> None:
         return {"id": 11, "status": "active", "log": log, "organization": {"id": 1}}
 
     script.on("GET", "skerry/task/5/wait", *map(active, (1, 1, 2, 3)), state("completed", seen="end"))
-    cut = "info > one\n[… 9 bytes are left out …]\ninfo > two\ninfo > three\ninfo > fo"
-    logs = ["info > one\ninfo > tw", "info > one\ninfo > two\n", cut, f"{cut}ur\nlast"]
+    cut = "info > one\n[… 9 bytes are left out …]\ninfo > two\ninfo > three\ninfo > fi"
+    logs = ["info > one\ninfo > tw", "info > one\ninfo > two\n", cut, f"{cut}ve\nlast"]
     script.on("GET", "run/11", *map(row, logs))
     create(client, organizations=[1]).wait(progress=True)
     lines = [line.partition(" | ")[2] for line in capsys.readouterr().err.splitlines() if " | " in line]
-    assert [line.strip() for line in lines] == ["info > one", "info > two", "info > three", "info > four", "last"]
+    assert [line.strip() for line in lines] == ["info > one", "info > two", "info > three", "info > five", "last"]
     assert len(script.calls("GET", "run/11")) == 4
 
 
