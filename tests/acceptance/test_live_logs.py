@@ -74,14 +74,18 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self._leader, follower = pty.openpty()
-        self._process = subprocess.Popen(
-            [str(SKERRY), *arguments],
-            stdin=follower,
-            stdout=follower,
-            stderr=follower,
-            start_new_session=True,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
-        )
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+        try:
+            self._process = subprocess.Popen(
+                [str(SKERRY), *arguments],
+                stdin=follower,
+                stdout=follower,
+                stderr=follower,
+                start_new_session=True,
+                env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         os.close(follower)
         self._read = b""
 
