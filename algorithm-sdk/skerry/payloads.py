@@ -156,20 +156,32 @@ class Payloads:
             return crypto.vantage6_decrypt(stored.decode("ascii", "replace"), self.keyring.identity)
         raise DecryptionError(f"The {direction} of organization {sender} is not encrypted as it should be.")
 
+    def open_input(self, stored: bytes, task: TaskFacts) -> bytes:
+        """The plaintext of an input that was made for this client's organization. Raises as ``open`` does."""
+        if self.keyring is None:
+            return self._open_plain(stored, task)
+        if stored.startswith(MAGIC):
+            return self._open_native(self.keyring, stored, "input", task, None)
+        return crypto.vantage6_decrypt(stored.decode("ascii", "replace"), self.keyring.identity)
+
     def _open_plain(self, stored: bytes, task: TaskFacts) -> bytes:
         if task.collaboration.encrypted:
             self.format_for(task.collaboration)
         return stored
 
-    def _open_native(self, keyring: Keyring, stored: bytes, direction: str, task: TaskFacts, sender: int) -> bytes:
+    def _open_native(
+        self, keyring: Keyring, stored: bytes, direction: str, task: TaskFacts, sender: int | None
+    ) -> bytes:
+        """``sender`` None: any organization, as an input may come from."""
+        which = f"The {direction}" + ("" if sender is None else f" of organization {sender}")
         try:
             opened = crypto.unseal([stored], keyring.identity)
             plaintext = b"".join(opened.chunks)
         except ValueError as error:
-            raise DecryptionError(f"The {direction} of organization {sender} was altered: {error}") from error
+            raise DecryptionError(f"{which} was altered: {error}") from error
         context = opened.header.context
-        if context.attempt is None:
-            raise ContextError(f"The {direction} of organization {sender} does not say which attempt made it.")
+        if context.attempt is None and direction != "input":
+            raise ContextError(f"{which} does not say which attempt made it.")
         expected = trust.Expected(
             direction=direction,
             task=task.uuid,

@@ -120,6 +120,10 @@ class Server:
         """Says that the run is being prepared or is active. Raises Conflict when it is no longer this attempt's."""
         self._call("POST", f"/skerry/run/{attempt.run}/status", {"attempt": attempt.number, "status": status})
 
+    def show_log(self, attempt: Attempt, log: str) -> None:
+        """Shows the asker what the run has logged so far, sealed; raises Conflict like ``report``."""
+        self._call("PUT", f"/skerry/run/{attempt.run}/log", {"attempt": attempt.number, "log": log})
+
     def run_token(self, attempt: Attempt) -> str:
         """A fresh upstream token for a run; raises Conflict like ``report``."""
         answer = self._call("POST", f"/skerry/run/{attempt.run}/token", {"attempt": attempt.number})

@@ -341,7 +341,8 @@ class Payload(Base):
 class Run(Base):
     """One execution of a task at one organization. ``attempt`` 0 means that no node has claimed it yet.
 
-    ``reason`` is the server's own sentence where it ended the run itself; ``log`` is the node's.
+    ``reason`` is the server's own sentence where it ended the run itself; ``log`` is the node's. ``live_log`` counts
+    what the node has shown of it while the run is active; 0 when ``log`` is the whole, or nothing.
     """
 
     __tablename__ = "run"
@@ -368,6 +369,7 @@ class Run(Base):
     started_at: Mapped[datetime | None] = mapped_column(index=True)
     finished_at: Mapped[datetime | None] = mapped_column(index=True)
     log: Mapped[str | None] = deferred(mapped_column(Text))
+    live_log: Mapped[int] = mapped_column(default=0)
 
     task: Mapped[Task] = relationship(back_populates="runs", foreign_keys=[task_id])
     node: Mapped[Node | None] = relationship()
