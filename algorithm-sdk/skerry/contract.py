@@ -18,6 +18,10 @@ GATE_PORT = 8642
 """Where the gate listens inside every run's namespace; an image may not EXPOSE it."""
 
 DATA_FOLDER = "/mnt/data"
+GATE_SOCKET_NAME = "gate.sock"
+GATE_SOCKET_FILE = f"{DATA_FOLDER}/{GATE_SOCKET_NAME}"
+"""Where the gate listens, too, for runtimes that do not share the namespace's loopback."""
+
 TEMPORARY_FOLDER = "/mnt/tmp"
 DEFAULT_PEER_PORT = 8888
 
@@ -28,6 +32,8 @@ TEMPORARY = "TEMPORARY_FOLDER"
 HOST = "HOST"
 PORT = "PORT"
 API_PATH = "API_PATH"
+GATE_SOCKET = "GATE_SOCKET"
+"""skerry's own: the path of the gate's unix socket, where that is the way to it."""
 REQUESTED_LABELS = "USER_REQUESTED_DATABASE_LABELS"
 ALL_LABELS = "DB_LABELS"
 PACKAGE = "PKG_NAME"

@@ -112,12 +112,16 @@ class Limits(Section):
 
 
 class DockerSettings(Section):
-    """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket."""
+    """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket.
+
+    ``gate`` unix: algorithms are told of the gate's unix socket, for a runtime that shares no loopback.
+    """
 
     host: str | None = None
     holder_image: str = "skerry/holder"
     holder_pool: int = Field(default=2, ge=0, le=64)
     pull: Literal["missing", "always", "never"] = "missing"
+    gate: Literal["tcp", "unix"] = "tcp"
 
 
 class ProcessSettings(Section):

@@ -29,6 +29,8 @@ def build(
         contract.REQUESTED_LABELS: ",".join(source.label for source in sources),
         contract.ALL_LABELS: ",".join(labels),
     }
+    if layout.socket is not None:
+        variables[contract.GATE_SOCKET] = layout.socket
     for source, wanted in zip(sources, requested, strict=True):
         variables |= _database(source, layout.databases[source.label], wanted)
     return {name: contract.encode(value) for name, value in variables.items()}

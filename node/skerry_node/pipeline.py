@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from skerry import contract
 from skerry.errors import Conflict, InvalidInput, NotFound, ServerError, ServerUnreachable, SkerryError
 from skerry.output import ERROR_MARK
 from skerry.wire import Status
@@ -32,6 +33,7 @@ from skerry_node.launchers.launcher import (
     Vanished,
     task_folder,
 )
+from skerry_node.namespace import listen_at
 from skerry_node.orders import Order
 from skerry_node.output import BadOutput, Output, open_output
 from skerry_node.server import BackOff, Server
@@ -98,7 +100,7 @@ class Pipeline:
         self._entry = entry
         self._stopped = threading.Event()
         self._starting = threading.Lock()
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
         self._cleaned = False
         self._reported = entry.stage is not Stage.CLAIMED
         self._upstream_token = entry.order.token
@@ -122,10 +124,8 @@ class Pipeline:
 
     def serve_again(self) -> None:
         """Opens the gate anew after the proxy was replaced, or gives it a fresh upstream token."""
-        if self._listener is not None and self._entry.resume is not None and self._entry.finish is None:
-            self._parts.proxy.serve(
-                self._entry.resume, self._parts.server.run_token(self.key), [self._listener.fileno()]
-            )
+        if self._listeners and self._entry.resume is not None and self._entry.finish is None:
+            self._serve(self._entry.resume, self._parts.server.run_token(self.key))
 
     def carry_out(self) -> None:
         """All steps that are left. Does not raise: what can't be told to the server is in the node's log."""
@@ -262,7 +262,7 @@ class Pipeline:
         with _ending(Status.FAILED, databases.DatabaseUnavailable, LauncherError):
             sources = databases.choose(parts.config.databases, opened.databases)
             temporary = parts.jobs.make(self.order.task.job_id, image)
-            self._listener = parts.launcher.prepare(self.key)
+            self._listen(parts.launcher.prepare(self.key))
         self._write_token(self._open_gate())
         groups = (parts.jobs.group(self.order.task.job_id), parts.config.data_group)
         return Spec(
@@ -276,13 +276,22 @@ class Pipeline:
             tuple(group for group in groups if group is not None) if self._entry.user is not None else (),
         )
 
+    def _listen(self, gate: socket.socket) -> None:
+        """Takes over the gate's listener, and adds the others that the run gets. Raises LauncherError."""
+        self._listeners.append(gate)
+        if self._parts.launcher.unix_gate:
+            path = self._parts.journal.data(self.key) / contract.GATE_SOCKET_NAME
+            self._listeners.append(listen_at(path, self._entry.user))
+
     def _open_gate(self) -> str:
         """From now on the gate answers; the token that it takes, the same at each opening."""
-        listener, resume = self._listener, self._entry.resume
-        assert listener is not None  # noqa: S101 - for the reader and mypy
-        assert resume is not None  # noqa: S101
+        resume = self._entry.resume
+        assert resume is not None  # noqa: S101 - for the reader and mypy
         with _ending(Status.FAILED, ProxyError):
-            return self._ask_proxy(lambda: self._parts.proxy.serve(resume, self._token(), [listener.fileno()]))
+            return self._ask_proxy(lambda: self._serve(resume, self._token()))
+
+    def _serve(self, resume: dict[str, Any], token: str) -> str:
+        return self._parts.proxy.serve(resume, token, [listener.fileno() for listener in self._listeners])
 
     def _write_token(self, token: str) -> None:
         """Before the start only: once the algorithm runs, its folder is its own, and the file may be a link."""
@@ -323,9 +332,11 @@ class Pipeline:
     def _attach(self) -> None:
         """Opens the gate of a run that went on while the node was away."""
         try:
-            self._listener = self._patiently(lambda: self._parts.launcher.attach(self.key))
+            gate = self._patiently(lambda: self._parts.launcher.attach(self.key))
         except Vanished:
             return
+        with _ending(Status.FAILED, LauncherError):
+            self._listen(gate)
         self._open_gate()
 
     def _report_active(self) -> None:
@@ -495,8 +506,8 @@ class Pipeline:
         try:
             with contextlib.suppress(ProxyError):
                 self._parts.proxy.close(self.key.run, self.key.number)
-            if self._listener is not None:
-                self._listener.close()
+            for listener in self._listeners:
+                listener.close()
             self._parts.launcher.remove(self.key)
             areas.remove(self._parts.journal.data(self.key))
             self._cleaned = True

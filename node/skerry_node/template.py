@@ -60,6 +60,7 @@ limits:
 docker:
   holder_image: skerry/holder
   pull: missing                # missing, always or never
+  # gate: unix                 # for a runtime that shares no loopback with the gate (gVisor)
 """
 
 

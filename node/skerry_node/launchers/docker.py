@@ -87,6 +87,10 @@ class DockerLauncher:
     def own_users(self) -> bool:
         return True
 
+    @property
+    def unix_gate(self) -> bool:
+        return self._settings.gate == "unix"
+
     def missing(self) -> list[str]:
         return []
 
@@ -114,7 +118,8 @@ class DockerLauncher:
     def layout(self, spec: Spec) -> Layout:
         databases = {s.label: sandbox.database_path(s.label, s.path.name, s.type) for s in spec.sources}
         folder = contract.run_folder(spec.attempt.run)
-        return Layout(folder, contract.TEMPORARY_FOLDER, databases, contract.GATE_PORT)
+        socket_file = contract.GATE_SOCKET_FILE if self.unix_gate else None
+        return Layout(folder, contract.TEMPORARY_FOLDER, databases, contract.GATE_PORT, socket_file)
 
     def start(self, spec: Spec, environment: Mapping[str, str]) -> None:
         with self._lock:

@@ -51,6 +51,7 @@ class FakeLauncher:
         self._listeners: dict[Attempt, socket.socket] = {}
         self._lock = threading.Lock()
         self.own_users = False
+        self.unix_gate = False
 
     def missing(self) -> list[str]:
         return ["everything: nothing real is started"]

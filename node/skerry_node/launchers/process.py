@@ -101,6 +101,10 @@ class ProcessLauncher:
     def own_users(self) -> bool:
         return self._own_users
 
+    @property
+    def unix_gate(self) -> bool:
+        return False
+
     def missing(self) -> list[str]:
         phrases = [_phrase(one, reason) for one, reason in self._missing.items()]
         if not self._own_users:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import requests
 
 from skerry import AlgorithmClient, central, data, info, partial
 from skerry.errors import AlgorithmError
+from skerry.unix_sockets import UnixAdapter
 
 
 @partial
@@ -136,6 +138,32 @@ def look_around(targets: list[list[Any]], names: list[str]) -> dict[str, Any]:
 def call_gate(calls: list[list[str]]) -> list[int]:
     """The status that the gate gives each (method, path), with this run's own token; 0 for no answer."""
     return [_call(method, path) for method, path in calls]
+
+
+@partial
+def call_unix_gate() -> dict[str, Any]:
+    """By the socket: who owns it, what it answers with and without the run's token, and whether it can be replaced."""
+    path, token = Path(os.environ["GATE_SOCKET"]), Path(os.environ["TOKEN_FILE"]).read_text()
+    about = path.stat()
+    with requests.Session() as session:
+        session.mount("http://", UnixAdapter(str(path)))
+        shown = {"Authorization": f"Bearer {token}"}
+        statuses = [session.get("http://gate/organization", headers=h, timeout=30).status_code for h in ({}, shown)]
+    return {
+        "path": str(path),
+        "own": about.st_uid == os.getuid(),
+        "mode": stat.filemode(about.st_mode),
+        "statuses": statuses,
+        "replaced": _removes(path),
+    }
+
+
+def _removes(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _call(method: str, path: str) -> int:
