@@ -122,6 +122,23 @@ class Connection:
                 raise Refusal(400, "A GET request has no body.", closes=True)
         return Request(method, path, query, _header(started, b"authorization"), body, size)
 
+    def read_connect(self) -> str:
+        """The target of a CONNECT, before which nothing else may come. Raises Gone, and Refusal for all else."""
+        head = self._read_head()
+        _check_head(head)
+        self._http.receive_data(head)
+        started = self._next_event()
+        if not isinstance(started, h11.Request) or started.method != b"CONNECT":
+            raise Refusal(405, "Only CONNECT leads out of here: ask for an https address.", closes=True)
+        named = {name for name, _ in started.headers}
+        if self._buffer or named & {b"content-length", b"transfer-encoding"}:
+            raise Refusal(400, "Nothing may follow a CONNECT before it is answered.", closes=True)
+        return started.target.decode("latin-1")
+
+    def accept_connect(self) -> None:
+        """Answers that CONNECT: from here on the socket is its caller's. Raises Gone."""
+        self._send(self._http.send(h11.Response(status_code=200, headers=[], reason="Connected")) or b"")
+
     def write(self, response: Response, *, closes: bool = False) -> bool:
         """Sends the response; whether another request may follow. Raises Gone."""
         self._closes = self._closes or closes
