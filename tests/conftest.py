@@ -44,6 +44,15 @@ def images(engine: None) -> None:
     assert built.returncode == 0, built.stderr
 
 
+@pytest.fixture(scope="session")
+def postgresql_programs() -> Path:
+    """The folder of a PostgreSQL's programs."""
+    folder = Path("/usr/lib/postgresql/15/bin")
+    if not folder.is_dir():
+        skip_or_fail("PostgreSQL 15 is not installed (apt-get install postgresql)")
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state_home() -> Iterator[Path]:
     """Federations of this session live in a folder of their own; at its end nothing of them may be left."""

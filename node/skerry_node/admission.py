@@ -77,10 +77,15 @@ def _may_be(entry: str, reference: str) -> bool:
 def admit_image(policies: Policies, image: Image) -> None:
     """Raises NotAdmitted unless the image that is here is one that the owner allows."""
     entries = policies.allowed_algorithms
-    if entries is not None and not any(_names(entry, image) for entry in entries):
+    if entries is not None and not is_listed(entries, image):
         raise NotAdmitted(f"This node does not admit the image {image.reference}.")
     if contract.GATE_PORT in image.ports:
         raise NotAdmitted(f"The image {image.reference} exposes port {contract.GATE_PORT}, which is the gate's.")
+
+
+def is_listed(entries: Sequence[str], image: Image) -> bool:
+    """Whether a list of names, names with a digest and patterns means this image."""
+    return any(_names(entry, image) for entry in entries)
 
 
 def _names(entry: str, image: Image) -> bool:

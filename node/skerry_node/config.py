@@ -6,20 +6,25 @@ import difflib
 import ipaddress
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from skerry import contract
 from skerry.errors import ConfigurationError
+from skerry_node.services import Address
+from skerry_proxy.destinations import Destination
+from skerry_proxy.relays import MOST_RELAYS
 
 MAX_SOCKET_PATH = 107
 """sun_path of unix(7) without its closing zero."""
 
+_SERVICES = frozenset({"sql", "sparql", "omop"})
 _LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 _PARAMETER = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", re.IGNORECASE)
@@ -58,16 +63,68 @@ class Encryption(Section):
     private_key_file: File
 
 
-class Database(Section):
-    """``uri`` is a path. ``sql`` is a file of SQLite; ``omop`` and ``other`` are files that algorithms read themselves.
+def parse_uri(value: object) -> object:
+    """A service's address from a text with ``://`` in it; raises ValueError. All else is taken for a path."""
+    return Address.parse(value) if isinstance(value, str) and "://" in value else value
 
-    ``env``: what algorithms are told beside, such as a schema's name, as ``<LABEL>_DB_PARAM_<KEY>``.
+
+def parse_destination(value: object) -> object:
+    """From ``host:port``; raises ValueError."""
+    return Destination.parse(value) if isinstance(value, str) else value
+
+
+DestinationText = Annotated[Destination, BeforeValidator(parse_destination)]
+
+
+class Database(Section):
+    """``uri`` is a path, or the address of a service. ``sql`` as a path is a file of SQLite; ``omop`` and ``other`` are
+    files that algorithms read themselves.
+
+    ``password_file``: of the service's user. ``env``: what algorithms are told beside, such as a schema's name, as
+    ``<LABEL>_DB_PARAM_<KEY>``.
     """
 
     label: str = Field(pattern=_LABEL)
-    uri: File
-    type: Literal["csv", "parquet", "excel", "sqlite", "sql", "omop", "folder", "other"]
+    uri: Annotated[File | Address, BeforeValidator(parse_uri)]
+    type: Literal["csv", "parquet", "excel", "sqlite", "sql", "sparql", "omop", "folder", "other"]
+    password_file: File | None = None
     env: dict[Annotated[str, Field(pattern=_PARAMETER)], str] = Field(default_factory=dict)
+
+
+def _pattern_problems(entries: Iterable[str]) -> Iterator[str]:
+    for entry in entries:
+        try:
+            re.compile(entry)
+        except re.error as error:
+            yield f'"{entry}" is not a regular expression ({error})'
+
+
+def check_patterns(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises ValueError unless each is a regular expression, as every name is."""
+    for problem in _pattern_problems(entries):
+        raise ValueError(problem)
+    return entries
+
+
+Patterns = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(check_patterns)]
+
+
+class Gate(Section):
+    """A service of the owner's that algorithms reach at an address told as ``<NAME>_GATE_ADDRESS``.
+
+    ``algorithms``: as ``allowed_algorithms``; left out, it is open to all that are admitted.
+    """
+
+    name: str = Field(pattern=_LABEL)
+    destination: DestinationText
+    algorithms: Patterns | None = None
+
+
+class Egress(Section):
+    """Hosts and ports that algorithms reach by CONNECT. ``algorithms`` as in a gate."""
+
+    allowed: Annotated[tuple[DestinationText, ...], Field(strict=False, min_length=1)]
+    algorithms: Patterns | None = None
 
 
 class Policies(Section):
@@ -86,11 +143,8 @@ class Policies(Section):
 
     @model_validator(mode="after")
     def _patterns(self) -> Self:
-        for entry in self.allowed_algorithms or ():
-            try:
-                re.compile(entry)
-            except re.error as error:
-                raise ValueError(f'allowed_algorithms: "{entry}" is not a regular expression ({error})') from error
+        for problem in _pattern_problems(self.allowed_algorithms or ()):
+            raise ValueError(f"allowed_algorithms: {problem}")
         return self
 
 
@@ -137,6 +191,8 @@ class Config(Section):
     state_folder: File
     encryption: Encryption | None
     databases: Annotated[tuple[Database, ...], Field(strict=False)] = ()
+    gates: Annotated[tuple[Gate, ...], Field(strict=False)] = ()
+    egress: Egress | None = None
     policies: Policies = Policies()
     limits: Limits = Limits()
     launcher: Literal["docker", "process"] = "docker"
@@ -193,7 +249,7 @@ def _absolute(config: Config, folder: Path) -> Config:
     changes: dict[str, Any] = {
         "api_key_file": folder / config.api_key_file,
         "state_folder": folder / config.state_folder,
-        "databases": tuple(d.model_copy(update={"uri": folder / d.uri}) for d in config.databases),
+        "databases": tuple(_absolute_database(database, folder) for database in config.databases),
         "server": server.model_copy(update={"ca_file": folder / server.ca_file if server.ca_file else None}),
     }
     if encryption is not None:
@@ -204,12 +260,23 @@ def _absolute(config: Config, folder: Path) -> Config:
     return config.model_copy(update=changes)
 
 
+def _absolute_database(database: Database, folder: Path) -> Database:
+    uri, password = database.uri, database.password_file
+    changes = {
+        "uri": uri if isinstance(uri, Address) else folder / uri,
+        "password_file": folder / password if password is not None else None,
+    }
+    return database.model_copy(update=changes)
+
+
 def _problems(config: Config) -> Iterator[str]:
     yield from _server_problems(config)
     yield from _secret_problems("api_key_file", config.api_key_file)
     if config.encryption is not None:
         yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
     yield from _database_problems(config)
+    yield from _relay_problems(config)
+    yield from _variable_problems(config)
     yield from _launcher_problems(config)
     if config.policies.allowed_algorithms is None and not config.development:
         yield "policies.allowed_algorithms: say which images may run here (a single .* allows every image)."
@@ -256,10 +323,62 @@ def _database_problems(config: Config) -> Iterator[str]:
         if database.label.upper() in seen:
             yield f'{key}.label: "{database.label}" is there twice; upper and lower case make no difference.'
         seen.add(database.label.upper())
-        if database.type == "folder" and not database.uri.is_dir():
-            yield f"{key}.uri: there is no folder {database.uri}."
-        elif database.type != "folder" and not database.uri.is_file():
-            yield f"{key}.uri: there is no file {database.uri}."
+        if isinstance(database.uri, Address):
+            yield from _service_problems(key, database, database.uri)
+        else:
+            yield from _file_problems(key, database, database.uri)
+
+
+def _file_problems(key: str, database: Database, path: Path) -> Iterator[str]:
+    if database.type == "sparql":
+        yield f"{key}.uri: a sparql database is a service; write its address as http://host:port/path."
+    elif database.type == "folder" and not path.is_dir():
+        yield f"{key}.uri: there is no folder {path}."
+    elif database.type != "folder" and not path.is_file():
+        yield f"{key}.uri: there is no file {path}."
+    if database.password_file is not None:
+        yield f"{key}.password_file: a file needs no password; leave it out."
+
+
+def _service_problems(key: str, database: Database, address: Address) -> Iterator[str]:
+    if database.type not in _SERVICES:
+        yield f"{key}.type: a service is of type {', '.join(sorted(_SERVICES))}; a {database.type} database is a path."
+    elif address.is_web != (database.type == "sparql"):
+        wanted = "http://" if database.type == "sparql" else "the scheme of an SQL server, such as postgresql://"
+        yield f"{key}.uri: a database of type {database.type} has an address that begins with {wanted}."
+    if database.password_file is not None:
+        yield from _secret_problems(f"{key}.password_file", database.password_file)
+        if address.user is None:
+            yield f"{key}.uri: say whose password it is: scheme://user@host:port/name."
+
+
+def _relay_problems(config: Config) -> Iterator[str]:
+    services = [database for database in config.databases if isinstance(database.uri, Address)]
+    if len(services) + len(config.gates) + (config.egress is not None) > MOST_RELAYS:
+        yield f"gates: databases that are services, gates and egress together are at most {MOST_RELAYS}."
+
+
+def _variable_problems(config: Config) -> Iterator[str]:
+    """Each variable of a container must have one meaning, and a name that images decode."""
+    owners: dict[str, str] = {}
+    for key, name in _variables(config):
+        if contract.is_plain(name):
+            yield f"{key}: the variable {name} would not be decoded in the container; choose another name."
+        elif name in owners:
+            yield f"{key}: the variable {name} would also be that of {owners[name]}; choose another name."
+        owners[name] = key
+
+
+def _variables(config: Config) -> Iterator[tuple[str, str]]:
+    labels = [label.upper() for label in config.labels]
+    for number, database in enumerate(config.databases):
+        if database.label.upper() in labels[:number]:
+            continue  # said already
+        details = [*contract.DATABASE_DETAILS, *(contract.parameter(name) for name in database.env)]
+        for detail in details:
+            yield f"databases.{number}", contract.database_variable(database.label, detail)
+    for number, gate in enumerate(config.gates):
+        yield f"gates.{number}", contract.gate_variable(gate.name)
 
 
 def _launcher_problems(config: Config) -> Iterator[str]:
@@ -295,6 +414,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "server": ServerSettings,
     "encryption": Encryption,
     "databases": Database,
+    "gates": Gate,
+    "egress": Egress,
     "policies": Policies,
     "limits": Limits,
     "docker": DockerSettings,

@@ -34,6 +34,18 @@ databases: []
 #    uri: data/patients.csv
 #    type: csv
 #    env: {schema: public}     # told as DEFAULT_DB_PARAM_SCHEMA, where a task names the database
+#  - label: registry            # a service: sql, sparql or omop. Only runs that name it reach it, and only it
+#    uri: postgresql://reader@db.example.org:5432/registry
+#    password_file: registry-password   # chmod 600
+#    type: sql
+
+# Other services that algorithms may reach, each told as <NAME>_GATE_ADDRESS; and hosts that they reach by an
+# HTTPS proxy that takes CONNECT only, to exactly these. Nothing else leads out.
+gates: []
+#  - name: terminology
+#    destination: terms.example.org:8080
+#    algorithms: [harbor.example.org/cohort]    # left out: all that are admitted
+egress: null                   # {allowed: [api.example.org:443], algorithms: [harbor.example.org/cohort]}
 
 # What you allow. A list that is left out allows all.
 policies:

@@ -134,10 +134,17 @@ class DockerLauncher:
         except requests.RequestException as error:
             raise LauncherError("The Docker engine broke off while starting a container.") from error
 
-    def attach(self, attempt: Attempt) -> socket.socket:
+    def listen(self, attempt: Attempt, port: int) -> socket.socket:
+        with self._lock:
+            prepared = self._prepared.get(attempt)
         with _engine("A running container can't be looked at"):
+            if prepared is not None:
+                return self._holders.listen(prepared.id, port)
             mode = str(self._inspect(attempt)["HostConfig"]["NetworkMode"])
-            return self._holders.listen(mode.removeprefix("container:"))
+            return self._holders.listen(mode.removeprefix("container:"), port)
+
+    def attach(self, attempt: Attempt) -> socket.socket:
+        return self.listen(attempt, contract.GATE_PORT)
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         try:

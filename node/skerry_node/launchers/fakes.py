@@ -90,6 +90,11 @@ class FakeLauncher:
         container.phase = Phase.EXITED
         container.over.set()
 
+    def listen(self, attempt: Attempt, port: int) -> socket.socket:
+        if attempt not in self._listeners:
+            raise Vanished(f"The container of run {attempt.run} is gone.")
+        return listen(port)
+
     def attach(self, attempt: Attempt) -> socket.socket:
         self._get(attempt)
         return self.prepare(attempt)

@@ -153,6 +153,12 @@ class Launcher(Protocol):
     def start(self, spec: Spec, environment: Mapping[str, str]) -> None:
         """Starts a prepared attempt. Raises StartFailed, ImageNotFound, AlreadyStarted."""
 
+    def listen(self, attempt: Attempt, port: int) -> socket.socket:
+        """One more listener where the gate of a prepared or running attempt has its own; port 0 is any.
+
+        Raises Vanished.
+        """
+
     def attach(self, attempt: Attempt) -> socket.socket:
         """A new listener for the gate of a running attempt, after the node was restarted. Raises Vanished."""
 

@@ -38,8 +38,8 @@ def test_the_examples_in_its_comments_are_true(tmp_path) -> None:
     text, count = example.subn(
         lambda m: f"{m[1]}{m[2][1:] if m[1] else m[2]}{m[3]}", (tmp_path / "node.yaml").read_text()
     )
-    assert count == 12
-    Config.model_validate(yaml.safe_load(text.replace("databases: []", "databases:")))
+    assert count == 19
+    Config.model_validate(yaml.safe_load(text.replace("databases: []", "databases:").replace("gates: []", "gates:")))
 
 
 @pytest.mark.parametrize("verb", ["start", "check", "status"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -86,6 +88,66 @@ def eats_memory(megabytes: int) -> int:
 @data(1)
 def columns(frame: Any) -> list[str]:
     return [str(column) for column in frame.columns]
+
+
+@partial
+@data(1)
+def rows(frame: Any) -> list[Any]:
+    return json.loads(frame.to_json(orient="values"))
+
+
+@partial
+def variables(part: str) -> dict[str, str]:
+    """Those with this in their names."""
+    return {name: value for name, value in os.environ.items() if part in name}
+
+
+@partial
+def talk(name: str) -> list[str]:
+    """What a service of the owner's echoes; and again, when its connection was cut and it answers once more."""
+    host, _, port = os.environ[f"{name}_GATE_ADDRESS"].partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        first = _echo(connection, "first")
+        connection.settimeout(120)
+        while connection.recv(1):
+            pass
+    end = time.monotonic() + 120
+    while True:
+        try:
+            with socket.create_connection((host, int(port)), timeout=30) as connection:
+                return [first, _echo(connection, "second")]
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def _echo(connection: socket.socket, text: str) -> str:
+    connection.sendall(text.encode())
+    answer = b""
+    while len(answer) < len(text):
+        piece = connection.recv(len(text))
+        if not piece:
+            raise ConnectionError("cut off")
+        answer += piece
+    return answer.decode()
+
+
+@partial
+def connect_by_proxy(targets: list[str]) -> dict[str, Any]:
+    """The status that the egress listener gives each target, and what the first one echoes."""
+    proxy = urlsplit(os.environ["HTTPS_PROXY"])
+    seen: dict[str, Any] = {}
+    for target in targets:
+        with socket.create_connection((proxy.hostname, proxy.port), timeout=30) as connection:
+            connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(1)
+            seen[target] = int(head.split(b" ", 2)[1])
+            if seen[target] == 200:
+                seen["echo"] = _echo(connection, "hello")
+    return seen
 
 
 @partial
