@@ -78,6 +78,8 @@ class Desk:
                 return self.children.list_results(match.require_number("task_id"))
             case Action.CREATE_TASK:
                 return Response.of(self._create_task(request), 201)
+            case Action.KEEP_BLOB:
+                return Response.of({"uuid": self.children.keep_blob(request)}, 201)
 
     def _create_task(self, request: Request) -> object:
         with self.large_bodies if request.size > IN_MEMORY else contextlib.nullcontext():
@@ -129,6 +131,7 @@ class Gate:
     def close(self) -> None:
         """Ends the listeners and all connections at once; what still waits for the server is dropped."""
         self._reception.close()
+        self._desk.children.close()
 
     def _serve(self, connected: socket.socket) -> None:
         with connected, contextlib.suppress(Gone):
