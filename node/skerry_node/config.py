@@ -6,18 +6,21 @@ import difflib
 import ipaddress
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from skerry import contract
 from skerry.errors import ConfigurationError
+from skerry_node.policies import Entries, OnlyFor, Policies, Rule
+from skerry_node.sections import File, Section, Size
 from skerry_node.services import Address
+from skerry_node.variables import describe_label_problem, describe_problem, name_variables
 from skerry_proxy.destinations import Destination
 from skerry_proxy.relays import MOST_RELAYS
 
@@ -26,31 +29,8 @@ MAX_SOCKET_PATH = 107
 
 _SERVICES = frozenset({"sql", "sparql", "omop"})
 _LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+_REGISTRY = r"^[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?(:[0-9]{1,5})?$"
 _PARAMETER = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-
-def parse_size(value: object) -> object:
-    """Bytes, from a number or a text such as 512m or 2g (powers of 1024); raises ValueError for another text."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("write a number of bytes, or one with a unit, such as 512m or 2g")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=4096)]
-File = Annotated[Path, Field(strict=False)]
-Words = Annotated[tuple[str, ...], Field(strict=False)]
-Ids = Annotated[tuple[int, ...], Field(strict=False)]
-
-
-class Section(BaseModel):
-    """Unknown keys are errors: a misspelt limit must not silently be no limit."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ServerSettings(Section):
@@ -81,7 +61,8 @@ class Database(Section):
     files that algorithms read themselves.
 
     ``password_file``: of the service's user. ``env``: what algorithms are told beside, such as a schema's name, as
-    ``<LABEL>_DB_PARAM_<KEY>``.
+    ``<LABEL>_DB_PARAM_<KEY>``. ``only_for``: which algorithms, functions, users and organizations it is for, of those
+    that the policies admit.
     """
 
     label: str = Field(pattern=_LABEL)
@@ -89,63 +70,33 @@ class Database(Section):
     type: Literal["csv", "parquet", "excel", "sqlite", "sql", "sparql", "omop", "folder", "other"]
     password_file: File | None = None
     env: dict[Annotated[str, Field(pattern=_PARAMETER)], str] = Field(default_factory=dict)
-
-
-def _pattern_problems(entries: Iterable[str]) -> Iterator[str]:
-    for entry in entries:
-        try:
-            re.compile(entry)
-        except re.error as error:
-            yield f'"{entry}" is not a regular expression ({error})'
-
-
-def check_patterns(entries: tuple[str, ...]) -> tuple[str, ...]:
-    """Raises ValueError unless each is a regular expression, as every name is."""
-    for problem in _pattern_problems(entries):
-        raise ValueError(problem)
-    return entries
-
-
-Patterns = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(check_patterns)]
+    only_for: OnlyFor = OnlyFor()
 
 
 class Gate(Section):
     """A service of the owner's that algorithms reach at an address told as ``<NAME>_GATE_ADDRESS``.
 
-    ``algorithms``: as ``allowed_algorithms``; left out, it is open to all that are admitted.
+    ``algorithms``: as in a rule of the policies; left out, it is open to all that are admitted.
     """
 
     name: str = Field(pattern=_LABEL)
     destination: DestinationText
-    algorithms: Patterns | None = None
+    algorithms: Entries | None = None
 
 
 class Egress(Section):
     """Hosts and ports that algorithms reach by CONNECT. ``algorithms`` as in a gate."""
 
     allowed: Annotated[tuple[DestinationText, ...], Field(strict=False, min_length=1)]
-    algorithms: Patterns | None = None
+    algorithms: Entries | None = None
 
 
-class Policies(Section):
-    """What the owner allows. A list that is left out allows all, an empty one nothing.
+class Share(Section):
+    """What leaves the node beside results: what algorithms write, this configuration, the columns' names of files."""
 
-    ``allowed_algorithms`` holds names, names with a tag or a digest, or regular expressions that match whole names.
-    Users and organizations are ids: a name is only the server's claim.
-    """
-
-    allowed_algorithms: Words | None = None
-    allowed_users: Ids | None = None
-    allowed_organizations: Ids | None = None
-    allowed_functions: Words | None = None
-    unsigned_tasks: Literal["refuse", "allow"] = "refuse"
-    require_confirmed_keys: bool = False
-
-    @model_validator(mode="after")
-    def _patterns(self) -> Self:
-        for problem in _pattern_problems(self.allowed_algorithms or ()):
-            raise ValueError(f"allowed_algorithms: {problem}")
-        return self
+    logs: bool = True
+    configuration: bool = True
+    columns: bool = False
 
 
 class Limits(Section):
@@ -165,9 +116,25 @@ class Limits(Section):
     seconds: float = Field(default=86400.0, ge=1)
 
 
+class Registry(Section):
+    """Who a node is to a registry (``host`` or ``host:port``; docker.io is Docker Hub) when it pulls from there."""
+
+    registry: str = Field(pattern=_REGISTRY)
+    username: str = Field(min_length=1, max_length=255)
+    password_file: File
+
+
+class KeepImages(Section):
+    """How long, and how much (bytes), a node keeps of the images that it pulled itself; None for no bound."""
+
+    days: float | None = Field(default=None, ge=0)
+    size: Size | None = None
+
+
 class DockerSettings(Section):
     """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket.
 
+    ``pull``: ``always`` runs nothing that the registry does not confirm, ``never`` only what is on the machine.
     ``gate`` unix: algorithms are told of the gate's unix socket, for a runtime that shares no loopback.
     """
 
@@ -175,6 +142,8 @@ class DockerSettings(Section):
     holder_image: str = "skerry/holder"
     holder_pool: int = Field(default=2, ge=0, le=64)
     pull: Literal["missing", "always", "never"] = "missing"
+    keep_images: KeepImages = KeepImages()
+    registries: Annotated[tuple[Registry, ...], Field(strict=False)] = ()
     gate: Literal["tcp", "unix"] = "tcp"
 
 
@@ -183,7 +152,10 @@ class ProcessSettings(Section):
 
 
 class Config(Section):
-    """``uid_base`` None: a range of a thousand users that is this installation's own."""
+    """``uid_base`` None: a range of a thousand users that is this installation's own.
+
+    ``algorithm_env`` are variables for every algorithm.
+    """
 
     name: str = Field(pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]{0,127}$")
     server: ServerSettings
@@ -193,7 +165,9 @@ class Config(Section):
     databases: Annotated[tuple[Database, ...], Field(strict=False)] = ()
     gates: Annotated[tuple[Gate, ...], Field(strict=False)] = ()
     egress: Egress | None = None
+    algorithm_env: dict[str, str] = Field(default_factory=dict)
     policies: Policies = Policies()
+    share: Share = Share()
     limits: Limits = Limits()
     launcher: Literal["docker", "process"] = "docker"
     docker: DockerSettings = DockerSettings()
@@ -245,11 +219,13 @@ def _read(path: Path) -> object:
 
 def _absolute(config: Config, folder: Path) -> Config:
     """Relative paths are relative to the configuration's own folder."""
-    server, encryption, process = config.server, config.encryption, config.process
+    server, encryption, process, docker = config.server, config.encryption, config.process, config.docker
+    registries = tuple(r.model_copy(update={"password_file": folder / r.password_file}) for r in docker.registries)
     changes: dict[str, Any] = {
         "api_key_file": folder / config.api_key_file,
         "state_folder": folder / config.state_folder,
         "databases": tuple(_absolute_database(database, folder) for database in config.databases),
+        "docker": docker.model_copy(update={"registries": registries}),
         "server": server.model_copy(update={"ca_file": folder / server.ca_file if server.ca_file else None}),
     }
     if encryption is not None:
@@ -274,6 +250,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _secret_problems("api_key_file", config.api_key_file)
     if config.encryption is not None:
         yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
+    yield from _registry_problems(config.docker.registries)
     yield from _database_problems(config)
     yield from _relay_problems(config)
     yield from _variable_problems(config)
@@ -316,6 +293,13 @@ def _secret_problems(key: str, path: Path) -> Iterator[str]:
         yield f"{key}: {path} is open to other users of this machine; close it with chmod 600 {path}"
 
 
+def _registry_problems(registries: Sequence[Registry]) -> Iterator[str]:
+    for number, registry in enumerate(registries):
+        yield from _secret_problems(f"docker.registries.{number}.password_file", registry.password_file)
+        if registry.registry in {one.registry for one in registries[:number]}:
+            yield f"docker.registries.{number}.registry: {registry.registry} is there twice."
+
+
 def _database_problems(config: Config) -> Iterator[str]:
     seen: set[str] = set()
     for number, database in enumerate(config.databases):
@@ -323,6 +307,8 @@ def _database_problems(config: Config) -> Iterator[str]:
         if database.label.upper() in seen:
             yield f'{key}.label: "{database.label}" is there twice; upper and lower case make no difference.'
         seen.add(database.label.upper())
+        if problem := describe_label_problem(database.label):
+            yield f"{key}.label: {problem}."
         if isinstance(database.uri, Address):
             yield from _service_problems(key, database, database.uri)
         else:
@@ -359,26 +345,24 @@ def _relay_problems(config: Config) -> Iterator[str]:
 
 
 def _variable_problems(config: Config) -> Iterator[str]:
-    """Each variable of a container must have one meaning, and a name that images decode."""
-    owners: dict[str, str] = {}
-    for key, name in _variables(config):
-        if contract.is_plain(name):
-            yield f"{key}: the variable {name} would not be decoded in the container; choose another name."
-        elif name in owners:
-            yield f"{key}: the variable {name} would also be that of {owners[name]}; choose another name."
-        owners[name] = key
+    for name, value in config.algorithm_env.items():
+        problem = describe_problem(name) or ("a value has no zero byte" if "\0" in value else None)
+        if problem is not None:
+            yield f"algorithm_env.{name}: {problem}."
+    taken: set[str] = set()
+    for key, names in _named(config):
+        for name in names:
+            if name in taken:
+                yield f"{key}: its variable {name} is there twice; choose another name, label or key of env."
+            taken.add(name)
 
 
-def _variables(config: Config) -> Iterator[tuple[str, str]]:
-    labels = [label.upper() for label in config.labels]
+def _named(config: Config) -> Iterator[tuple[str, list[str]]]:
+    """The variables of each database and gate."""
     for number, database in enumerate(config.databases):
-        if database.label.upper() in labels[:number]:
-            continue  # said already
-        details = [*contract.DATABASE_DETAILS, *(contract.parameter(name) for name in database.env)]
-        for detail in details:
-            yield f"databases.{number}", contract.database_variable(database.label, detail)
+        yield f"databases.{number}", name_variables(database.label, database.env)
     for number, gate in enumerate(config.gates):
-        yield f"gates.{number}", contract.gate_variable(gate.name)
+        yield f"gates.{number}", [contract.gate_variable(gate.name)]
 
 
 def _launcher_problems(config: Config) -> Iterator[str]:
@@ -417,7 +401,12 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "gates": Gate,
     "egress": Egress,
     "policies": Policies,
+    "allowed_algorithms": Rule,
+    "only_for": OnlyFor,
+    "share": Share,
     "limits": Limits,
     "docker": DockerSettings,
+    "registries": Registry,
+    "keep_images": KeepImages,
     "process": ProcessSettings,
 }

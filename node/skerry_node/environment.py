@@ -21,10 +21,16 @@ def build(
     given: Sequence[Source | Service],
     labels: Sequence[str],
     requested: Sequence[Mapping[str, Any]],
+    extra: Mapping[str, str] | None = None,
+    *,
     reached: Reached = NOTHING,
 ) -> dict[str, str]:
-    """All variables, encoded. ``given`` are the requested databases, ``labels`` all that the node has."""
+    """All variables, encoded. ``given`` are the requested databases, ``labels`` all that the node has.
+
+    ``extra`` is what the owner gives every algorithm beside; its names were checked with the configuration.
+    """
     variables = {
+        **(extra or {}),
         contract.INPUT_FILE: f"{layout.folder}/input",
         contract.OUTPUT_FILE: f"{layout.folder}/output",
         contract.TOKEN_FILE: f"{layout.folder}/token",
@@ -44,7 +50,7 @@ def build(
     if reached.egress is not None:
         variables |= dict.fromkeys(contract.PROXIES, f"http://127.0.0.1:{reached.egress}")
         variables |= dict.fromkeys(contract.NO_PROXIES, contract.NOT_PROXIED)
-    return {name: contract.encode(value) for name, value in variables.items()}
+    return {name: value if contract.is_plain(name) else contract.encode(value) for name, value in variables.items()}
 
 
 def _uri(database: Source | Service, layout: Layout, reached: Reached) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skerry import contract
-from skerry_node import admission
 from skerry_node.config import Config
 from skerry_node.launchers.launcher import Image
+from skerry_node.references import matches
 from skerry_node.services import Address
 from skerry_proxy.relays import Lead
 
@@ -64,7 +64,7 @@ def _is_for(lead: Lead, algorithms: tuple[str, ...] | None, wanted: Sequence[str
     kind, _, label = lead.name.partition(" ")
     if kind == "database":
         return label in wanted
-    return algorithms is None or admission.is_listed(algorithms, image)
+    return algorithms is None or any(matches(entry, image.reference, image.digests) for entry in algorithms)
 
 
 def _below(prefix: str, ports: Mapping[str, int]) -> dict[str, int]:

@@ -63,6 +63,7 @@ class Profile:
             "LogConfig": self._log(),
             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": False,
+            "DeviceRequests": _gpus(spec.gpus),
         }
 
     def _ulimits(self) -> list[dict[str, Any]]:
@@ -79,6 +80,12 @@ class Profile:
         size = str(4 * self.limits.log)
         options = {"max-size": size, "max-file": "2", "mode": "non-blocking", "max-buffer-size": "4m"}
         return {"Type": "json-file", "Config": options}
+
+
+def _gpus(number: int) -> list[dict[str, Any]]:
+    """What the engine asks its own GPU hook for; nothing of a device is mapped by us."""
+    request = {"Driver": "", "Count": number, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}
+    return [request] if number else []
 
 
 def _mounts(spec: Spec) -> list[dict[str, Any]]:

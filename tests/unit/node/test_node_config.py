@@ -78,7 +78,42 @@ WRONG = [
     (("server",), {"url": "ftp://example.org"}, "server.url"),
     (("launcher",), "process", "launcher: process is for development only"),
     (("policies",), {}, "policies.allowed_algorithms: say which images"),
-    (("policies",), {"allowed_algorithms": ["("]}, "not a regular expression"),
+    (
+        ("policies",),
+        {"allowed_algorithms": ["("]},
+        "policies.allowed_algorithms.0.algorithm: .*not a regular expression",
+    ),
+    (("policies",), {"allowed_algorithms": ["Mean"]}, '"Mean" is not the name of an image'),
+    (
+        ("policies",),
+        {"allowed_algorithms": [{"algorithm": "mean", "functons": ["f"]}]},
+        'policies.allowed_algorithms.0: there is no key "functons"; did you mean "functions"',
+    ),
+    (("policies",), {"allowed_algorithms": [{"functions": ["f"]}]}, "allowed_algorithms.0.algorithm: this key is miss"),
+    (("policies",), {"allowed_algorithms": [{"algorithm": "mean", "gpus": -1}]}, "gpus"),
+    (("policies",), {"allowed_algorithms": [7]}, "policies.allowed_algorithms.0"),
+    (
+        ("databases",),
+        [{"label": "x", "uri": "table.csv", "type": "csv", "only_for": {"function": ["f"]}}],
+        'databases.0.only_for: there is no key "function"; did you mean "functions"',
+    ),
+    (("databases",), [{"label": "python", "uri": "table.csv", "type": "csv"}], "databases.0.label: its variables"),
+    (("databases",), [{"label": "LD", "uri": "table.csv", "type": "csv"}], "such as LD_DATABASE_URI"),
+    (("databases",), [{"label": "lc", "uri": "table.csv", "type": "csv"}], "such as LC_DATABASE_URI"),
+    (
+        ("databases",),
+        [{"label": "x", "uri": "table.csv", "type": "csv", "env": {"a": "1", "A": "2"}}],
+        "its variable X_DB_PARAM_A is there twice",
+    ),
+    (("algorithm_env",), {"PKG_NAME": "os"}, "algorithm_env.PKG_NAME: this name belongs to the image"),
+    (("algorithm_env",), {"LD_PRELOAD": "x"}, "algorithm_env.LD_PRELOAD: such a name decides which code is run"),
+    (("algorithm_env",), {"PYTHONPATH": "x"}, "decides which code is run"),
+    (("algorithm_env",), {"TOKEN_FILE": "x"}, "the container contract gives"),
+    (("algorithm_env",), {"DEFAULT_DATABASE_URI": "x"}, "the container contract gives"),
+    (("algorithm_env",), {"lower": "x"}, "capital letters"),
+    (("algorithm_env",), {"A=B": "x"}, "capital letters"),
+    (("algorithm_env",), {"A": "x\0"}, "zero byte"),
+    (("algorithm_env",), {"A": 1}, "algorithm_env.A"),
     (("uid_base",), 0, "uid_base"),
 ]
 
@@ -178,7 +213,7 @@ WRONG_WAYS = [
     ("gates", [{"name": "x", "destination": "db"}], "gates.0.destination: write it as host:port"),
     ("gates", [{"name": "x y", "destination": "db:1"}], "gates.0.name"),
     ("gates", [{"name": "x", "destination": "db:1", "algorithm": ["y"]}], 'gates.0: .*did you mean "algorithms"'),
-    ("gates", [{"name": "x", "destination": "db:1", "algorithms": ["("]}], "gates.0.algorithms: .*regular expression"),
+    ("gates", [{"name": "x", "destination": "db:1", "algorithms": ["("]}], "gates.0.algorithms.0: .*regular expression"),
     (
         "gates",
         [{"name": "x", "destination": "db:1"}, {"name": "X", "destination": "db:2"}],
@@ -201,10 +236,10 @@ def test_a_wrong_way_out_is_named(tmp_path, settings, key, value, sentence) -> N
 
 COLLIDING = [
     ([("a", {"x": "1"}), ("a_db_param", {"x": "1"})], None),
-    ([("a", {"query": "1"}), ("a_db_param", {})], "databases.1: the variable A_DB_PARAM_QUERY would also be that of"),
-    ([("a", {"x": "1", "X": "2"})], "databases.0: the variable A_DB_PARAM_X would also be"),
-    ([("python", {})], "databases.0: the variable PYTHON_DATABASE_URI would not be decoded"),
-    ([("ld", {})], "databases.0: the variable LD_DATABASE_URI would not be decoded"),
+    ([("a", {"query": "1"}), ("a_db_param", {})], "databases.1: its variable A_DB_PARAM_QUERY is there twice"),
+    ([("a", {"x": "1", "X": "2"})], "databases.0: its variable A_DB_PARAM_X is there twice"),
+    ([("python", {})], "databases.0.label: its variables, such as PYTHON_DATABASE_URI, would be taken"),
+    ([("ld", {})], "databases.0.label: its variables, such as LD_DATABASE_URI, would be taken"),
 ]
 
 

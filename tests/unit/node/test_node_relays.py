@@ -54,7 +54,9 @@ def test_what_a_run_is_told() -> None:
     reached = relays.Reached.of({"database registry": 1, "gate open": 2, "egress": 3})
     layout = Layout("/mnt/data/task-000000007", "/mnt/tmp", {}, GATE_PORT)
     given = Service("registry", Address.parse("postgresql://reader@db/registry?sslmode=require"), "sql", "secret")
-    built = environment.build(layout, [given], ["registry"], [{"label": "registry", "query": "SELECT 1"}], reached)
+    built = environment.build(
+        layout, [given], ["registry"], [{"label": "registry", "query": "SELECT 1"}], reached=reached
+    )
     told = {name: decode(value) for name, value in built.items()}
     assert told["REGISTRY_DATABASE_URI"] == "postgresql://reader:secret@127.0.0.1:1/registry?sslmode=require"
     assert told["OPEN_GATE_ADDRESS"] == "127.0.0.1:2"

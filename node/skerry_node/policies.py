@@ -1,0 +1,70 @@
+"""What a node's owner may say about who may do what: the sections of the configuration, without the deciding."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from skerry_node.references import describe_problem
+from skerry_node.sections import Ids, Section, Words
+
+
+def _check_entry(entry: str) -> str:
+    problem = describe_problem(entry)
+    if problem is not None:
+        raise ValueError(problem)
+    return entry
+
+
+Entry = Annotated[str, AfterValidator(_check_entry)]
+"""A name, a name with a tag or a digest, or a regular expression that matches whole names."""
+Entries = Annotated[tuple[Entry, ...], Field(strict=False)]
+
+
+class Rule(Section):
+    """Which images are admitted, and for what. A key that is left out restricts nothing, an empty list admits nothing.
+
+    ``databases`` are the labels that a task may name, ``users`` and ``organizations`` are ids. ``approve_first``: each
+    function of each image waits until the owner has approved it. ``gpus``: how many of the machine's a run gets.
+    """
+
+    algorithm: Entry
+    functions: Words | None = None
+    databases: Words | None = None
+    users: Ids | None = None
+    organizations: Ids | None = None
+    approve_first: bool = False
+    gpus: Annotated[int, Field(ge=0, le=1024)] | Literal["all"] = 0
+
+
+def _read_rule(value: object) -> object:
+    return {"algorithm": value} if isinstance(value, str) else value
+
+
+class OnlyFor(Section):
+    """Whom one database is for. Each list that is there must hold what asks."""
+
+    algorithms: Entries | None = None
+    functions: Words | None = None
+    users: Ids | None = None
+    organizations: Ids | None = None
+
+
+class Policies(Section):
+    """What the owner allows. A list that is left out allows all, an empty one nothing.
+
+    ``allowed_algorithms`` holds rules, or only what their ``algorithm`` is; the first that fits a task decides.
+    ``allowed_algorithm_stores`` are addresses: which store a task names is the server's claim, so they can only
+    narrow what the rules admit. Users and organizations are ids, since a name is only the server's claim.
+    """
+
+    allowed_algorithms: (
+        Annotated[tuple[Annotated[Rule, BeforeValidator(_read_rule)], ...], Field(strict=False)] | None
+    ) = None
+    allowed_algorithm_stores: Words | None = None
+    allowed_users: Ids | None = None
+    allowed_organizations: Ids | None = None
+    approval_hours: float = Field(default=72.0, gt=0, le=720)
+    unsigned_tasks: Literal["refuse", "allow"] = "refuse"
+    require_confirmed_keys: bool = False
