@@ -45,6 +45,15 @@ def images(engine: None) -> None:
 
 
 @pytest.fixture(scope="session")
+def postgresql_programs() -> Path:
+    """The folder of a PostgreSQL's programs."""
+    folder = Path("/usr/lib/postgresql/15/bin")
+    if not folder.is_dir():
+        skip_or_fail("PostgreSQL 15 is not installed (apt-get install postgresql)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def registry_programs() -> None:
     """Debian's registry and what makes its file of passwords; CI installs them."""
     missing = [name for name in ("docker-registry", "htpasswd") if shutil.which(name) is None]

@@ -64,16 +64,21 @@ class Claims:
 
 
 class AlgorithmClient:
-    """An algorithm's calls. The entry point makes one and gives it to a function marked ``@central``."""
+    """An algorithm's calls. The entry point makes one and gives it to a function marked ``@central``.
 
-    def __init__(self, token: str, host: str, port: int, path: str = "", *, gate: Gate | None = None) -> None:
+    ``socket``: the gate's unix socket, where the runtime shares no loopback with it.
+    """
+
+    def __init__(
+        self, token: str, host: str, port: int, path: str = "", *, socket: str | None = None, gate: Gate | None = None
+    ) -> None:
         self._token = token
         self._host, self._port, self._path = host, port, path
         self._claims = claims = Claims.of(token)
         self.image, self.databases = claims.image, claims.databases
         self.organization_id, self.collaboration_id = claims.organization_id, claims.collaboration_id
         self.node_id, self.study_id, self.store_id = claims.node_id, claims.study_id, claims.store_id
-        self._gate = gate or _transport(self.base_path)
+        self._gate = gate or _transport(self.base_path, socket)
         self.task = Task(self)
         self.run = Run(self)
         self.result = Result(self)
@@ -328,11 +333,11 @@ class VPN(SubClient):
         return self.get_addresses(only_self=True)
 
 
-def _transport(base_url: str) -> Gate:
+def _transport(base_url: str, socket: str | None) -> Gate:
     """Imported late: the HTTP library is most of what an import costs, and partial functions call nobody."""
     from skerry.transport import GATE_AWAY, Transport  # noqa: PLC0415
 
-    return Transport(base_url, away=GATE_AWAY)
+    return Transport(base_url, away=GATE_AWAY, socket=socket)
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,7 +17,16 @@ GATE_HOST = "http://127.0.0.1"
 GATE_PORT = 8642
 """Where the gate listens inside every run's namespace; an image may not EXPOSE it."""
 
+RELAY_PORT = 18642
+"""Where other listeners of a run begin: below the ports that systems give to outgoing connections, since one of those
+that meets its own number would be connected to itself.
+"""
+
 DATA_FOLDER = "/mnt/data"
+GATE_SOCKET_NAME = "gate.sock"
+GATE_SOCKET_FILE = f"{DATA_FOLDER}/{GATE_SOCKET_NAME}"
+"""Where the gate listens, too, for runtimes that do not share the namespace's loopback."""
+
 TEMPORARY_FOLDER = "/mnt/tmp"
 DEFAULT_PEER_PORT = 8888
 
@@ -28,10 +37,19 @@ TEMPORARY = "TEMPORARY_FOLDER"
 HOST = "HOST"
 PORT = "PORT"
 API_PATH = "API_PATH"
+GATE_SOCKET = "GATE_SOCKET"
+"""skerry's own: the path of the gate's unix socket, where that is the way to it."""
 REQUESTED_LABELS = "USER_REQUESTED_DATABASE_LABELS"
 ALL_LABELS = "DB_LABELS"
 PACKAGE = "PKG_NAME"
 """Set by the image, never by a node, and never encoded: the package whose functions may be called."""
+
+DATABASE_DETAILS = ("DATABASE_URI", "DATABASE_TYPE", "QUERY", "SHEET_NAME", "PREPROCESSING")
+
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")
+NO_PROXIES = ("NO_PROXY", "no_proxy")
+NOT_PROXIED = "localhost, 127.0.0.1"
+"""The gate is on the same loopback as the egress listener, and is reached without it."""
 
 _ALWAYS_PLAIN = frozenset(
     {PACKAGE, "PATH", "HOME", "HOSTNAME", "USER", "LOGNAME", "PWD", "SHELL", "TERM", "LANG", "TZ"}
@@ -83,8 +101,18 @@ def database_variable(label: str, what: str) -> str:
     return f"{label.upper()}_{what}"
 
 
+def parameter(key: str) -> str:
+    """What ``database_variable`` calls a parameter of the owner's."""
+    return f"DB_PARAM_{key.upper()}"
+
+
+def gate_variable(name: str) -> str:
+    """The variable, of skerry's own, that tells the address, ``host:port``, of a service that the owner opened."""
+    return f"{name.upper()}_GATE_ADDRESS"
+
+
 def is_plain(name: str) -> bool:
-    """Whether the name belongs to an image and its system: such a value is never encoded."""
+    """Whether a variable of that name belongs to the image and its system, and is never decoded."""
     return name in _ALWAYS_PLAIN or name.startswith(_PLAIN_PREFIXES)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
@@ -145,10 +145,16 @@ def unseal(envelope: Iterable[bytes], identity: Identity) -> Opened:
 
 def vantage6_encrypt(plaintext: bytes, public_key_pem: bytes) -> str:
     """The string form of vantage6 4.x: three base64 fields joined by dollars. Not authenticated."""
-    key, iv = os.urandom(_KEY_BYTES), os.urandom(_IV_BYTES)
-    wrapped = load_encryption_key(public_key_pem).encrypt(key, padding.PKCS1v15())
-    encryptor = Cipher(AES(key), CTR(iv)).encryptor()
-    return "$".join(b64(part) for part in (wrapped, iv, encryptor.update(plaintext) + encryptor.finalize()))
+    head, encryptor = _start_vantage6(public_key_pem)
+    return head + b64(encryptor.update(plaintext) + encryptor.finalize())
+
+
+def vantage6_encrypt_blob(plaintext: Iterable[bytes], public_key_pem: bytes) -> Iterator[bytes]:
+    """Its form in a blob stream: the same head, then the ciphertext as it is, piece by piece."""
+    head, encryptor = _start_vantage6(public_key_pem)
+    yield head.encode("ascii")
+    for piece in plaintext:
+        yield encryptor.update(piece)
 
 
 def vantage6_decrypt(text: str, identity: Identity) -> bytes:
@@ -316,6 +322,13 @@ def _decrypt(reader: _Reader, cipher: AESGCM, opened: Opened) -> Iterator[bytes]
 
 
 # --- vantage6's format, inside ---------------------------------------------------------------------------
+
+
+def _start_vantage6(public_key_pem: bytes) -> tuple[str, CipherContext]:
+    """The two fields before the ciphertext, and what makes that."""
+    key, iv = os.urandom(_KEY_BYTES), os.urandom(_IV_BYTES)
+    wrapped = load_encryption_key(public_key_pem).encrypt(key, padding.PKCS1v15())
+    return f"{b64(wrapped)}${b64(iv)}$", Cipher(AES(key), CTR(iv)).encryptor()
 
 
 def _unwrap_vantage6(wrapped: bytes, identity: Identity) -> bytes:

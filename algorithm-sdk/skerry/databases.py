@@ -119,7 +119,7 @@ def _sqlite(database: Database) -> pd.DataFrame:
 def _sql_server(database: Database) -> pd.DataFrame:
     sqlalchemy = _require("sqlalchemy", "Asking an SQL database")
     try:
-        engine = sqlalchemy.create_engine(database.uri)
+        engine = sqlalchemy.create_engine(_with_driver(database.uri))
     except (sqlalchemy.exc.ArgumentError, ImportError) as error:
         reason = _one_line(error)
         raise DataError(
@@ -132,6 +132,12 @@ def _sql_server(database: Database) -> pd.DataFrame:
         raise DataError(f'The database "{database.label}" does not answer: {_one_line(error)}') from error
     finally:
         engine.dispose()
+
+
+def _with_driver(address: str) -> str:
+    """PostgreSQL by the driver that the extra brings; SQLAlchemy's own choice is another. A named driver stays."""
+    scheme, separator, rest = address.partition("://")
+    return f"postgresql+psycopg{separator}{rest}" if scheme in {"postgresql", "postgres"} else address
 
 
 def _query(database: Database, connection: Any, trouble: type[Exception]) -> pd.DataFrame:

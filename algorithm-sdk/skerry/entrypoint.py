@@ -90,7 +90,8 @@ class Container:
 
         port = self._variable(contract.PORT)
         path = self._environment.get(contract.API_PATH, "")
-        return AlgorithmClient(self._token, self._variable(contract.HOST), int(port), path)
+        socket = self._environment.get(contract.GATE_SOCKET)
+        return AlgorithmClient(self._token, self._variable(contract.HOST), int(port), path, socket=socket or None)
 
     def databases(self, count: int) -> Sequence[Database]:
         """The first ``count`` of the task's databases; raises DataError when it names fewer."""

@@ -27,6 +27,7 @@ from skerry.errors import (
     ServerUnreachable,
     SkerryError,
 )
+from skerry.unix_sockets import UnixAdapter
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 """Methods whose calls may be done twice."""
@@ -64,7 +65,7 @@ class Call:
 
 
 class Transport:
-    """Sessions with one server. Not for use by several threads at once."""
+    """Sessions with one server, by a unix ``socket`` where it has one. Not for use by several threads at once."""
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Transport:
         *,
         verify: bool | str = True,
         away: frozenset[int] = SERVER_AWAY,
+        socket: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -83,6 +85,8 @@ class Transport:
         self._session.verify = verify
         self._session.auth = _keep_authorization
         self._session.trust_env = not is_loopback(self.base_url)
+        if socket is not None:
+            self._session.mount("http://", UnixAdapter(socket))
 
     def json(self, call: Call) -> Any:
         """The answer's JSON; raises ServerError or a subclass, or ServerUnreachable."""

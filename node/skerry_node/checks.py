@@ -13,6 +13,8 @@ from skerry_node.config import Config, Database
 from skerry_node.launchers.docker import connect
 from skerry_node.launchers.process import list_missing
 from skerry_node.policies import Policies
+from skerry_node.services import Address
+from skerry_proxy.destinations import Destination, dial
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ def check_machine(config: Config) -> list[Finding]:
     findings = [Finding("configuration, key files and databases", good=True)]
     findings += _check_docker(config) if config.launcher == "docker" else _check_process()
     findings += [_check_database(database) for database in config.databases]
+    findings += [_check_destination(f'gate "{gate.name}"', gate.destination) for gate in config.gates]
     findings.append(_check_policy(config))
     return findings
 
@@ -60,13 +63,30 @@ def _check_process() -> Iterator[Finding]:
 
 
 def _check_database(database: Database) -> Finding:
+    if isinstance(database.uri, Address):
+        return _check_destination(f'database "{database.label}"', database.uri.destination)
+    return _check_file(f'database "{database.label}" ({database.uri})', database.uri)
+
+
+def _check_destination(what: str, destination: Destination) -> Finding:
+    """Whether somebody listens there, now and seen from here."""
+    try:
+        dial(destination).close()
+    except OSError as error:
+        remedy = (
+            f"nobody answers there ({error.strerror or error}): is the address right, and does it let this machine in?"
+        )
+        return Finding(f"{what} ({destination}) reachable", good=False, remedy=remedy, needed=False)
+    return Finding(f"{what} ({destination}) reachable", good=True)
+
+
+def _check_file(what: str, path: Path) -> Finding:
     """Complains of both extremes: data that no run can read, and data that everybody on the machine can."""
-    what = f'database "{database.label}" ({database.uri})'
-    mode = database.uri.stat().st_mode
+    mode = path.stat().st_mode
     if not mode & 0o044:
         remedy = "no run can read it: give it a group of its own, set data_group to that, and chmod g+r"
         return Finding(f"{what} readable for runs", good=False, remedy=remedy, needed=False)
-    reachable = all(parent.stat().st_mode & 0o001 for parent in Path(database.uri).parents)
+    reachable = all(parent.stat().st_mode & 0o001 for parent in path.parents)
     if mode & 0o004 and reachable and os.geteuid() == 0:
         remedy = "everybody on this machine can read it: give it a group, set data_group to that, and chmod o="
         return Finding(f"{what} closed to other users", good=False, remedy=remedy, needed=False)

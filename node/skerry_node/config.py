@@ -12,18 +12,23 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from skerry import contract
 from skerry.errors import ConfigurationError
-from skerry_node.policies import OnlyFor, Policies, Rule
+from skerry_node.policies import Entries, OnlyFor, Policies, Rule
 from skerry_node.references import DOCKER_HUB
 from skerry_node.sections import File, Section, Size
-from skerry_node.variables import describe_label_problem, describe_problem, name_parameters
+from skerry_node.services import Address
+from skerry_node.variables import describe_label_problem, describe_problem, name_variables
+from skerry_proxy.destinations import Destination
+from skerry_proxy.relays import MOST_RELAYS
 
 MAX_SOCKET_PATH = 107
 """sun_path of unix(7) without its closing zero."""
 
+_SERVICES = frozenset({"sql", "sparql", "omop"})
 _LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 _REGISTRY = r"^[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?(:[0-9]{1,5})?$"
 _PARAMETER = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
@@ -39,18 +44,52 @@ class Encryption(Section):
     private_key_file: File
 
 
-class Database(Section):
-    """``uri`` is a path. ``sql`` is a file of SQLite; ``omop`` and ``other`` are files that algorithms read themselves.
+def parse_uri(value: object) -> object:
+    """A service's address from a text with ``://`` in it; raises ValueError. All else is taken for a path."""
+    return Address.parse(value) if isinstance(value, str) and "://" in value else value
 
-    ``env``: what algorithms are told beside, such as a schema's name, as ``<LABEL>_DB_PARAM_<KEY>``. ``only_for``:
-    which algorithms, functions, users and organizations it is for, of those that the policies admit.
+
+def parse_destination(value: object) -> object:
+    """From ``host:port``; raises ValueError."""
+    return Destination.parse(value) if isinstance(value, str) else value
+
+
+DestinationText = Annotated[Destination, BeforeValidator(parse_destination)]
+
+
+class Database(Section):
+    """``uri`` is a path, or the address of a service. ``sql`` as a path is a file of SQLite; ``omop`` and ``other`` are
+    files that algorithms read themselves.
+
+    ``password_file``: of the service's user. ``env``: what algorithms are told beside, such as a schema's name, as
+    ``<LABEL>_DB_PARAM_<KEY>``. ``only_for``: which algorithms, functions, users and organizations it is for, of those
+    that the policies admit.
     """
 
     label: str = Field(pattern=_LABEL)
-    uri: File
-    type: Literal["csv", "parquet", "excel", "sqlite", "sql", "omop", "folder", "other"]
+    uri: Annotated[File | Address, BeforeValidator(parse_uri)]
+    type: Literal["csv", "parquet", "excel", "sqlite", "sql", "sparql", "omop", "folder", "other"]
+    password_file: File | None = None
     env: dict[Annotated[str, Field(pattern=_PARAMETER)], str] = Field(default_factory=dict)
     only_for: OnlyFor = OnlyFor()
+
+
+class Gate(Section):
+    """A service of the owner's that algorithms reach at an address told as ``<NAME>_GATE_ADDRESS``.
+
+    ``algorithms``: as in a rule of the policies; left out, it is open to all that are admitted.
+    """
+
+    name: str = Field(pattern=_LABEL)
+    destination: DestinationText
+    algorithms: Entries | None = None
+
+
+class Egress(Section):
+    """Hosts and ports that algorithms reach by CONNECT. ``algorithms`` as in a gate."""
+
+    allowed: Annotated[tuple[DestinationText, ...], Field(strict=False, min_length=1)]
+    algorithms: Entries | None = None
 
 
 class Share(Section):
@@ -97,6 +136,7 @@ class DockerSettings(Section):
     """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket.
 
     ``pull``: ``always`` runs nothing that the registry does not confirm, ``never`` only what is on the machine.
+    ``gate`` unix: algorithms are told of the gate's unix socket, for a runtime that shares no loopback.
     """
 
     host: str | None = None
@@ -105,6 +145,7 @@ class DockerSettings(Section):
     pull: Literal["missing", "always", "never"] = "missing"
     keep_images: KeepImages = KeepImages()
     registries: Annotated[tuple[Registry, ...], Field(strict=False)] = ()
+    gate: Literal["tcp", "unix"] = "tcp"
 
 
 class ProcessSettings(Section):
@@ -123,6 +164,8 @@ class Config(Section):
     state_folder: File
     encryption: Encryption | None
     databases: Annotated[tuple[Database, ...], Field(strict=False)] = ()
+    gates: Annotated[tuple[Gate, ...], Field(strict=False)] = ()
+    egress: Egress | None = None
     algorithm_env: dict[str, str] = Field(default_factory=dict)
     policies: Policies = Policies()
     share: Share = Share()
@@ -183,7 +226,7 @@ def _absolute(config: Config, folder: Path) -> Config:
     changes: dict[str, Any] = {
         "api_key_file": folder / config.api_key_file,
         "state_folder": folder / config.state_folder,
-        "databases": tuple(d.model_copy(update={"uri": folder / d.uri}) for d in config.databases),
+        "databases": tuple(_absolute_database(database, folder) for database in config.databases),
         "docker": docker.model_copy(update={"registries": registries}),
         "server": server.model_copy(update={"ca_file": folder / server.ca_file if server.ca_file else None}),
     }
@@ -195,6 +238,15 @@ def _absolute(config: Config, folder: Path) -> Config:
     return config.model_copy(update=changes)
 
 
+def _absolute_database(database: Database, folder: Path) -> Database:
+    uri, password = database.uri, database.password_file
+    changes = {
+        "uri": uri if isinstance(uri, Address) else folder / uri,
+        "password_file": folder / password if password is not None else None,
+    }
+    return database.model_copy(update=changes)
+
+
 def _problems(config: Config) -> Iterator[str]:
     yield from server_problems(config.server, development=config.development)
     yield from _secret_problems("api_key_file", config.api_key_file)
@@ -202,6 +254,7 @@ def _problems(config: Config) -> Iterator[str]:
         yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
     yield from _registry_problems(config.docker.registries)
     yield from _database_problems(config)
+    yield from _relay_problems(config)
     yield from _variable_problems(config)
     yield from _launcher_problems(config)
     if config.policies.allowed_algorithms is None and not config.development:
@@ -259,10 +312,41 @@ def _database_problems(config: Config) -> Iterator[str]:
         if database.label.upper() in seen:
             yield f'{key}.label: "{database.label}" is there twice; upper and lower case make no difference.'
         seen.add(database.label.upper())
-        if database.type == "folder" and not database.uri.is_dir():
-            yield f"{key}.uri: there is no folder {database.uri}."
-        elif database.type != "folder" and not database.uri.is_file():
-            yield f"{key}.uri: there is no file {database.uri}."
+        if problem := describe_label_problem(database.label):
+            yield f"{key}.label: {problem}."
+        if isinstance(database.uri, Address):
+            yield from _service_problems(key, database, database.uri)
+        else:
+            yield from _file_problems(key, database, database.uri)
+
+
+def _file_problems(key: str, database: Database, path: Path) -> Iterator[str]:
+    if database.type == "sparql":
+        yield f"{key}.uri: a sparql database is a service; write its address as http://host:port/path."
+    elif database.type == "folder" and not path.is_dir():
+        yield f"{key}.uri: there is no folder {path}."
+    elif database.type != "folder" and not path.is_file():
+        yield f"{key}.uri: there is no file {path}."
+    if database.password_file is not None:
+        yield f"{key}.password_file: a file needs no password; leave it out."
+
+
+def _service_problems(key: str, database: Database, address: Address) -> Iterator[str]:
+    if database.type not in _SERVICES:
+        yield f"{key}.type: a service is of type {', '.join(sorted(_SERVICES))}; a {database.type} database is a path."
+    elif address.is_web != (database.type == "sparql"):
+        wanted = "http://" if database.type == "sparql" else "the scheme of an SQL server, such as postgresql://"
+        yield f"{key}.uri: a database of type {database.type} has an address that begins with {wanted}."
+    if database.password_file is not None:
+        yield from _secret_problems(f"{key}.password_file", database.password_file)
+        if address.user is None:
+            yield f"{key}.uri: say whose password it is: scheme://user@host:port/name."
+
+
+def _relay_problems(config: Config) -> Iterator[str]:
+    services = [database for database in config.databases if isinstance(database.uri, Address)]
+    if len(services) + len(config.gates) + (config.egress is not None) > MOST_RELAYS:
+        yield f"gates: databases that are services, gates and egress together are at most {MOST_RELAYS}."
 
 
 def _variable_problems(config: Config) -> Iterator[str]:
@@ -271,13 +355,19 @@ def _variable_problems(config: Config) -> Iterator[str]:
         if problem is not None:
             yield f"algorithm_env.{name}: {problem}."
     taken: set[str] = set()
-    for number, database in enumerate(config.databases):
-        if problem := describe_label_problem(database.label):
-            yield f"databases.{number}.label: {problem}."
-        for name in name_parameters(database.label, database.env):
+    for key, names in _named(config):
+        for name in names:
             if name in taken:
-                yield f"databases.{number}: its variable {name} is there twice; choose another label or key of env."
+                yield f"{key}: its variable {name} is there twice; choose another name, label or key of env."
             taken.add(name)
+
+
+def _named(config: Config) -> Iterator[tuple[str, list[str]]]:
+    """The variables of each database and gate."""
+    for number, database in enumerate(config.databases):
+        yield f"databases.{number}", name_variables(database.label, database.env)
+    for number, gate in enumerate(config.gates):
+        yield f"gates.{number}", [contract.gate_variable(gate.name)]
 
 
 def _launcher_problems(config: Config) -> Iterator[str]:
@@ -313,6 +403,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "server": ServerSettings,
     "encryption": Encryption,
     "databases": Database,
+    "gates": Gate,
+    "egress": Egress,
     "policies": Policies,
     "allowed_algorithms": Rule,
     "only_for": OnlyFor,

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skerry import contract
+from skerry_node.databases import Service
 from skerry_node.launchers.launcher import Layout, Source
+from skerry_node.relays import NOTHING, Reached
 
 _PARAMETERS = {"query": "QUERY", "sheet_name": "SHEET_NAME", "preprocessing": "PREPROCESSING"}
 _CONTRACT_TYPES = {"sqlite": "sql"}
@@ -16,12 +18,14 @@ _CONTRACT_TYPES = {"sqlite": "sql"}
 
 def build(
     layout: Layout,
-    sources: Sequence[Source],
+    given: Sequence[Source | Service],
     labels: Sequence[str],
     requested: Sequence[Mapping[str, Any]],
     extra: Mapping[str, str] | None = None,
+    *,
+    reached: Reached = NOTHING,
 ) -> dict[str, str]:
-    """All variables, encoded. ``sources`` are the requested databases, ``labels`` all that the node has.
+    """All variables, encoded. ``given`` are the requested databases, ``labels`` all that the node has.
 
     ``extra`` is what the owner gives every algorithm beside; its names were checked with the configuration.
     """
@@ -34,23 +38,37 @@ def build(
         contract.HOST: contract.GATE_HOST,
         contract.PORT: str(layout.port),
         contract.API_PATH: "",
-        contract.REQUESTED_LABELS: ",".join(source.label for source in sources),
+        contract.REQUESTED_LABELS: ",".join(database.label for database in given),
         contract.ALL_LABELS: ",".join(labels),
     }
-    for source, wanted in zip(sources, requested, strict=True):
-        variables |= _database(source, layout.databases[source.label], wanted)
+    if layout.socket is not None:
+        variables[contract.GATE_SOCKET] = layout.socket
+    for database, wanted in zip(given, requested, strict=True):
+        variables |= _database(database, _uri(database, layout, reached), wanted)
+    for name, port in reached.gates.items():
+        variables[contract.gate_variable(name)] = f"127.0.0.1:{port}"
+    if reached.egress is not None:
+        variables |= dict.fromkeys(contract.PROXIES, f"http://127.0.0.1:{reached.egress}")
+        variables |= dict.fromkeys(contract.NO_PROXIES, contract.NOT_PROXIED)
     return {name: value if contract.is_plain(name) else contract.encode(value) for name, value in variables.items()}
 
 
-def _database(source: Source, path: str, wanted: Mapping[str, Any]) -> dict[str, str]:
+def _uri(database: Source | Service, layout: Layout, reached: Reached) -> str:
+    """A path, or the address of the relay that leads to the service."""
+    if isinstance(database, Source):
+        return layout.databases[database.label]
+    return database.address.at(reached.databases[database.label], database.password)
+
+
+def _database(database: Source | Service, uri: str, wanted: Mapping[str, Any]) -> dict[str, str]:
     variables = {
-        contract.database_variable(source.label, "DATABASE_URI"): path,
-        contract.database_variable(source.label, "DATABASE_TYPE"): _CONTRACT_TYPES.get(source.type, source.type),
+        contract.database_variable(database.label, "DATABASE_URI"): uri,
+        contract.database_variable(database.label, "DATABASE_TYPE"): _CONTRACT_TYPES.get(database.type, database.type),
     }
-    for key, value in source.parameters.items():
-        variables[contract.database_variable(source.label, f"DB_PARAM_{key.upper()}")] = value
+    for key, value in database.parameters.items():
+        variables[contract.database_variable(database.label, contract.parameter(key))] = value
     for key, name in _PARAMETERS.items():
         if wanted.get(key):
             value = wanted[key] if isinstance(wanted[key], str) else json.dumps(wanted[key])
-            variables[contract.database_variable(source.label, name)] = value
+            variables[contract.database_variable(database.label, name)] = value
     return variables

@@ -78,8 +78,8 @@ class Holders:
                 return holder
             self._discard(holder)
 
-    def listen(self, holder: str) -> socket.socket:
-        """A new listener in the namespace of a holder that has lost its first one."""
+    def listen(self, holder: str, port: int) -> socket.socket:
+        """A listener in the namespace of a holder."""
         try:
             state = self._api.inspect_container(holder)["State"]
         except APIError as error:
@@ -87,7 +87,7 @@ class Holders:
         if not state["Running"]:
             raise LauncherError("A run's namespace holder has ended.")
         _check_owner(state["Pid"], holder)
-        return listen_inside(state["Pid"], contract.GATE_PORT)
+        return listen_inside(state["Pid"], port)
 
     def remove(self, holder: str) -> None:
         try:
@@ -130,7 +130,7 @@ class Holders:
         holder = self._create()
         try:
             self._api.start(holder)
-            return Holder(holder, self.listen(holder))
+            return Holder(holder, self.listen(holder, contract.GATE_PORT))
         except (APIError, LauncherError) as error:
             self.remove(holder)
             raise LauncherError(f"A namespace holder can't be started: {error}") from error

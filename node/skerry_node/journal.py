@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """``started`` is Unix seconds, ``resume`` the proxy's, ``user`` the run's own number."""
+    """``started`` is Unix seconds, ``resume`` the proxy's, ``user`` the run's own number; ``ports`` are those of its
+    relays, by their names.
+    """
 
     order: Order
     stage: Stage = Stage.CLAIMED
@@ -47,6 +50,7 @@ class Entry:
     user: int | None = None
     started: float | None = None
     finish: Finish | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> Attempt:
@@ -108,6 +112,7 @@ def _dump(entry: Entry) -> dict[str, Any]:
         "user": entry.user,
         "started": entry.started,
         "finish": finish,
+        "ports": dict(entry.ports),
     }
 
 
@@ -120,4 +125,5 @@ def _load(value: dict[str, Any]) -> Entry:
         user=value["user"],
         started=value["started"],
         finish=Finish(Status(finish["status"]), finish["log"], finish["result"]) if finish else None,
+        ports=value["ports"],
     )

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from skerry_node.launchers.launcher import LauncherError
 
@@ -25,6 +26,32 @@ def listen(port: int) -> socket.socket:
     except OSError:
         listener.close()
         raise
+    return listener
+
+
+def listen_at(path: Path, user: int | None) -> socket.socket:
+    """A listener on a unix socket that replaces what is at ``path``; only ``user`` and root can connect.
+
+    The folder must be closed to others for writing. Raises LauncherError.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    folder = None
+    try:
+        path.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # By the folder's descriptor: the path itself may be longer than a socket's address can be.
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+        if user is not None:
+            os.chown(path, user, user)
+        path.chmod(0o600)
+        # Nobody can connect before this.
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise LauncherError(f"The gate can't listen on a unix socket for a run ({error.strerror}).") from error
+    finally:
+        if folder is not None:
+            os.close(folder)
     return listener
 
 

@@ -8,15 +8,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from skerry import contract
 from skerry.errors import Conflict, InvalidInput, NotFound, ServerError, ServerUnreachable, SkerryError
 from skerry.output import ERROR_MARK
 from skerry.wire import Status
-from skerry_node import admission, areas, databases, environment
+from skerry_node import admission, areas, databases, environment, relays
 from skerry_node.approvals import Approvals, NotAskable, Question, Verdict
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
@@ -29,12 +30,14 @@ from skerry_node.launchers.launcher import (
     Launcher,
     LauncherError,
     Phase,
+    Source,
     Spec,
     StartFailed,
     Vanished,
     task_folder,
 )
 from skerry_node.live_log import LiveLog
+from skerry_node.namespace import listen_at
 from skerry_node.orders import Order
 from skerry_node.output import BadOutput, Output, open_output
 from skerry_node.places import Places
@@ -44,6 +47,7 @@ from skerry_node.server import BackOff, Server
 from skerry_node.users import Users
 from skerry_proxy.client import OpenedRun, ProxyClient, ProxyError
 from skerry_proxy.logs import shorten
+from skerry_proxy.relays import Lead
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,6 +58,7 @@ _RETRY_SECONDS = 5.0
 _VERDICT_SECONDS = 1.0
 _SIGNALS = 128
 _INTERNAL_TRIES = 8
+_LISTEN_TRIES = 8
 
 
 class GivenUp(Exception):
@@ -108,7 +113,9 @@ class Pipeline:
         self._entry = entry
         self._stopped = threading.Event()
         self._starting = threading.Lock()
-        self._listener: socket.socket | None = None
+        self._gates: list[socket.socket] = []
+        self._relays: list[tuple[Lead, socket.socket]] = []
+        self._databases: tuple[Source | databases.Service, ...] = ()
         self._cleaned = False
         self._reported = entry.stage is not Stage.CLAIMED
         self._upstream_token = entry.order.token
@@ -132,10 +139,8 @@ class Pipeline:
 
     def serve_again(self) -> None:
         """Opens the gate anew after the proxy was replaced, or gives it a fresh upstream token."""
-        if self._listener is not None and self._entry.resume is not None and self._entry.finish is None:
-            self._parts.proxy.serve(
-                self._entry.resume, self._parts.server.run_token(self.key), [self._listener.fileno()]
-            )
+        if self._gates and self._entry.resume is not None and self._entry.finish is None:
+            self._serve(self._entry.resume, self._parts.server.run_token(self.key))
 
     def carry_out(self) -> None:
         """All steps that are left. Does not raise: what can't be told to the server is in the node's log."""
@@ -330,9 +335,10 @@ class Pipeline:
         if rule.approve_first:
             self._wait_for_approval(opened, image)
         with _ending(Status.FAILED, databases.DatabaseUnavailable, LauncherError):
-            sources = databases.choose(parts.config.databases, opened.databases)
+            self._databases = databases.choose(parts.config.databases, opened.databases)
             temporary = parts.jobs.make(self.order.task.job_id, image)
-            self._listener = parts.launcher.prepare(self.key)
+            self._listen(parts.launcher.prepare(self.key))
+            self._open_relays(relays.choose(parts.config, opened.databases, image), image)
         self._write_token(self._open_gate())
         groups = (parts.jobs.group(self.order.task.job_id), parts.config.data_group)
         return Spec(
@@ -341,19 +347,37 @@ class Pipeline:
             image,
             parts.journal.data(self.key),
             temporary,
-            sources,
+            tuple(database for database in self._databases if isinstance(database, Source)),
             self._entry.user,
             tuple(group for group in groups if group is not None) if self._entry.user is not None else (),
             -1 if rule.gpus == "all" else rule.gpus,
         )
 
+    def _listen(self, gate: socket.socket) -> None:
+        """Takes over the gate's listener, and adds that on a unix socket where it is wanted. Raises LauncherError."""
+        self._gates.append(gate)
+        if self._parts.launcher.unix_gate:
+            path = self._parts.journal.data(self.key) / contract.GATE_SOCKET_NAME
+            self._gates.append(listen_at(path, self._entry.user))
+
+    def _open_relays(self, leads: Sequence[Lead], image: Image) -> None:
+        """Raises LauncherError. On a loopback that others use, too, as the gate then shows, any port is taken."""
+        own = self._gates[0].getsockname()[1] == contract.GATE_PORT
+        for lead, port in zip(leads, relays.ports(len(leads), image), strict=True):
+            self._relays.append((lead, self._parts.launcher.listen(self.key, port if own else 0)))
+        ports = {lead.name: int(listener.getsockname()[1]) for lead, listener in self._relays}
+        self._entry = replace(self._entry, ports=ports)
+
     def _open_gate(self) -> str:
         """From now on the gate answers; the token that it takes, the same at each opening."""
-        listener, resume = self._listener, self._entry.resume
-        assert listener is not None  # noqa: S101 - for the reader and mypy
-        assert resume is not None  # noqa: S101
+        resume = self._entry.resume
+        assert resume is not None  # noqa: S101 - for the reader and mypy
         with _ending(Status.FAILED, ProxyError):
-            return self._ask_proxy(lambda: self._parts.proxy.serve(resume, self._token(), [listener.fileno()]))
+            return self._ask_proxy(lambda: self._serve(resume, self._token()))
+
+    def _serve(self, resume: dict[str, Any], token: str) -> str:
+        others = [(lead, listener.fileno()) for lead, listener in self._relays]
+        return self._parts.proxy.serve(resume, token, [listener.fileno() for listener in self._gates], others)
 
     def _write_token(self, token: str) -> None:
         """Before the start only: once the algorithm runs, its folder is its own, and the file may be a link."""
@@ -363,8 +387,10 @@ class Pipeline:
         """Starts at most once: from the journal's next line on, only the engine knows whether it was."""
         layout = self._parts.launcher.layout(spec)
         requested = [database.model_dump() for database in self.order.task.databases]
-        config = self._parts.config
-        variables = environment.build(layout, spec.sources, config.labels, requested, config.algorithm_env)
+        config, reached = self._parts.config, relays.Reached.of(self._entry.ports)
+        variables = environment.build(
+            layout, self._databases, config.labels, requested, config.algorithm_env, reached=reached
+        )
         with self._starting:
             self._check_stopped()
             self._entry = replace(self._entry, stage=Stage.STARTING, started=self._parts.clock())
@@ -395,10 +421,36 @@ class Pipeline:
     def _attach(self) -> None:
         """Opens the gate of a run that went on while the node was away."""
         try:
-            self._listener = self._patiently(lambda: self._parts.launcher.attach(self.key))
+            gate = self._patiently(lambda: self._parts.launcher.attach(self.key))
         except Vanished:
             return
+        with _ending(Status.FAILED, LauncherError):
+            self._listen(gate)
+        self._listen_again()
         self._open_gate()
+
+    def _listen_again(self) -> None:
+        """The relays that the run had, where it had them. One that can't be had is left out: it leads nowhere."""
+        for lead in relays.again(self._parts.config, list(self._entry.ports)):
+            listener = self._listen_when_free(self._entry.ports[lead.name])
+            if listener is None:
+                log.warning("Run %s: %s can't be opened again", self.key, lead.name)
+            else:
+                self._relays.append((lead, listener))
+
+    def _listen_when_free(self, port: int) -> socket.socket | None:
+        """An earlier node's proxy may still hold the port for a moment; None when it stays taken."""
+        back_off = BackOff(longest=2.0)
+        for _ in range(_LISTEN_TRIES):
+            try:
+                return self._parts.launcher.listen(self.key, port)
+            except Vanished:
+                return None
+            except LauncherError as error:
+                log.info("Run %s: %s", self.key, error)
+            self._pause(back_off)
+            self._check_stopped()
+        return None
 
     def _report_active(self) -> None:
         """Tries once; ``_watch`` tries again. Raises GivenUp when the run is no longer this attempt's."""
@@ -579,14 +631,22 @@ class Pipeline:
             return
         try:
             with contextlib.suppress(ProxyError):
-                self._parts.proxy.close(self.key.run, self.key.number)
-            if self._listener is not None:
-                self._listener.close()
+                self._count(self._parts.proxy.close(self.key.run, self.key.number))
+            for listener in (*self._gates, *(listener for _, listener in self._relays)):
+                listener.close()
             self._parts.launcher.remove(self.key)
             areas.remove(self._parts.journal.data(self.key))
             self._cleaned = True
         except LauncherError as error:
             log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error)
+
+    def _count(self, tallies: Sequence[Mapping[str, Any]]) -> None:
+        """Says what went out of and into the run by each of its relays."""
+        for one in tallies:
+            log.info(
+                "Run %s: %s: %s connections, %s refused, %s bytes sent, %s bytes received",
+                *(self.key, one["name"], one["connections"], one["refused"], one["sent"], one["received"]),
+            )
 
     def _clean(self) -> None:
         self._clean_container()

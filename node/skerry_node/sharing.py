@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from skerry_node.config import Config, Database
+from skerry_node.services import Address
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,10 @@ def _rows(config: Config) -> Iterator[Row]:
 def read_columns(database: Database) -> list[str]:
     """The names in a file's head, no data; none for what has no such head, or where it can't be read."""
     read = _READERS.get(database.type)
-    if read is None:
+    if read is None or isinstance(database.uri, Address):
         return []
     try:
-        return read(Path(database.uri))
+        return read(database.uri)
     except ImportError as error:
         log.warning('The columns of %s are not shared: pip install "skerry[data]" (%s)', database.label, error)
     except Exception as error:  # noqa: BLE001 - three libraries, each with errors of its own; nothing depends on it

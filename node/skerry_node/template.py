@@ -36,8 +36,19 @@ databases: []
 #    uri: data/patients.csv
 #    type: csv
 #    env: {schema: public}     # told as DEFAULT_DB_PARAM_SCHEMA, where a task names the database
-
 #    only_for: {functions: [mean], organizations: [1, 2]}     # also: algorithms, users
+#  - label: registry            # a service: sql, sparql or omop. Only runs that name it reach it, and only it
+#    uri: postgresql://reader@db.example.org:5432/registry
+#    password_file: registry-password   # chmod 600
+#    type: sql
+
+# Other services that algorithms may reach, each told as <NAME>_GATE_ADDRESS; and hosts that they reach by an
+# HTTPS proxy that takes CONNECT only, to exactly these. Nothing else leads out.
+gates: []
+#  - name: terminology
+#    destination: terms.example.org:8080
+#    algorithms: [harbor.example.org/cohort]    # left out: all that are admitted
+egress: null                   # {allowed: [api.example.org:443], algorithms: [harbor.example.org/cohort]}
 
 # Variables for every algorithm.
 # algorithm_env: {SITE: north}
@@ -81,6 +92,7 @@ limits:
 docker:
   holder_image: skerry/holder
   pull: missing                # missing, always or never
+  # gate: unix                 # for a runtime that shares no loopback with the gate (gVisor)
   # Of the images that the node itself has pulled, those are removed that no run used for so long, or too many.
   # keep_images: {days: 30.0, size: 20g}
   # For images that want a log-in. chmod 600 registry-password

@@ -19,6 +19,9 @@ _CONTRACT = frozenset(
         contract.API_PATH,
         contract.REQUESTED_LABELS,
         contract.ALL_LABELS,
+        contract.GATE_SOCKET,
+        *contract.PROXIES,
+        *contract.NO_PROXIES,
         "RUN_CONTEXT_FILE",
         "GATE_SOCKET",
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
@@ -50,7 +53,7 @@ def describe_label_problem(label: str) -> str | None:
     return None
 
 
-def name_parameters(label: str, parameters: Mapping[str, str]) -> list[str]:
-    """The variables in which a container finds a database and what belongs to it, but for what a task asks."""
-    names = [contract.database_variable(label, name) for name in ("DATABASE_URI", "DATABASE_TYPE")]
-    return names + [contract.database_variable(label, f"DB_PARAM_{key.upper()}") for key in parameters]
+def name_variables(label: str, parameters: Mapping[str, str]) -> list[str]:
+    """The variables in which a container finds a database, what belongs to it, and what a task asks of it."""
+    details = [*contract.DATABASE_DETAILS, *map(contract.parameter, parameters)]
+    return [contract.database_variable(label, detail) for detail in details]

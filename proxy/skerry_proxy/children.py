@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from skerry.errors import CryptoError, NotFound
-from skerry.wire import Status, unb64
+from skerry.wire import Format, Status, unb64
+from skerry_proxy.blobs import Blob, Blobs
 from skerry_proxy.envelopes import CHILD_LIFE, Part, Protection
 from skerry_proxy.fields import Fields
 from skerry_proxy.forwarding import Forwarder
 from skerry_proxy.ledger import Child, Ledger
-from skerry_proxy.messages import Refusal, Response
+from skerry_proxy.messages import Refusal, Request, Response
 from skerry_proxy.runs import Run
 from skerry_proxy.spools import filled_spool
 from skerry_proxy.upstream import Call, Upstream
@@ -26,16 +28,17 @@ _MOST_ORGANIZATIONS = 1000
 _PIECE = 192 * 1024
 """A multiple of 3, so that pieces of base64 can be joined."""
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DATABASE_KEYS = ("label", "arguments", "preprocessing", "query", "sheet_name")
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A child task as the container asked for it, parsed."""
+    """A child task as the container asked for it, parsed. An input is its plaintext, or the name of a blob."""
 
     name: str | None
     description: str | None
-    inputs: dict[int, bytes]
+    inputs: dict[int, bytes | str]
     databases: tuple[dict[str, Any], ...]
 
 
@@ -67,6 +70,21 @@ class Children:
         self._ledger = ledger
         self._folder = folder
         self._clock = clock
+        self._blobs = Blobs(folder)
+
+    def close(self) -> None:
+        """What was sent ahead and not used is gone."""
+        self._blobs.close()
+
+    def keep_blob(self, request: Request) -> str:
+        """Takes the input of a child task ahead of it. Raises Refusal (400) without the key that it is for."""
+        key = None
+        if self._run.format is not Format.PLAIN:
+            try:
+                key = unb64(request.public_key or "!")
+            except ValueError as error:
+                raise Refusal(400, "The header X-Public-Key must be the public key of an organization.") from error
+        return self._blobs.keep(request.body, request.size, key)
 
     def create(self, body: Any) -> Any:
         """Creates a child task once, however often the call to the server has to be repeated.
@@ -75,9 +93,16 @@ class Children:
         """
         wish = parse_wish(body, self._run)
         child = Child(str(uuid.uuid4()), wish.databases, frozenset(wish.inputs))
+        names = [given for given in wish.inputs.values() if isinstance(given, str)]
+        if len(set(names)) != len(names):
+            raise Refusal(400, "Two organizations of the task name the same blob: send one for each.")
+        with self._blobs.taken(names) as blobs:
+            return self._create(wish, child, blobs)
+
+    def _create(self, wish: Wish, child: Child, blobs: Mapping[str, Blob]) -> Any:
         sealed = [
-            {"id": organization, "input": self._seal(child, organization, plaintext)}
-            for organization, plaintext in wish.inputs.items()
+            {"id": organization, "input": self._seal(child, organization, given, blobs)}
+            for organization, given in wish.inputs.items()
         ]
         now = self._clock()
         self._ledger.plan_child(self._run.key, child, int(now) + CHILD_LIFE, now)
@@ -124,8 +149,18 @@ class Children:
         except (CryptoError, ValueError) as error:
             return f"(The log of this run can't be read: {error})"
 
-    def _seal(self, child: Child, organization: int, plaintext: bytes) -> str:
-        return self._protection.seal_child(self._run, self._part(child, organization), plaintext)
+    def _seal(self, child: Child, organization: int, given: bytes | str, blobs: Mapping[str, Blob]) -> str:
+        """The input as the server takes it in the task; of a blob, the name that the server gives it."""
+        if isinstance(given, bytes):
+            return self._protection.seal_child(self._run, self._part(child, organization), given)
+        if given not in blobs:
+            raise Refusal(400, f"The input of organization {organization} names a blob that this run has not sent.")
+        return self._forwarder.patiently(lambda: self._send_blob(child, organization, blobs[given]))
+
+    def _send_blob(self, child: Child, organization: int, blob: Blob) -> str:
+        part = self._part(child, organization)
+        sealed = self._protection.seal_blob(self._run, part, blob.pieces(), blob.key)
+        return _fields(self._upstream.post_stream("/blobstream", part.token, sealed)).text("uuid", 64)
 
     def _part(self, child: Child, organization: int) -> Part:
         return Part(child, organization, self._forwarder.token)
@@ -219,11 +254,11 @@ def _check_same(value: object, own: object, name: str) -> None:
         raise ValueError(f'The task: the field "{name}" must be that of the run that creates it.')
 
 
-def _parse_organizations(entries: list[dict[str, Any]]) -> dict[int, bytes]:
-    """The plaintext input of each organization."""
+def _parse_organizations(entries: list[dict[str, Any]]) -> dict[int, bytes | str]:
+    """The plaintext input of each organization, or the name of its blob."""
     if not 0 < len(entries) <= _MOST_ORGANIZATIONS:
         raise ValueError("Organizations missing from input: name those that are to run the task.")
-    inputs: dict[int, bytes] = {}
+    inputs: dict[int, bytes | str] = {}
     for entry in entries:
         fields = Fields(entry, "An organization of the task")
         organization, text = fields.identifier("id"), fields.any("input")
@@ -233,7 +268,10 @@ def _parse_organizations(entries: list[dict[str, Any]]) -> dict[int, bytes]:
     return inputs
 
 
-def _decode_input(text: Any) -> bytes:
+def _decode_input(text: Any) -> bytes | str:
+    """A UUID has hyphens, which base64 has not."""
+    if isinstance(text, str) and _UUID.fullmatch(text):
+        return text.lower()
     try:
         return unb64(text) if isinstance(text, str) else unb64("!")
     except ValueError as error:

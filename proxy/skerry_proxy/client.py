@@ -16,6 +16,7 @@ from typing import Any, Self
 from skerry.errors import ConfigurationError, SkerryError
 from skerry.trust import Sender
 from skerry_proxy.frames import receive_frame, send_frame
+from skerry_proxy.relays import Lead
 
 _STOP_SECONDS = 5.0
 
@@ -74,9 +75,12 @@ class ProxyClient:
             resume=answer["resume"],
         )
 
-    def serve(self, resume: Mapping[str, Any], token: str, listeners: Sequence[int]) -> str:
-        """Opens the run's gate on listening sockets; the gate token. Replaces a gate that the run has."""
-        return str(self._ask({"op": "serve", "resume": resume, "token": token}, listeners)["gate_token"])
+    def serve(
+        self, resume: Mapping[str, Any], token: str, listeners: Sequence[int], relays: Sequence[tuple[Lead, int]] = ()
+    ) -> str:
+        """Opens the run's gate on listening sockets, and each relay on its own; the gate token."""
+        request = {"op": "serve", "resume": resume, "token": token, "relays": [lead.dump() for lead, _ in relays]}
+        return str(self._ask(request, [*listeners, *(listener for _, listener in relays)])["gate_token"])
 
     def seal(self, resume: Mapping[str, Any], log: str, output: int | None, destination: int | None) -> Sealed:
         """Encrypts the log and, if both descriptors are given, the output into the destination."""
@@ -89,9 +93,9 @@ class ProxyClient:
         request = {"op": "deliver", "resume": resume, "token": token, "finish": {"status": status, "log": log}}
         return str(self._ask(request, [] if sealed is None else [sealed])["status"])
 
-    def close(self, run: int, attempt: int) -> None:
-        """Closes the run's gate, if it has one."""
-        self._ask({"op": "close", "run": run, "attempt": attempt})
+    def close(self, run: int, attempt: int) -> list[dict[str, Any]]:
+        """Closes the run's gate and relays, if it has any; what went through each relay."""
+        return list(self._ask({"op": "close", "run": run, "attempt": attempt})["relays"])
 
     def pins(self) -> list[dict[str, Any]]:
         """The pinned keys: ``organization_id``, ``fingerprint``, ``confirmed``."""

@@ -28,6 +28,7 @@ from skerry.errors import (
 from skerry_proxy.fields import Fields
 from skerry_proxy.frames import close_all, receive_frame, send_frame
 from skerry_proxy.office import Office
+from skerry_proxy.relays import MOST_RELAYS, Lead
 
 _BACKLOG = 64
 _PEER = struct.Struct("3i")
@@ -64,9 +65,13 @@ def _open(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict[st
 
 
 def _serve(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict[str, Any]:
-    if not descriptors:
-        raise ValueError("The operation needs at least one listener.")
-    token = office.serve(fields.any("resume"), fields.text("token", 16384), descriptors)
+    """The listeners of the relays come last, in their order."""
+    leads = [Lead.parse(one) for one in fields.objects("relays")]
+    gates = len(descriptors) - len(leads)
+    if gates < 1 or len(leads) > MOST_RELAYS:
+        raise ValueError("The operation needs at least one listener for the gate, and one for each relay.")
+    relays = list(zip(leads, descriptors[gates:], strict=True))
+    token = office.serve(fields.any("resume"), fields.text("token", 16384), descriptors[:gates], relays)
     return {"gate_token": token}
 
 
@@ -86,8 +91,7 @@ def _deliver(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict
 
 def _close(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict[str, Any]:
     _take(descriptors, 0)
-    office.close_gate((fields.identifier("run"), fields.identifier("attempt")))
-    return {}
+    return {"relays": office.close_gate((fields.identifier("run"), fields.identifier("attempt")))}
 
 
 def _pins(office: Office, _: Fields, descriptors: Sequence[int]) -> dict[str, Any]:

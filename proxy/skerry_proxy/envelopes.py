@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from skerry import crypto
-from skerry.errors import ContextError, CryptoError, DecryptionError, SignatureError
+from skerry.errors import ContextError, CryptoError, DecryptionError, KeyChanged, SignatureError
 from skerry.keys import Identity, OrganizationKeys
 from skerry.trust import LONGEST_LIFE, Expected, Sender, parse_link, verify
 from skerry.wire import Context, Format, b64, unb64
@@ -66,6 +66,9 @@ class Protection(Protocol):
     def seal_child(self, run: Run, part: Part, plaintext: bytes) -> str:
         """The input of a child task for one organization, as it travels in JSON."""
 
+    def seal_blob(self, run: Run, part: Part, plaintext: Iterable[bytes], key: bytes | None) -> Iterator[bytes]:
+        """The same as a blob, piece by piece. Raises KeyChanged unless ``key`` is the organization's pinned one."""
+
     def open_result(self, run: Run, part: Part, stored: Iterable[bytes]) -> Iterator[bytes]:
         """The plaintext, to be believed only when it has ended. Raises CryptoError or ValueError."""
 
@@ -107,6 +110,13 @@ class NativeProtection:
         return b64(b"".join(pieces))
 
     def seal_child(self, run: Run, part: Part, plaintext: bytes) -> str:
+        return b64(b"".join(self._seal_child(run, part, [plaintext])))
+
+    def seal_blob(self, run: Run, part: Part, plaintext: Iterable[bytes], key: bytes | None) -> Iterator[bytes]:
+        _check_key(self._keyring, part, key)
+        return self._seal_child(run, part, plaintext)
+
+    def _seal_child(self, run: Run, part: Part, plaintext: Iterable[bytes]) -> Iterator[bytes]:
         if len(run.lineage) > crypto.MAXIMUM_CHAIN:
             raise ContextError(f"Child tasks can't be nested deeper than {crypto.MAXIMUM_CHAIN} levels.")
         now = int(self._clock())
@@ -125,8 +135,7 @@ class NativeProtection:
             expires=now + CHILD_LIFE,
         )
         key = self._keyring.find(part.organization, part.token).encryption
-        pieces = crypto.seal([plaintext], context, recipients=[key], identity=self._identity, chain=run.lineage)
-        return b64(b"".join(pieces))
+        return crypto.seal(plaintext, context, recipients=[key], identity=self._identity, chain=run.lineage)
 
     def open_result(self, run: Run, part: Part, stored: Iterable[bytes]) -> Iterator[bytes]:
         return self._open_answer("result", run, part, stored)
@@ -207,6 +216,9 @@ class Vantage6Protection:
     def seal_child(self, run: Run, part: Part, plaintext: bytes) -> str:
         return crypto.vantage6_encrypt(plaintext, self._keyring.find(part.organization, part.token).encryption)
 
+    def seal_blob(self, run: Run, part: Part, plaintext: Iterable[bytes], key: bytes | None) -> Iterator[bytes]:
+        return crypto.vantage6_encrypt_blob(plaintext, _check_key(self._keyring, part, key))
+
     def open_result(self, run: Run, part: Part, stored: Iterable[bytes]) -> Iterator[bytes]:
         yield self._decrypt(stored)
 
@@ -241,11 +253,31 @@ class PlainProtection:
     def seal_child(self, run: Run, part: Part, plaintext: bytes) -> str:
         return b64(plaintext)
 
+    def seal_blob(self, run: Run, part: Part, plaintext: Iterable[bytes], key: bytes | None) -> Iterator[bytes]:
+        """As text, for which its clients send it."""
+        left = b""
+        for piece in plaintext:
+            whole = left + piece
+            size = len(whole) // 3 * 3
+            left = whole[size:]
+            yield b64(whole[:size]).encode("ascii")
+        yield b64(left).encode("ascii")
+
     def open_result(self, run: Run, part: Part, stored: Iterable[bytes]) -> Iterator[bytes]:
         yield from stored
 
     def open_log(self, run: Run, part: Part, log: str) -> str:
         return log
+
+
+def _check_key(keyring: Keyring, part: Part, key: bytes | None) -> bytes:
+    """The organization's pinned key, when it is the one that is shown."""
+    pinned = keyring.find(part.organization, part.token).encryption
+    if key != pinned:
+        raise KeyChanged(
+            f"The input for organization {part.organization} was sent for another key than this node has pinned for it."
+        )
+    return pinned
 
 
 class Envelopes:

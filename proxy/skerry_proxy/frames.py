@@ -11,7 +11,7 @@ from typing import Any
 
 LARGEST_FRAME = 32 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
-_MOST_DESCRIPTORS = 8
+_MOST_DESCRIPTORS = 40
 
 
 def send_frame(connection: socket.socket, value: dict[str, Any], descriptors: Sequence[int] = ()) -> None:

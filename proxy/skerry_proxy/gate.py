@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from skerry_proxy.children import Children
 from skerry_proxy.forwarding import Forwarder
 from skerry_proxy.gate_tokens import is_gate_token
 from skerry_proxy.messages import Connection, Gone, Limits, Refusal, Request, Response
+from skerry_proxy.reception import Reception
 from skerry_proxy.routes import Action, Match, find_route, parse_query
 from skerry_proxy.runs import Run
 from skerry_proxy.spools import IN_MEMORY
@@ -78,6 +78,8 @@ class Desk:
                 return self.children.list_results(match.require_number("task_id"))
             case Action.CREATE_TASK:
                 return Response.of(self._create_task(request), 201)
+            case Action.KEEP_BLOB:
+                return Response.of({"uuid": self.children.keep_blob(request)}, 201)
 
     def _create_task(self, request: Request) -> object:
         with self.large_bodies if request.size > IN_MEMORY else contextlib.nullcontext():
@@ -107,66 +109,40 @@ class Gate:
         self, desk: Desk, listeners: Sequence[socket.socket], closing: threading.Event, limits: Limits, folder: Path
     ) -> None:
         self._desk = desk
-        self._listeners = listeners
         self._closing = closing
         self._limits = limits
         self._folder = folder
-        self._connected: set[socket.socket] = set()
-        self._lock = threading.Lock()
+        name = f"gate-{desk.run.id}"
+        self._reception = Reception(
+            name, listeners, most=MOST_CONNECTIONS, serve=self._serve, turn_away=self._turn_away, closing=closing
+        )
 
     @property
     def run(self) -> Run:
         return self._desk.run
 
     def start(self) -> None:
-        for listener in self._listeners:
-            listener.settimeout(None)
-            _start(self._listen, listener, f"gate-{self.run.id}")
+        self._reception.start()
 
     def listens_on(self, descriptors: Sequence[int]) -> bool:
         """Whether these descriptors are of its own listeners, and of nothing else."""
-        own = {os.fstat(listener.fileno()).st_ino for listener in self._listeners}
-        return own == {os.fstat(descriptor).st_ino for descriptor in descriptors}
+        return self._reception.listens_on(descriptors)
 
     def close(self) -> None:
         """Ends the listeners and all connections at once; what still waits for the server is dropped."""
-        self._closing.set()
-        with self._lock:
-            for open_socket in (*self._listeners, *self._connected):
-                _shut(open_socket)
-
-    def _listen(self, listener: socket.socket) -> None:
-        with listener:
-            while not self._closing.is_set():
-                try:
-                    connected, _ = listener.accept()
-                except OSError:
-                    if self._closing.wait(0.05):
-                        return
-                    continue
-                self._receive(connected)
-
-    def _receive(self, connected: socket.socket) -> None:
-        with self._lock:
-            admitted = len(self._connected) < MOST_CONNECTIONS and not self._closing.is_set()
-            if admitted:
-                self._connected.add(connected)
-        if admitted:
-            _start(self._serve, connected, f"gate-{self.run.id}-connection")
-        else:
-            _turn_away(connected, self._folder)
+        self._reception.close()
+        self._desk.children.close()
 
     def _serve(self, connected: socket.socket) -> None:
-        try:
-            with connected:
-                self._converse(Connection(connected, self._limits, self._folder))
-        except Gone:
-            pass
-        except Exception:  # noqa: BLE001 - the top of a thread; the log has the traceback
-            _log.exception("run %d: a connection failed", self.run.id)
-        finally:
-            with self._lock:
-                self._connected.discard(connected)
+        with connected, contextlib.suppress(Gone):
+            self._converse(Connection(connected, self._limits, self._folder))
+
+    def _turn_away(self, connected: socket.socket) -> None:
+        """Answers 503 without reading."""
+        with connected:
+            refusal = Refusal(503, f"An algorithm may have {MOST_CONNECTIONS} connections to its gate at a time.")
+            with contextlib.suppress(Gone):
+                Connection(connected, Limits(), self._folder).refuse(refusal)
 
     def _converse(self, connection: Connection) -> None:
         while not self._closing.is_set():
@@ -196,20 +172,3 @@ class Gate:
     def _refuse(self, refusal: Refusal) -> Response:
         _log.info("run %d: refused a call: %d", self.run.id, refusal.status)
         return Response.refuse(refusal)
-
-
-def _start(target: Callable[[socket.socket], None], of: socket.socket, name: str) -> None:
-    threading.Thread(target=target, args=(of,), name=name, daemon=True).start()
-
-
-def _shut(open_socket: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        open_socket.shutdown(socket.SHUT_RDWR)
-
-
-def _turn_away(connected: socket.socket, folder: Path) -> None:
-    """Answers 503 without reading."""
-    with connected:
-        refusal = Refusal(503, f"An algorithm may have {MOST_CONNECTIONS} connections to its gate at a time.")
-        with contextlib.suppress(Gone):
-            Connection(connected, Limits(), folder).refuse(refusal)

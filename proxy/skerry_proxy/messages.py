@@ -20,10 +20,19 @@ import h11
 
 from skerry_proxy.spools import filled_spool
 
+BLOBS_PATH = "/blobstream"
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _LARGEST_HEAD = 16 * 1024
 _PIECE = 64 * 1024
-_ONCE = (b"host", b"authorization", b"content-length", b"transfer-encoding", b"content-type", b"expect")
+_ONCE = (
+    b"host",
+    b"authorization",
+    b"x-public-key",
+    b"content-length",
+    b"transfer-encoding",
+    b"content-type",
+    b"expect",
+)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _TARGET = re.compile(r"/(?!/)[!-~]*")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -54,11 +63,15 @@ class Limits:
     request: float = 600.0
     linger: float = 2.0
     body: int = 64 * 1024 * 1024
+    blob: int = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that was read to its end. ``body`` is at its start; ``size`` are its bytes."""
+    """A request that was read to its end. ``body`` is at its start; ``size`` are its bytes.
+
+    ``public_key``: whose input a blob is, as vantage6's tools say it.
+    """
 
     method: str
     path: str
@@ -66,6 +79,7 @@ class Request:
     authorization: str | None
     body: IO[bytes]
     size: int
+    public_key: str | None = None
 
     def read_json(self) -> Any:
         """Raises Refusal (400) for a body that is not JSON."""
@@ -117,10 +131,28 @@ class Connection:
         self._has_body = started.method != b"HEAD"
         method, path, query = _check_request(started)
         with filled_spool(self._folder) as body:
-            size = self._read_body(body)
+            size = self._read_body(body, self._limits.blob if path == BLOBS_PATH else self._limits.body)
             if method == "GET" and size:
                 raise Refusal(400, "A GET request has no body.", closes=True)
-        return Request(method, path, query, _header(started, b"authorization"), body, size)
+        shown = _header(started, b"authorization")
+        return Request(method, path, query, shown, body, size, _header(started, b"x-public-key"))
+
+    def read_connect(self) -> str:
+        """The target of a CONNECT, before which nothing else may come. Raises Gone, and Refusal for all else."""
+        head = self._read_head()
+        _check_head(head)
+        self._http.receive_data(head)
+        started = self._next_event()
+        if not isinstance(started, h11.Request) or started.method != b"CONNECT":
+            raise Refusal(405, "Only CONNECT leads out of here: ask for an https address.", closes=True)
+        named = {name for name, _ in started.headers}
+        if self._buffer or named & {b"content-length", b"transfer-encoding"}:
+            raise Refusal(400, "Nothing may follow a CONNECT before it is answered.", closes=True)
+        return started.target.decode("latin-1")
+
+    def accept_connect(self) -> None:
+        """Answers that CONNECT: from here on the socket is its caller's. Raises Gone."""
+        self._send(self._http.send(h11.Response(status_code=200, headers=[], reason="Connected")) or b"")
 
     def write(self, response: Response, *, closes: bool = False) -> bool:
         """Sends the response; whether another request may follow. Raises Gone."""
@@ -166,7 +198,7 @@ class Connection:
             raise Refusal(431, "The head of the request is larger than 16 KiB.", closes=True)
         return head
 
-    def _read_body(self, body: IO[bytes]) -> int:
+    def _read_body(self, body: IO[bytes], largest: int) -> int:
         """Copies the body; how many bytes it had."""
         size, deadline = 0, time.monotonic() + self._limits.request
         while not isinstance(event := self._next_event(), h11.EndOfMessage):
@@ -174,10 +206,8 @@ class Connection:
                 self._feed(deadline)
             elif isinstance(event, h11.Data):
                 size += len(event.data)
-                if size > self._limits.body:
-                    raise Refusal(
-                        413, f"The body of the request is larger than {self._limits.body} bytes.", closes=True
-                    )
+                if size > largest:
+                    raise Refusal(413, f"The body of the request is larger than {largest} bytes.", closes=True)
                 body.write(event.data)
             else:
                 raise Gone

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, Any
 
 from skerry.errors import ContextError
@@ -34,11 +35,38 @@ from skerry_proxy.ledger import Ledger
 from skerry_proxy.logs import shorten
 from skerry_proxy.messages import Limits
 from skerry_proxy.orders import Order
+from skerry_proxy.relays import Lead, Relay
 from skerry_proxy.runs import Run
 from skerry_proxy.settings import Settings
 from skerry_proxy.upstream import Call, Upstream
 
 _PIECE = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """All that one run's container reaches."""
+
+    gate: Gate
+    access: Access
+    relays: tuple[Relay, ...]
+
+    def start(self) -> None:
+        self.gate.start()
+        for relay in self.relays:
+            relay.start()
+
+    def close(self) -> None:
+        self.gate.close()
+        for relay in self.relays:
+            relay.close()
+
+    def listens_on(self, listeners: Sequence[int], relays: Sequence[tuple[Lead, int]]) -> bool:
+        return (
+            self.gate.listens_on(listeners)
+            and [relay.lead for relay in self.relays] == [lead for lead, _ in relays]
+            and all(relay.listens_on(listener) for relay, (_, listener) in zip(self.relays, relays, strict=True))
+        )
 
 
 class Office:
@@ -56,7 +84,7 @@ class Office:
         self._pins = Pins(self._folder / "pins.json", require_confirmed=settings.require_confirmed_keys)
         self._envelopes = Envelopes(self._make_protections(identity))
         self._renewer = Renewer(clock)
-        self._gates: dict[tuple[int, int], tuple[Gate, Access]] = {}
+        self._served: dict[tuple[int, int], _Served] = {}
         self._lock = threading.Lock()
         self._serving = threading.Lock()
         self._large_bodies = threading.Lock()
@@ -81,30 +109,31 @@ class Office:
             method = writer.finish()
         return _describe_opened(opened, method)
 
-    def serve(self, resume: Any, token: str, listeners: Sequence[int]) -> str:
-        """Opens the gate of a run on these listeners, in place of one that there was; the gate token.
+    def serve(self, resume: Any, token: str, listeners: Sequence[int], relays: Sequence[tuple[Lead, int]] = ()) -> str:
+        """Opens the gate and the relays of a run on these listeners, in place of those that there were; the gate token.
 
-        A gate that listens there already is kept, and gets the new upstream token: to close it would end the listeners.
+        Those that listen there already are kept, and the gate gets the new upstream token: to close them would end
+        the listeners.
         """
         run = Run.parse(resume)
         with self._serving:
-            gate, access = self._gates.get(run.key, (None, None))
-            if gate is None or access is None or not gate.listens_on(listeners):
-                return self._open_gate(run, token, listeners)
-            access.token = token
-            self._renewer.add(access)
+            served = self._served.get(run.key)
+            if served is None or not served.listens_on(listeners, relays):
+                return self._open_gate(run, token, listeners, relays)
+            served.access.token = token
+            self._renewer.add(served.access)
             return mint_gate_token(run)
 
-    def _open_gate(self, run: Run, token: str, listeners: Sequence[int]) -> str:
-        sockets = [socket.socket(fileno=os.dup(listener)) for listener in listeners]
+    def _open_gate(self, run: Run, token: str, listeners: Sequence[int], relays: Sequence[tuple[Lead, int]]) -> str:
         access = Access(run.id, run.attempt, token, self._upstream)
         gate_token = mint_gate_token(run)
-        gate = self._make_gate(run, access, gate_token, sockets)
+        gate = self._make_gate(run, access, gate_token, [_duplicate(listener) for listener in listeners])
+        made = tuple(Relay(run.id, lead, _duplicate(listener), self._folder) for lead, listener in relays)
         self.close_gate(run.key)
         with self._lock:
-            self._gates[run.key] = gate, access
+            self._served[run.key] = served = _Served(gate, access, made)
         self._renewer.add(access)
-        gate.start()
+        served.start()
         return gate_token
 
     def seal(self, resume: Any, log: str, output: int | None, destination: int | None) -> tuple[int, str]:
@@ -128,13 +157,15 @@ class Office:
         call = Call("POST", f"/skerry/run/{run.id}/finish", token, json=body)
         return Fields(self._upstream.answer(call), "The server's answer").text("status")
 
-    def close_gate(self, run: tuple[int, int]) -> None:
-        """Ends the gate of a run and attempt, if there is one."""
+    def close_gate(self, run: tuple[int, int]) -> list[dict[str, Any]]:
+        """Ends the gate and the relays of a run and attempt, if there are any; what went through each relay."""
         with self._lock:
-            gate, access = self._gates.pop(run, (None, None))
-        if gate is not None and access is not None:
-            self._renewer.remove(access)
-            gate.close()
+            served = self._served.pop(run, None)
+        if served is None:
+            return []
+        self._renewer.remove(served.access)
+        served.close()
+        return [relay.tally for relay in served.relays]
 
     def list_pins(self) -> list[dict[str, Any]]:
         return [
@@ -148,7 +179,7 @@ class Office:
 
     def close(self) -> None:
         """Closes all gates."""
-        for run in list(self._gates):
+        for run in list(self._served):
             self.close_gate(run)
         self._renewer.close()
         self._upstream.close()
@@ -219,6 +250,10 @@ def _rewritten(descriptor: int) -> Iterator[IO[bytes]]:
             file.flush()
             _empty(file)
             raise
+
+
+def _duplicate(listener: int) -> socket.socket:
+    return socket.socket(fileno=os.dup(listener))
 
 
 def _empty(file: IO[bytes]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from urllib.parse import parse_qsl
 
-from skerry_proxy.messages import Refusal
+from skerry_proxy.messages import BLOBS_PATH, Refusal
 
 _MOST_PARAMETERS = 64
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -38,6 +38,8 @@ class Action(Enum):
     """The results of a child task, opened."""
     CREATE_TASK = auto()
     """A child task, its inputs sealed."""
+    KEEP_BLOB = auto()
+    """The input of a child task, sent ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ ROUTES = (
     _get("/blobstream/status", Action.FORWARD),
     Route("GET", "/skerry/task/<id>/wait", Action.FORWARD, {"seen": _LABEL, "timeout": _NUMBER}),
     Route("POST", "/task", Action.CREATE_TASK),
+    Route("POST", BLOBS_PATH, Action.KEEP_BLOB),
 )
 
 _PATTERNS = tuple((route, re.compile(re.escape(route.path).replace("<id>", "([1-9][0-9]{0,17})"))) for route in ROUTES)

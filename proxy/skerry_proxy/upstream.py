@@ -86,12 +86,18 @@ class Upstream:
         with self._send(Call("PUT", path, token, params), data=file) as response:
             _refuse_errors(response)
 
+    def post_stream(self, path: str, token: str, pieces: Iterator[bytes]) -> Any:
+        """The JSON that answers a POST of these pieces. Raises as ``answer`` does."""
+        with self._send(Call("POST", path, token), data=pieces) as response:
+            _refuse_errors(response)
+            return _read_json(response)
+
     def close(self) -> None:
         self._session.close()
 
     @contextmanager
     def _send(
-        self, call: Call, *, data: IO[bytes] | None = None, accept: str = "application/json"
+        self, call: Call, *, data: IO[bytes] | Iterator[bytes] | None = None, accept: str = "application/json"
     ) -> Iterator[requests.Response]:
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         if call.token is not None:

@@ -8,7 +8,6 @@ this server who they are.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import socket
 import ssl
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from skerry.addresses import is_public
 from skerry_server.errors import InvalidRequest
 
 _SECONDS = 10
@@ -52,7 +52,7 @@ class Address:
     @property
     def inside(self) -> bool:
         """Whether it is one of this machine or its networks, which the owner allowed."""
-        return not _outside(self.ip)
+        return not is_public(self.ip)
 
 
 def check(url: str, allowed: Collection[str]) -> Address:
@@ -109,15 +109,9 @@ def _resolve(host: str, port: int, *, trusted: bool) -> str:
         found = [str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError) as error:
         raise InvalidRequest("The store's host is not known.") from error
-    if not trusted and not all(_outside(address) for address in found):
+    if not trusted and not all(is_public(address) for address in found):
         raise InvalidRequest("The store's URL leads to a private network: the server's owner must allow its host.")
     return found[0]
-
-
-def _outside(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_global and not (mapped or ip).is_multicast
 
 
 def _connect(address: Address) -> socket.socket:

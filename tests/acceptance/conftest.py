@@ -47,7 +47,7 @@ def probe_image(images: object) -> str:
     return build(ALGORITHMS / "probe", "skerry-tests/probe")
 
 
-PUBLISHED = ("pandas==2.1.4", "numpy<2", "openpyxl", "setuptools<81", "pyotp")
+PUBLISHED = ("pandas==2.1.4", "numpy<2", "openpyxl", "psycopg2-binary", "setuptools<81", "pyotp")
 """What stands beside vantage6's packages: the tools demand an SQLAlchemy that later data frames don't know."""
 
 

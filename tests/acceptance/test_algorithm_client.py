@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import pytest
 from devfederation import ALGORITHMS, build
@@ -21,9 +22,22 @@ def members_image(images) -> str:
 
 
 @pytest.fixture(params=[["--accept", "native"], ["--plain"]], ids=["encrypted", "plain"])
-def asked(request, dev, members_image):
+def accept(request) -> list[str]:
+    return request.param
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def way(request, tmp_path) -> list[str]:
+    """How algorithms reach their gate."""
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"docker": {"gate": request.param}}))
+    return ["--node-settings", str(settings)]
+
+
+@pytest.fixture
+def asked(accept, way, dev, members_image):
     """The federation, the study, the task, and what each member gave."""
-    with dev("--nodes", "2", *request.param) as federation:
+    with dev("--nodes", "2", *accept, *way) as federation:
         client = federation.client()
         body = {
             "name": "half",

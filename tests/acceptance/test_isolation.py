@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import threading
@@ -90,3 +91,17 @@ def test_calls_that_the_gate_refuses(federation, probe_image, call) -> None:
     [[status, allowed]] = run(federation, probe_image, "call_gate", calls=[call, ["GET", "/organization"]])
     assert status in {400, 403, 404}
     assert allowed == 200
+
+
+def test_the_gate_on_a_unix_socket(dev, probe_image, tmp_path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"docker": {"gate": "unix"}}))
+    with dev("--nodes", "1", "--node-settings", str(settings)) as federation:
+        [seen] = run(federation, probe_image, "call_unix_gate")
+    assert seen == {
+        "path": "/mnt/data/gate.sock",
+        "own": True,
+        "mode": "srw-------",
+        "statuses": [401, 200],
+        "replaced": False,
+    }

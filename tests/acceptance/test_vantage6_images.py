@@ -7,12 +7,14 @@ import json
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from devfederation import ALGORITHMS, build
+from services import PASSWORD, postgresql
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 TOUR = Path(__file__).parent.parent / "compat" / "tour.py"
@@ -40,7 +42,20 @@ def published(request, images, published_python, tmp_path_factory) -> Published:
 
 
 @pytest.fixture(scope="session")
-def databases(tmp_path_factory) -> list[str]:
+def registry(postgresql_programs, tmp_path_factory) -> Iterator[list[str]]:
+    """A database that is a service, at both nodes."""
+    folder = tmp_path_factory.mktemp("registry")
+    secret, settings = folder / "password", folder / "settings.json"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o600)
+    with postgresql(postgresql_programs) as made:
+        database = {"label": "registry", "uri": made.uri, "type": "sql", "password_file": str(secret)}
+        settings.write_text(json.dumps({"databases": [database]}))
+        yield ["--node-settings", str(settings)]
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory, registry) -> list[str]:
     """The same at both nodes, but for the table: ages 20 to 39, and 30 to 49."""
     folder = tmp_path_factory.mktemp("databases")
     tables = [folder / "a.csv", folder / "b.csv"]
@@ -62,7 +77,7 @@ def databases(tmp_path_factory) -> list[str]:
         "records": folder / "records.db",
         "documents": folder / "documents",
     }
-    return [part for label, file in files.items() for part in ("--database", f"{label}={file}")]
+    return [*(part for label, file in files.items() for part in ("--database", f"{label}={file}")), *registry]
 
 
 @pytest.mark.parametrize("arguments", [["--accept", "both"], ["--plain"]], ids=["encrypted", "plain"])
@@ -99,6 +114,8 @@ RESULTS = {
     "central with preprocessing": [{"mean": 1135 / 30, "parts": 2}],
     "query": [{"sum": 130.0, "n": 2}],
     "central with a query": [{"mean": 65.0, "parts": 2}],
+    "registry": [{"sum": 310.0, "n": 4}],
+    "central with a registry": [{"mean": 77.5, "parts": 2}],
     "sheet": [{"sum": 180.0, "n": 3}],
     "first sheet": [{"sum": 310.0, "n": 2}],
     "folder": [{"inner/note.txt": "a note"}],
@@ -106,7 +123,7 @@ RESULTS = {
         {
             "RECORDS_DATABASE_URI": "/mnt/databases/records/records.db.sqlite",
             "RECORDS_DATABASE_TYPE": "sql",
-            "DB_LABELS": "default,book,records,documents",
+            "DB_LABELS": "default,book,records,documents,registry",
             "USER_REQUESTED_DATABASE_LABELS": "records,default",
         }
     ],

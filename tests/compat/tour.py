@@ -21,6 +21,7 @@ def tasks(organizations):
     one = organizations[:1]
     table = [{"label": "default"}]
     query = "SELECT age FROM patients WHERE age > 50"
+    served = "SELECT age FROM patients WHERE age > 75"
     age = {"column": "age"}
     return [
         ("central", one, "mean", age, table),
@@ -31,6 +32,8 @@ def tasks(organizations):
         ("central with preprocessing", one, "mean", age, [{"label": "default", "preprocessing": [OLD]}]),
         ("query", one, "sums", age, [{"label": "records", "query": query}]),
         ("central with a query", one, "mean", age, [{"label": "records", "query": query}]),
+        ("registry", one, "sums", age, [{"label": "registry", "query": served}]),
+        ("central with a registry", one, "mean", age, [{"label": "registry", "query": served}]),
         ("sheet", one, "sums", {"column": "weight"}, [{"label": "book", "sheet_name": "second"}]),
         ("first sheet", one, "sums", {"column": "height"}, [{"label": "book"}]),
         ("no such sheet", one, "sums", {"column": "weight"}, [{"label": "book", "sheet_name": "third"}]),

@@ -143,7 +143,12 @@ def docker_site(folder: Path, images: dict[str, str]) -> Site:
             return super().resolve(images.get(reference, reference))
 
     def make() -> DockerLauncher:
-        return Renamed(DockerSettings(holder_image=images["holder"], holder_pool=1), LIMITS, "c0ffee", "contract")
+        return Renamed(
+            DockerSettings(host=os.environ.get("DOCKER_HOST"), holder_image=images["holder"], holder_pool=1),
+            LIMITS,
+            "c0ffee",
+            "contract",
+        )
 
     return Site(make, make(), folder, 70007)
 
@@ -288,6 +293,22 @@ def test_the_gate_of_a_running_attempt_is_opened_anew(site) -> None:
     site.restart()
     with site.launcher.attach(ATTEMPT) as second:
         assert second.getsockname() == ("127.0.0.1", port)
+
+
+def test_more_listeners_beside_the_gate_s(site) -> None:
+    """Before the start and, on the same port, after a restart."""
+    site.start("wait")
+    with site.launcher.listen(ATTEMPT, 0) as first:
+        host, port = first.getsockname()
+    assert host == "127.0.0.1"
+    site.restart()
+    with site.launcher.listen(ATTEMPT, port) as second:
+        assert second.getsockname() == (host, port)
+
+
+def test_no_listener_where_nothing_is(site) -> None:
+    with pytest.raises(Vanished):
+        site.launcher.listen(Attempt(99, 1), 0)
 
 
 def test_an_end_is_known_after_a_restart(site) -> None:

@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 from skerry.dev import federation as federations
 from skerry.dev.folder import Folder
-from skerry.dev.plan import Plan, parse_database
+from skerry.dev.plan import Plan, parse_database, read_settings
 from skerry.errors import ConfigurationError, SkerryError
 
 name_option = click.option("--name", default="dev", show_default=True, help="Which one; several can run at once.")
@@ -61,6 +62,12 @@ def dev() -> None:
     help="Containers, or plain processes where no engine can run (auto: containers if they can be had).",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="The server's port on 127.0.0.1 (default: any free one).")
+@click.option(
+    "--node-settings",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSON with more settings for every node: sections are merged with those made here, lists appended.",
+)
 def up(  # noqa: PLR0917 (one for each option)
     nodes: int,
     name: str,
@@ -70,10 +77,12 @@ def up(  # noqa: PLR0917 (one for each option)
     as_json: bool,
     launcher: Any,
     port: int | None,
+    node_settings: Path | None,
 ) -> None:
     """Start a federation, or those of its parts that have died, and say how to connect."""
     parsed = tuple(parse_database(text, nodes) for text in databases)
-    plan = Plan(name, nodes, parsed, accept, not plain, launcher, port)
+    settings = read_settings(node_settings) if node_settings else {}
+    plan = Plan(name, nodes, parsed, accept, not plain, launcher, port, settings)
     with _interruptible():
         federation = federations.up(plan, federations.Places.of_user(), _say)
     click.echo(json.dumps(federation.facts)) if as_json else _show(federation)

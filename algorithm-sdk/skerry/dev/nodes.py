@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skerry.dev.connection import API_PATH
 from skerry.dev.folder import Folder, write_private
@@ -46,7 +47,16 @@ def write(folder: Folder, plan: Plan, number: int, post: Post, registry: Path) -
         "development": True,
     }
     # JSON is YAML too.
-    write_private(home / "node.yaml", json.dumps(configuration, indent=2) + "\n")
+    write_private(home / "node.yaml", json.dumps(_merge(configuration, plan.node_settings), indent=2) + "\n")
+
+
+def _merge(ours: Any, more: Any) -> Any:
+    """Sections are merged and lists appended to; of two values the second counts."""
+    if isinstance(ours, dict) and isinstance(more, dict):
+        return {**ours, **{key: _merge(ours[key], value) if key in ours else value for key, value in more.items()}}
+    if isinstance(ours, list) and isinstance(more, list):
+        return [*ours, *more]
+    return more
 
 
 def _share(folder: Path, plan: Plan, index: int, number: int) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,10 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that ``skerry dev up`` was asked for; ``port`` None is any free one."""
+    """Everything that ``skerry dev up`` was asked for; ``port`` None is any free one.
+
+    ``node_settings``: more for the configuration of every node.
+    """
 
     name: str = "dev"
     nodes: int = 3
@@ -42,6 +46,7 @@ class Plan:
     encrypted: bool = True
     launcher: Launcher = "auto"
     port: int | None = None
+    node_settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def admits_unsigned(self) -> bool:
@@ -73,6 +78,17 @@ def check(plan: Plan) -> None:
     for database in plan.databases:
         if labels.count(database.label.upper()) > 1:
             raise ConfigurationError(f"--database {database.label}: given twice; each label names one database.")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """More for every node's configuration, from a JSON file. Raises ConfigurationError."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"--node-settings {path}: this can't be read as JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"--node-settings {path}: write an object, with the keys of a node's configuration.")
+    return value
 
 
 def parse_database(text: str, nodes: int) -> Database:

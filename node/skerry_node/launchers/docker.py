@@ -93,6 +93,10 @@ class DockerLauncher:
     def own_users(self) -> bool:
         return True
 
+    @property
+    def unix_gate(self) -> bool:
+        return self._settings.gate == "unix"
+
     def missing(self) -> list[str]:
         return []
 
@@ -115,7 +119,8 @@ class DockerLauncher:
     def layout(self, spec: Spec) -> Layout:
         databases = {s.label: sandbox.database_path(s.label, s.path.name, s.type) for s in spec.sources}
         folder = contract.run_folder(spec.attempt.run)
-        return Layout(folder, contract.TEMPORARY_FOLDER, databases, contract.GATE_PORT)
+        socket_file = contract.GATE_SOCKET_FILE if self.unix_gate else None
+        return Layout(folder, contract.TEMPORARY_FOLDER, databases, contract.GATE_PORT, socket_file)
 
     def start(self, spec: Spec, environment: Mapping[str, str]) -> None:
         with self._lock:
@@ -130,10 +135,17 @@ class DockerLauncher:
         except requests.RequestException as error:
             raise LauncherError("The Docker engine broke off while starting a container.") from error
 
-    def attach(self, attempt: Attempt) -> socket.socket:
+    def listen(self, attempt: Attempt, port: int) -> socket.socket:
+        with self._lock:
+            prepared = self._prepared.get(attempt)
         with _engine("A running container can't be looked at"):
+            if prepared is not None:
+                return self._holders.listen(prepared.id, port)
             mode = str(self._inspect(attempt)["HostConfig"]["NetworkMode"])
-            return self._holders.listen(mode.removeprefix("container:"))
+            return self._holders.listen(mode.removeprefix("container:"), port)
+
+    def attach(self, attempt: Attempt) -> socket.socket:
+        return self.listen(attempt, contract.GATE_PORT)
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         try:

@@ -52,6 +52,7 @@ class FakeLauncher:
         self._listeners: dict[Attempt, socket.socket] = {}
         self._lock = threading.Lock()
         self.own_users = False
+        self.unix_gate = False
 
     def missing(self) -> list[str]:
         return ["everything: nothing real is started"]
@@ -89,6 +90,11 @@ class FakeLauncher:
         container.ended = Ended(_KILLED if container.killed.is_set() else code)
         container.phase = Phase.EXITED
         container.over.set()
+
+    def listen(self, attempt: Attempt, port: int) -> socket.socket:
+        if attempt not in self._listeners:
+            raise Vanished(f"The container of run {attempt.run} is gone.")
+        return listen(port)
 
     def attach(self, attempt: Attempt) -> socket.socket:
         self._get(attempt)

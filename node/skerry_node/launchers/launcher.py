@@ -99,12 +99,15 @@ def task_folder(run: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the algorithm finds things. ``databases`` maps labels to paths."""
+    """Where the algorithm finds things. ``databases`` maps labels to paths; ``socket`` is the gate's unix socket, where
+    that is the way to it.
+    """
 
     folder: str
     temporary: str
     databases: Mapping[str, str]
     port: int
+    socket: str | None = None
 
 
 class Phase(StrEnum):
@@ -140,6 +143,10 @@ class Launcher(Protocol):
     def missing(self) -> list[str]:
         """The separations that this launcher can't keep on this machine, a phrase each."""
 
+    @property
+    def unix_gate(self) -> bool:
+        """Whether the gate is to listen on a unix socket in the run's data folder, too."""
+
     def resolve(self, reference: str) -> Image:
         """Pulls the image when the node's policy says so. Raises ImageNotFound."""
 
@@ -151,6 +158,12 @@ class Launcher(Protocol):
 
     def start(self, spec: Spec, environment: Mapping[str, str]) -> None:
         """Starts a prepared attempt. Raises StartFailed, ImageNotFound, AlreadyStarted."""
+
+    def listen(self, attempt: Attempt, port: int) -> socket.socket:
+        """One more listener where the gate of a prepared or running attempt has its own; port 0 is any.
+
+        Raises Vanished.
+        """
 
     def attach(self, attempt: Attempt) -> socket.socket:
         """A new listener for the gate of a running attempt, after the node was restarted. Raises Vanished."""

@@ -102,6 +102,10 @@ class ProcessLauncher:
     def own_users(self) -> bool:
         return self._own_users
 
+    @property
+    def unix_gate(self) -> bool:
+        return False
+
     def missing(self) -> list[str]:
         phrases = [_phrase(one, reason) for one, reason in self._missing.items()]
         if not self._own_users:
@@ -148,13 +152,16 @@ class ProcessLauncher:
             raise StartFailed(f"The image {spec.image.reference} can't be started: {answer['error']}")
 
     def attach(self, attempt: Attempt) -> socket.socket:
+        port = self._home(attempt) / "port"
+        return self.listen(attempt, int(port.read_text()) if port.exists() else 0)
+
+    def listen(self, attempt: Attempt, port: int) -> socket.socket:
         pid = self._minder(attempt)
         if pid is None:
             raise Vanished(f"The process of run {attempt.run} is gone.")
-        port = (self._home(attempt) / "port").read_text()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            helper = _spawn(["listen", str(_INHERITED), str(pid), port], theirs)
+            helper = _spawn(["listen", str(_INHERITED), str(pid), str(port)], theirs)
             theirs.close()
             listener = _receive_listener(ours)
             os.waitpid(helper, 0)

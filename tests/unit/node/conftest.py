@@ -34,6 +34,7 @@ class FakeProxy:
     delivered: list[tuple[str, str | None, bytes | None]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     served: int = 0
+    relays: dict[str, int] = field(default_factory=dict)
     method: str = "mean"
     signed: bool = True
 
@@ -49,10 +50,11 @@ class FakeProxy:
         labels = tuple(database["label"] for database in task["databases"])
         return OpenedRun(Sender(1, 7, 1, self.signed), self.method, labels, task["image"], {"run": order["run"]})
 
-    def serve(self, resume, token, listeners):
+    def serve(self, resume, token, listeners, relays=()):
         self._maybe_fail("serve")
-        assert all(os.fstat(listener) for listener in listeners)
+        assert all(os.fstat(listener) for listener in (*listeners, *(listener for _, listener in relays)))
         self.served += 1
+        self.relays = {lead.name: listener for lead, listener in relays}
         return "gate-token"
 
     def seal(self, resume, log, output, destination):
@@ -70,7 +72,7 @@ class FakeProxy:
         return str(status)
 
     def close(self, run, attempt):
-        pass
+        return [{"name": name, "connections": 1, "refused": 0, "sent": 2, "received": 3} for name in self.relays]
 
     def pins(self):
         self._maybe_fail("pins")

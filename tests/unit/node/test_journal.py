@@ -22,7 +22,7 @@ def journal(tmp_path) -> Journal:
 
 def test_an_entry_comes_back_as_it_was(journal, make_order) -> None:
     finish = Finish(Status.COMPLETED, "sealed log", result=True)
-    entry = Entry(make_order(), Stage.SEALED, {"secret": "x"}, 70000, 12.5, finish)
+    entry = Entry(make_order(), Stage.SEALED, {"secret": "x"}, 70000, 12.5, finish, {"gate terms": 18642})
     journal.write(entry)
     assert journal.read() == [entry]
 

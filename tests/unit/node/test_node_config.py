@@ -8,6 +8,7 @@ import yaml
 
 from skerry.errors import ConfigurationError
 from skerry_node import config
+from skerry_proxy.destinations import Destination
 
 pytestmark = pytest.mark.unit
 
@@ -180,4 +181,96 @@ def test_not_yaml(tmp_path) -> None:
 def test_a_path_too_long_for_a_socket(tmp_path, settings) -> None:
     settings["state_folder"] = "x" * 120
     with pytest.raises(ConfigurationError, match="shorter"):
+        load(tmp_path, settings)
+
+
+SERVICE = {"label": "registry", "uri": "postgresql://reader@db.example.org/registry", "type": "sql"}
+
+
+def test_services_and_ways_out(tmp_path, settings) -> None:
+    settings["databases"].append({**SERVICE, "password_file": "key.pem"})
+    settings["gates"] = [{"name": "terms", "destination": "[FD00::0:1]:8080", "algorithms": ["image"]}]
+    settings["egress"] = {"allowed": ["API.example.org:443"]}
+    loaded = load(tmp_path, settings)
+    [_, registry] = loaded.databases
+    assert registry.uri.destination == Destination("db.example.org", 5432)
+    assert registry.password_file == tmp_path / "key.pem"
+    assert registry.uri.at(40000, "p@ss/word") == "postgresql://reader:p%40ss%2Fword@127.0.0.1:40000/registry"
+    assert str(loaded.gates[0].destination) == "[fd00::1]:8080"
+    assert loaded.egress.allowed == (Destination("api.example.org", 443),)
+
+
+WRONG_SERVICES = [
+    ({"uri": "postgresql://reader:s3cret@db/registry"}, "databases.0.uri: write no password here"),
+    ({"uri": "postgresql://reader:s3cret/s3cret@db/registry"}, "databases.0.uri: write it as scheme://"),
+    ({"uri": "ftp://db/registry"}, "databases.0.uri: begin it with one of postgresql"),
+    ({"uri": "postgresql:///registry"}, "databases.0.uri: the host must be"),
+    ({"uri": "postgresql://db:99999/registry"}, "databases.0.uri: write it as scheme://"),
+    ({"uri": "postgresql://127.1/registry"}, "databases.0.uri: .*octets"),
+    ({"uri": "postgresql://db/registry?host=elsewhere"}, 'databases.0.uri: the parameter "host" would lead elsewhere'),
+    ({"uri": "postgresql://db/registry?sslmode=require&hostaddr=10.0.0.1"}, '"hostaddr" would lead elsewhere'),
+    ({"uri": "postgresql://db/a b"}, "databases.0.uri: write special characters"),
+    ({"type": "csv"}, "databases.0.type: a service is of type omop, sparql, sql"),
+    ({"type": "sparql"}, "databases.0.uri: a database of type sparql has an address that begins with http://"),
+    ({"uri": "https://db/sparql", "type": "sparql"}, "databases.0.uri: begin it with one of"),
+    ({"uri": "http://db/sparql"}, "databases.0.uri: a database of type sql has an address"),
+    ({"uri": "table.csv", "type": "sparql"}, "databases.0.uri: a sparql database is a service"),
+    ({"uri": "table.csv", "password_file": "key.pem"}, "databases.0.password_file: a file needs no password"),
+    ({"password_file": "none"}, "databases.0.password_file:.*can't be read"),
+    ({"password_file": "open"}, "databases.0.password_file:.*chmod 600"),
+    ({"uri": "postgresql://db/registry", "password_file": "key.pem"}, "databases.0.uri: say whose password it is"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), WRONG_SERVICES)
+def test_a_wrong_service_is_named(tmp_path, settings, change, sentence) -> None:
+    (tmp_path / "open").write_text("secret\n")
+    settings["databases"] = [{**SERVICE, **change}]
+    with pytest.raises(ConfigurationError, match=sentence) as caught:
+        load(tmp_path, settings)
+    assert "s3cret" not in str(caught.value)
+
+
+WRONG_WAYS = [
+    ("gates", [{"name": "x", "destination": "db"}], "gates.0.destination: write it as host:port"),
+    ("gates", [{"name": "x y", "destination": "db:1"}], "gates.0.name"),
+    ("gates", [{"name": "x", "destination": "db:1", "algorithm": ["y"]}], 'gates.0: .*did you mean "algorithms"'),
+    ("gates", [{"name": "x", "destination": "db:1", "algorithms": ["("]}], "gates.0.algorithms.0: .*regular expression"),
+    (
+        "gates",
+        [{"name": "x", "destination": "db:1"}, {"name": "X", "destination": "db:2"}],
+        "gates.1: .*X_GATE_ADDRESS",
+    ),
+    ("gates", [{"name": f"x{n}", "destination": "db:1"} for n in range(33)], "gates: .*at most 32"),
+    ("egress", {"allowed": []}, "egress.allowed"),
+    ("egress", {"allowed": ["*.example.org:443"]}, "egress.allowed.0: the host must be a name"),
+    ("egress", {"allowed": ["example.org"]}, "egress.allowed.0: write it as host:port"),
+    ("egress", {"allowed": ["user@example.org:443"]}, "egress.allowed.0: the host must be a name"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "sentence"), WRONG_WAYS)
+def test_a_wrong_way_out_is_named(tmp_path, settings, key, value, sentence) -> None:
+    settings[key] = value
+    with pytest.raises(ConfigurationError, match=sentence):
+        load(tmp_path, settings)
+
+
+COLLIDING = [
+    ([("a", {"x": "1"}), ("a_db_param", {"x": "1"})], None),
+    ([("a", {"query": "1"}), ("a_db_param", {})], "databases.1: its variable A_DB_PARAM_QUERY is there twice"),
+    ([("a", {"x": "1", "X": "2"})], "databases.0: its variable A_DB_PARAM_X is there twice"),
+    ([("python", {})], "databases.0.label: its variables, such as PYTHON_DATABASE_URI, would be taken"),
+    ([("ld", {})], "databases.0.label: its variables, such as LD_DATABASE_URI, would be taken"),
+]
+
+
+@pytest.mark.parametrize(("databases", "sentence"), COLLIDING)
+def test_each_variable_has_one_meaning(tmp_path, settings, databases, sentence) -> None:
+    common = {"uri": "table.csv", "type": "csv"}
+    settings["databases"] = [{"label": label, "env": env, **common} for label, env in databases]
+    if sentence is None:
+        load(tmp_path, settings)
+        return
+    with pytest.raises(ConfigurationError, match=sentence):
         load(tmp_path, settings)

@@ -35,6 +35,7 @@ class FakeServer:
     staged: dict[int, bytes | int] = field(default_factory=dict)
     finished: list[dict] = field(default_factory=list)
     posts: list[dict] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
     seen: list[tuple[str, str, dict]] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
     token: str = TOKEN
@@ -110,6 +111,8 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the standard library's names
 
     def read_body(self, path: str) -> object:
+        if path == "/blobstream":
+            return self.read_chunks()
         length = int(self.headers.get("Content-Length") or 0)
         if self.command == "PUT":
             size = 0
@@ -117,6 +120,14 @@ class Handler(BaseHTTPRequestHandler):
                 size += len(self.rfile.read(min(length - size, 1 << 20)))
             return size
         return json.loads(self.rfile.read(length)) if length else None
+
+    def read_chunks(self) -> bytes:
+        whole = bytearray()
+        while size := int(self.rfile.readline(), 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return bytes(whole)
 
     def answer(self, status: int, value: object) -> None:
         raw = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -132,6 +143,10 @@ class Handler(BaseHTTPRequestHandler):
         fake = self.fake
         if self.command == "POST" and path == "/task":
             return 201, fake.create(body)
+        if self.command == "POST" and path == "/blobstream":
+            name = str(uuid.uuid4())
+            fake.blobs[name] = body
+            return 201, {"uuid": name}
         if found := re.fullmatch(r"/skerry/run/(\d+)/(\w+)", path):
             return self.route_run(int(found[1]), found[2], query, body)
         if found := re.fullmatch(r"/skerry/task/(\d+)/wait", path):
@@ -320,8 +335,8 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Returns once it holds; fails after five seconds."""
-    deadline = time.monotonic() + 5
+    """Returns once it holds; fails after a minute."""
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
         threading.Event().wait(0.01)

@@ -71,7 +71,10 @@ DENIED = [
     ("PUT", "/task"),
     ("DELETE", "/task/1"),
     ("DELETE", "/version"),
-    ("POST", "/blobstream"),
+    ("PUT", "/blobstream"),
+    ("GET", "/blobstream"),
+    ("POST", "/blobstream/status"),
+    ("GET", "/blobstream/6ac803f1-6b9a-4db4-8000-000000000000"),
 ]
 
 
@@ -91,7 +94,8 @@ def test_what_the_table_allows_is_asked_of_the_server_with_the_runs_own_token(ca
 def test_every_route_of_the_table_is_tried_above() -> None:
     tried = {find_route("GET", path.partition("?")[0]).route.name for path in ALLOWED}
     rest = {route.name for route in ROUTES} - tried
-    assert rest == {"POST /task", "GET /run/<id>", "GET /result", "GET /result/<id>"}  # test_children tries these
+    # test_children and test_blobs try these.
+    assert rest == {"POST /task", "POST /blobstream", "GET /run/<id>", "GET /result", "GET /result/<id>"}
 
 
 @pytest.mark.parametrize(("method", "path"), DENIED)

@@ -285,3 +285,14 @@ def test_a_log_in_that_has_expired(server, session, time_, make_token) -> None:
     time_.now += 10_000
     with pytest.raises(AuthenticationError, match="call authenticate"):
         session.json(GET)
+
+
+def test_a_unix_socket_that_nobody_listens_on(tmp_path) -> None:
+    """It certainly was not sent, so even what may not be repeated is tried again."""
+    pauses: list[float] = []
+    transport = Transport("http://127.0.0.1:8642", socket=str(tmp_path / "gate.sock"), sleep=pauses.append)
+    clock = iter(range(0, 1000, 10))
+    transport._clock = lambda: float(next(clock))
+    with pytest.raises(ServerUnreachable, match="can't be reached"):
+        transport.json(Call("POST", "task", json={}))
+    assert pauses

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
 from skerry import AlgorithmClient, central, data, info, partial
 from skerry.errors import AlgorithmError
+from skerry.unix_sockets import UnixAdapter
 
 
 @partial
@@ -95,6 +99,66 @@ def columns(frame: Any) -> list[str]:
 
 @partial
 @data(1)
+def rows(frame: Any) -> list[Any]:
+    return json.loads(frame.to_json(orient="values"))
+
+
+@partial
+def variables(part: str) -> dict[str, str]:
+    """Those with this in their names."""
+    return {name: value for name, value in os.environ.items() if part in name}
+
+
+@partial
+def talk(name: str) -> list[str]:
+    """What a service of the owner's echoes; and again, when its connection was cut and it answers once more."""
+    host, _, port = os.environ[f"{name}_GATE_ADDRESS"].partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        first = _echo(connection, "first")
+        connection.settimeout(120)
+        while connection.recv(1):
+            pass
+    end = time.monotonic() + 120
+    while True:
+        try:
+            with socket.create_connection((host, int(port)), timeout=30) as connection:
+                return [first, _echo(connection, "second")]
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def _echo(connection: socket.socket, text: str) -> str:
+    connection.sendall(text.encode())
+    answer = b""
+    while len(answer) < len(text):
+        piece = connection.recv(len(text))
+        if not piece:
+            raise ConnectionError("cut off")
+        answer += piece
+    return answer.decode()
+
+
+@partial
+def connect_by_proxy(targets: list[str]) -> dict[str, Any]:
+    """The status that the egress listener gives each target, and what the first one echoes."""
+    proxy = urlsplit(os.environ["HTTPS_PROXY"])
+    seen: dict[str, Any] = {}
+    for target in targets:
+        with socket.create_connection((proxy.hostname, proxy.port), timeout=30) as connection:
+            connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(1)
+            seen[target] = int(head.split(b" ", 2)[1])
+            if seen[target] == 200:
+                seen["echo"] = _echo(connection, "hello")
+    return seen
+
+
+@partial
+@data(1)
 def refuses_below(frame: Any, age: int) -> int:
     """Refuses where anybody is younger."""
     if int(frame["age"].min()) < age:
@@ -143,6 +207,32 @@ def look_around(targets: list[list[Any]], names: list[str]) -> dict[str, Any]:
 def call_gate(calls: list[list[str]]) -> list[int]:
     """The status that the gate gives each (method, path), with this run's own token; 0 for no answer."""
     return [_call(method, path) for method, path in calls]
+
+
+@partial
+def call_unix_gate() -> dict[str, Any]:
+    """By the socket: who owns it, what it answers with and without the run's token, and whether it can be replaced."""
+    path, token = Path(os.environ["GATE_SOCKET"]), Path(os.environ["TOKEN_FILE"]).read_text()
+    about = path.stat()
+    with requests.Session() as session:
+        session.mount("http://", UnixAdapter(str(path)))
+        shown = {"Authorization": f"Bearer {token}"}
+        statuses = [session.get("http://gate/organization", headers=h, timeout=30).status_code for h in ({}, shown)]
+    return {
+        "path": str(path),
+        "own": about.st_uid == os.getuid(),
+        "mode": stat.filemode(about.st_mode),
+        "statuses": statuses,
+        "replaced": _removes(path),
+    }
+
+
+def _removes(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _call(method: str, path: str) -> int:
