@@ -24,6 +24,7 @@ from skerry_server.doors.handling import (
     present,
     respond,
 )
+from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.login import show_enrolment
 from skerry_server.errors import InvalidRequest
 from skerry_server.mail import Letter
@@ -68,20 +69,20 @@ class PasswordChange(Body):
     new_password: Word
 
 
-@declaring(body=Whom)
+@declaring(body=Whom, answer=answers.Message)
 def lost_password() -> Response:
     body = parse_body(Whom)
     _write_later(current_server(), body, Purpose.PASSWORD)
     return respond(_LOST)
 
 
-@calls(body=NewPassword)
+@calls(body=NewPassword, answer=answers.Message)
 def reset_password(call: Call, body: NewPassword) -> dict[str, Any]:
     recovery.reset_password(call.session, *_holder(call, body, Purpose.PASSWORD), body.password)
     return {"msg": "The password has successfully been reset!"}
 
 
-@declaring(body=WhomWithPassword)
+@declaring(body=WhomWithPassword, answer=answers.Message)
 def lost_second_factor() -> Response:
     body, server = parse_body(WhomWithPassword), current_server()
     with server.database.reading() as session:
@@ -97,13 +98,13 @@ def lost_second_factor() -> Response:
     return respond({"msg": "You should have received an email with a token to set a new second factor."})
 
 
-@calls(body=TokenBody)
+@calls(body=TokenBody, answer=answers.Enrolment)
 def reset_second_factor(call: Call, body: TokenBody) -> dict[str, Any]:
     holder = _holder(call, body, Purpose.SECOND_FACTOR)
     return show_enrolment(recovery.reset_second_factor(call.session, *holder))
 
 
-@declaring(Kind.USER, body=PasswordChange)
+@declaring(Kind.USER, body=PasswordChange, answer=answers.Message)
 def change_password() -> Response:
     """The password is checked between two transactions; a wrong one counts as a failed log-in."""
     kind, claims = present(Kind.USER)
