@@ -26,8 +26,8 @@ from skerry_server.tokens import Purpose, for_reset
 pytestmark = pytest.mark.unit
 __all__ = ["world"]
 REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference" / "openapi.json"
-EXAMPLES = int(os.environ.get("SKERRY_SCHEMATHESIS_EXAMPLES", "70"))
-"""Of each operation: together more than 5,000."""
+EXAMPLES = int(os.environ.get("SKERRY_SCHEMATHESIS_EXAMPLES", "85"))
+"""Of each operation, where there are as many; together more than 5,000."""
 
 
 def test_the_description_is_current() -> None:
@@ -69,7 +69,7 @@ def test_nothing_outside_the_description(world: World, capsys: pytest.CaptureFix
         counts = ", ".join(f"{count} {status}xx" for status, count in sorted(tried.items()))
         callers = f"{len(found)} operations by {len(tokens)} kinds of callers"
         print(f"\nschemathesis: {sum(tried.values())} examples of {callers}: {counts}")
-    assert sum(tried.values()) >= EXAMPLES * len(found) * 0.9
+    assert sum(tried.values()) >= min(5000, EXAMPLES * len(found) * 0.7)
     assert tried[2] > len(found)
 
 
