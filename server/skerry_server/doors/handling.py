@@ -78,11 +78,12 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a view says of itself: whose tokens it takes (none: it asks for none), and what it parses."""
+    """What a view says of itself: whose tokens it takes (none: it asks for none), what it parses and answers."""
 
     kinds: tuple[Kind, ...] = ()
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    answer: Any = Any
 
 
 @dataclass(slots=True)
@@ -131,6 +132,7 @@ def calls(
     *kinds: Kind,
     body: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
+    answer: Any = Any,
     limit: int = BODY_LIMIT,
     ended: bool = False,
 ) -> Callable[[Callable[..., object]], Callable[..., Response]]:
@@ -150,7 +152,7 @@ def calls(
                 arguments["query"] = parse_query(query)
             return _answer(handler, claims, arguments, ended=ended)
 
-        return declaring(*kinds, body=body, query=query)(view)
+        return declaring(*kinds, body=body, query=query, answer=answer)(view)
 
     return decorate
 
@@ -159,12 +161,12 @@ _View = TypeVar("_View", bound=Callable[..., Any])
 
 
 def declaring(
-    *kinds: Kind, body: type[BaseModel] | None = None, query: type[BaseModel] | None = None
+    *kinds: Kind, body: type[BaseModel] | None = None, query: type[BaseModel] | None = None, answer: Any = Any
 ) -> Callable[[_View], _View]:
-    """Notes for the door's description what a view takes; ``calls`` does so by itself."""
+    """Notes for the door's description what a view takes and answers; ``calls`` does so by itself."""
 
     def note(view: _View) -> _View:
-        view.declared = Declared(kinds, body, query)  # type: ignore[attr-defined]
+        view.declared = Declared(kinds, body, query, answer)  # type: ignore[attr-defined]
         return view
 
     return note

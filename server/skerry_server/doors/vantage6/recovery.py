@@ -25,6 +25,7 @@ from skerry_server.doors.handling import (
     proving,
     respond,
 )
+from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.login import show_enrolment
 from skerry_server.errors import InvalidRequest, LetterTokenRefused
 from skerry_server.mail import Letter
@@ -69,7 +70,7 @@ class PasswordChange(Body):
     new_password: Word
 
 
-@declaring(body=Whom)
+@declaring(body=Whom, answer=answers.Message)
 def lost_password() -> Response:
     body = parse_body(Whom)
     _write_later(current_server(), body, Purpose.PASSWORD)
@@ -77,14 +78,14 @@ def lost_password() -> Response:
 
 
 @proving
-@calls(body=NewPassword)
+@calls(body=NewPassword, answer=answers.Message)
 def reset_password(call: Call, body: NewPassword) -> dict[str, Any]:
     recovery.reset_password(call.session, *_holder(call, body, Purpose.PASSWORD), body.password)
     return {"msg": "The password has successfully been reset!"}
 
 
 @proving
-@declaring(body=WhomWithPassword)
+@declaring(body=WhomWithPassword, answer=answers.Message)
 def lost_second_factor() -> Response:
     body, server = parse_body(WhomWithPassword), current_server()
     with server.database.reading() as session:
@@ -101,14 +102,14 @@ def lost_second_factor() -> Response:
 
 
 @proving
-@calls(body=TokenBody)
+@calls(body=TokenBody, answer=answers.Enrolment)
 def reset_second_factor(call: Call, body: TokenBody) -> dict[str, Any]:
     holder = _holder(call, body, Purpose.SECOND_FACTOR)
     return show_enrolment(recovery.reset_second_factor(call.session, *holder))
 
 
 @proving
-@declaring(Kind.USER, body=PasswordChange)
+@declaring(Kind.USER, body=PasswordChange, answer=answers.Message)
 def change_password() -> Response:
     """The password is checked between two transactions; a wrong one counts as a failed log-in."""
     kind, claims = present(Kind.USER)
