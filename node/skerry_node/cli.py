@@ -13,11 +13,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from skerry.probes import PROBES
 from skerry_node import config as configuration
-from skerry_node.checks import Finding, check_machine
+from skerry_node.checks import Finding, check_machine, judge_sandbox, try_sandbox
 from skerry_node.config import Config
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.choice import make_launcher
+from skerry_node.preflight import Report, expected
 from skerry_node.template import write_template
 
 log = logging.getLogger(__name__)
@@ -67,10 +69,19 @@ def start(path: Path) -> None:
 
 @node.command()
 @_CONFIG
-def check(path: Path) -> None:
-    """Say what this machine and configuration can and can't do; ends with 1 when the node could not start."""
+@click.option("--probes", is_flag=True, help="Also list what was tried inside the sandbox, and what came of it.")
+def check(path: Path, probes: bool) -> None:  # noqa: FBT001 - as click calls it
+    """Say what this machine and configuration can and can't do; ends with 1 when the node could take no runs.
+
+    Runs the probe image as a node does before it takes runs.
+    """
     config = _load(path)
     findings = check_machine(config)
+    if config.launcher == "docker" and all(finding.good for finding in findings if finding.needed):
+        report = try_sandbox(config)
+        findings += judge_sandbox(report)
+        if probes:
+            _print_probes(report, config.docker.runtime)
     _print(findings)
     if any(not finding.good and finding.needed for finding in findings):
         sys.exit(1)
@@ -109,4 +120,13 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         mark = "[green]yes[/]" if finding.good else "[red]no[/]" if finding.needed else "[yellow]no[/]"
         table.add_row(mark, finding.what, "" if finding.good else finding.remedy)
+    Console().print(table)
+
+
+def _print_probes(report: Report, runtime: str) -> None:
+    table = Table("probe", "an algorithm tries to", "came of it", "should", box=None)
+    for probe in PROBES:
+        answer, wanted = report.answers.get(probe.name, "not tried"), expected(probe, runtime)
+        color = "green" if answer == wanted else "red"
+        table.add_row(probe.name, probe.what, f"[{color}]{answer}[/]", str(wanted))
     Console().print(table)

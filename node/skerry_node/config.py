@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from skerry.errors import ConfigurationError
@@ -70,6 +70,50 @@ class Database(Section):
     env: dict[Annotated[str, Field(pattern=_PARAMETER)], str] = Field(default_factory=dict)
 
 
+_Bound = TypeAdapter(Annotated[int, Field(ge=4, lt=1 << 20)])
+_Bytes = TypeAdapter(Size)
+_Flag = TypeAdapter(Literal[True])
+_RELAXABLE: dict[str, TypeAdapter[Any]] = {
+    "memory": _Bytes,
+    "processes": _Bound,
+    "temporary": _Bytes,
+    "open_files": _Bound,
+    "shared_memory": _Bytes,
+    "writable_root": _Flag,
+    "executable_tmp": _Flag,
+    "engine_seccomp": _Flag,
+}
+"""What may be relaxed for one image, and to what; the strict values stand in sandbox.py."""
+
+
+class Relaxation(Section):
+    """One setting of the sandbox that the owner relaxes for one image, named by its digest or id.
+
+    ``memory``, ``temporary`` and ``shared_memory`` are sizes, ``processes`` and ``open_files`` numbers; the others are
+    ``true``: a root file system that can be written, programs in /tmp, the engine's own list of system calls.
+    """
+
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    setting: str
+    value: Any
+
+    @model_validator(mode="before")
+    @classmethod
+    def _checked(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "setting" not in given or "value" not in given:
+            return given
+        kind = _RELAXABLE.get(str(given["setting"]))
+        if kind is None:
+            raise ValueError(f'no setting "{given["setting"]}" can be relaxed; there are {", ".join(_RELAXABLE)}')
+        try:
+            return {**given, "value": kind.validate_python(given["value"])}
+        except ValidationError as error:
+            raise ValueError(f"{given['setting']} can't be {given['value']!r}: {error.errors()[0]['msg']}") from error
+
+    def __str__(self) -> str:
+        return f"{self.setting} = {self.value} for {self.digest[:19]}"
+
+
 class Policies(Section):
     """What the owner allows. A list that is left out allows all, an empty one nothing.
 
@@ -83,6 +127,7 @@ class Policies(Section):
     allowed_functions: Words | None = None
     unsigned_tasks: Literal["refuse", "allow"] = "refuse"
     require_confirmed_keys: bool = False
+    relaxations: Annotated[tuple[Relaxation, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _patterns(self) -> Self:
@@ -115,6 +160,9 @@ class DockerSettings(Section):
     """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket.
 
     ``gate`` unix: algorithms are told of the gate's unix socket, for a runtime that shares no loopback.
+
+    ``runtime`` runsc is gVisor: no run is started under another one. ``preflight_seconds`` is how often the sandbox is
+    tried from inside, with ``probe_image``.
     """
 
     host: str | None = None
@@ -122,6 +170,9 @@ class DockerSettings(Section):
     holder_pool: int = Field(default=2, ge=0, le=64)
     pull: Literal["missing", "always", "never"] = "missing"
     gate: Literal["tcp", "unix"] = "tcp"
+    runtime: Literal["runc", "runsc"] = "runc"
+    probe_image: str = "skerry/probe"
+    preflight_seconds: float = Field(default=3600.0, ge=10)
 
 
 class ProcessSettings(Section):
@@ -296,6 +347,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "encryption": Encryption,
     "databases": Database,
     "policies": Policies,
+    "relaxations": Relaxation,
     "limits": Limits,
     "docker": DockerSettings,
     "process": ProcessSettings,

@@ -45,13 +45,17 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A reference, and what it means here and now: ``id`` can't be moved to something else."""
+    """A reference, and what it means here and now: ``id`` can't be moved to something else.
+
+    ``variables`` are the names in the environment that the image brings along.
+    """
 
     reference: str
     id: str
     digests: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     volumes: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,10 @@ class Launcher(Protocol):
     @property
     def own_users(self) -> bool:
         """Whether each run can be a user of its own."""
+
+    @property
+    def sandboxed(self) -> bool:
+        """Whether it promises the restricted profile, so that a node has to try it before it takes runs."""
 
     def missing(self) -> list[str]:
         """The separations that this launcher can't keep on this machine, a phrase each."""
