@@ -15,6 +15,7 @@ import mmap
 import os
 import platform
 import resource
+import shutil
 import signal
 import socket
 import stat
@@ -62,6 +63,7 @@ _NUMBERS: Mapping[str, Mapping[str, int]] = {
 _CLONE_NEWUSER, _CLONE_NEWNS, _SIGCHLD = 0x10000000, 0x00020000, 17
 _PER_LINUX32 = 8
 _PTRACE_TRACEME = 0
+_PR_GET_NO_NEW_PRIVS = 39
 _UNBOUNDED = 1 << 60
 
 
@@ -148,12 +150,11 @@ def _makes_folder(path: str) -> None:
 
 
 def _executes_from(folder: str) -> bool:
-    """Whether a program that was written there starts."""
+    """Whether a program that was copied there starts."""
     program = Path(folder) / "probe-program"
     try:
-        program.write_text("#!/proc/self/exe\n")
-        program.chmod(0o700)
-        return os.access(program, os.X_OK) and not os.statvfs(folder).f_flag & os.ST_NOEXEC
+        shutil.copy("/bin/true", program)
+        return subprocess.run([str(program)], check=False).returncode == 0
     finally:
         program.unlink(missing_ok=True)
 
@@ -184,6 +185,11 @@ def _block_devices() -> bool:
 def _status(field: str) -> str:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next((line.split()[1] for line in lines if line.startswith(f"{field}:")), "0")
+
+
+def _gains_privileges() -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0
 
 
 def _foreign_processes() -> bool:
@@ -229,6 +235,12 @@ def _listeners() -> set[int]:
 def _talks_to_itself() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), timeout=5).close()
+
+
+def _makes_pipe() -> None:
+    path = f"{_TMP}/probe-pipe"
+    os.mkfifo(path)
+    os.unlink(path)
 
 
 def _starts_threads() -> None:
@@ -340,7 +352,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("group-root", "user", "be of root's group", lambda: 0 in {os.getegid(), *os.getgroups()}),
     Probe("become-root", "user", "become root", lambda: os.setuid(0)),
     Probe("join-groups", "user", "join other groups", lambda: os.setgroups([4242])),
-    Probe("new-privileges", "user", "gain rights by a setuid program", lambda: _status("NoNewPrivs") == "0"),
+    Probe("new-privileges", "user", "gain rights by a setuid program", _gains_privileges),
     Probe("capabilities", "capability", "have a capability", lambda: int(_status("CapEff"), 16)),
     Probe("capability-bounds", "capability", "get a capability back", lambda: int(_status("CapBnd"), 16)),
     Probe("chown", "capability", "give a file away", _gives_away),
@@ -406,7 +418,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("limit-files", "limit", "open 5000 files at once", lambda: _opens_files(5000)),
     Probe("limit-memory", "limit", "use memory without bound", _memory_unbounded),
     Probe("use-tmp", "needed", "write to /tmp", lambda: _makes(f"{_TMP}/probe"), _POSSIBLE),
-    Probe("use-pipes", "needed", "make a named pipe", lambda: (os.mkfifo(f"{_TMP}/probe-pipe"), os.unlink(f"{_TMP}/probe-pipe")), _POSSIBLE),
+    Probe("use-pipes", "needed", "make a named pipe", _makes_pipe, _POSSIBLE),
     Probe("use-own-folder", "needed", "write to its own folder", lambda: _makes(f"{_data_folder()}/probe"), _POSSIBLE),
     Probe("use-threads", "needed", "start a thread", _starts_threads, _POSSIBLE),
     Probe("use-programs", "needed", "start a program", _runs_program, _POSSIBLE),

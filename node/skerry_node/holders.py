@@ -23,6 +23,7 @@ from skerry_node.sandbox import holder_config
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A holder's container and the listener in its namespace."""

@@ -31,6 +31,10 @@ _ANSWER_BYTES = 1 << 16
 _AREA_BYTES = 1 << 20
 
 GVISOR_ANSWERS: Mapping[str, tuple[Answer, str]] = {
+    "priority": (Answer.POSSIBLE, "its kernel keeps the number and gives it no effect"),
+    "oom-protection": (Answer.POSSIBLE, "its kernel keeps the number and gives it no effect"),
+    "dev-fuse": (Answer.POSSIBLE, "the device is its own kernel's, and can't be mounted"),
+    "limit-memory": (Answer.POSSIBLE, "it shows no control groups inside; the engine bounds the sandbox as a whole"),
 }
 """Where gVisor's own kernel answers otherwise, and why that is no harm."""
 
