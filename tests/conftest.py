@@ -44,6 +44,19 @@ def images(engine: None) -> None:
     assert built.returncode == 0, built.stderr
 
 
+@pytest.fixture(scope="session")
+def gvisor(engine: None) -> None:
+    """An engine that has gVisor as a runtime."""
+    client = docker_client()
+    assert client is not None
+    try:
+        known = client.info()["Runtimes"]
+    finally:
+        client.close()
+    if "runsc" not in known or shutil.which(known["runsc"]["path"]) is None:
+        skip_or_fail("the engine has no gVisor (make gvisor installs it; docs/how-to/gvisor.md)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state_home() -> Iterator[Path]:
     """Federations of this session live in a folder of their own; at its end nothing of them may be left."""

@@ -144,6 +144,10 @@ def _makes(path: str) -> None:
     os.unlink(path)
 
 
+def _root_is_writable() -> bool:
+    return not os.statvfs("/").f_flag & os.ST_RDONLY
+
+
 def _makes_folder(path: str) -> None:
     os.mkdir(path)
     os.rmdir(path)
@@ -402,6 +406,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("broadcast", "network", "send to the neighbours", lambda: _sends("224.0.0.1")),
     Probe("others-ports", "network", "find a port that isn't its gate's", lambda: _listeners() - {GATE_PORT}),
     Probe("engine-socket", "mount", "find the engine's socket", lambda: any(map(os.path.exists, ("/var/run/docker.sock", "/run/docker.sock")))),
+    Probe("writable-root", "mount", "have a root that can be written at all", _root_is_writable),
     Probe("write-root", "mount", "write to the root folder", lambda: _makes("/probe")),
     Probe("write-usr", "mount", "write to programs", lambda: _makes("/usr/probe")),
     Probe("write-etc", "mount", "write to settings", lambda: _makes("/etc/probe")),

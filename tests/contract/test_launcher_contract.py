@@ -143,7 +143,12 @@ def docker_site(folder: Path, images: dict[str, str]) -> Site:
             return super().resolve(images.get(reference, reference))
 
     def make() -> DockerLauncher:
-        return Renamed(DockerSettings(holder_image=images["holder"], holder_pool=1), LIMITS, "c0ffee", "contract")
+        return Renamed(
+            DockerSettings(host=os.environ.get("DOCKER_HOST"), holder_image=images["holder"], holder_pool=1),
+            LIMITS,
+            "c0ffee",
+            "contract",
+        )
 
     return Site(make, make(), folder, 70007)
 
