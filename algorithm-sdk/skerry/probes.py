@@ -1,8 +1,8 @@
-"""What can be done from inside a container, tried for real: a table of probes, and ``python -m skerry.probes`` to run it.
+"""What can be done from inside a container, tried for real: a table of probes, and the command that tries them all.
 
-The image ``skerry/probe`` is nothing but this. A node runs it before it takes runs (preflight), and compares the answers
-with the table. Every probe is harmless even where it succeeds: files are opened and not written, and calls are made with
-arguments that change nothing whoever makes them. Standard library only.
+The image ``skerry/probe`` is nothing but ``python -m skerry.probes``. A node runs it before it takes runs (preflight),
+and compares the answers with the table. Every probe is harmless even where it succeeds: files are opened and not
+written, and calls are made with arguments that change nothing whoever makes them. Standard library only.
 """
 
 from __future__ import annotations
@@ -135,13 +135,13 @@ def _reads(path: str) -> bool:
 
 
 def _lists(path: str) -> bool:
-    return bool(os.listdir(path))
+    return any(Path(path).iterdir())
 
 
 def _makes(path: str) -> None:
     """A new file, which is removed."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    os.unlink(path)
+    Path(path).unlink()
 
 
 def _root_is_writable() -> bool:
@@ -149,8 +149,8 @@ def _root_is_writable() -> bool:
 
 
 def _makes_folder(path: str) -> None:
-    os.mkdir(path)
-    os.rmdir(path)
+    Path(path).mkdir()
+    Path(path).rmdir()
 
 
 def _executes_from(folder: str) -> bool:
@@ -170,7 +170,7 @@ def _data_folder() -> str:
 def _makes_device() -> None:
     path = f"{_TMP}/probe-device"
     os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 1))
-    os.unlink(path)
+    Path(path).unlink()
 
 
 def _gives_away() -> None:
@@ -179,11 +179,11 @@ def _gives_away() -> None:
     try:
         os.chown(path, 4242, 4242)
     finally:
-        os.unlink(path)
+        Path(path).unlink()
 
 
 def _block_devices() -> bool:
-    return any(stat.S_ISBLK(os.stat(f"/dev/{name}", follow_symlinks=False).st_mode) for name in os.listdir("/dev"))
+    return any(path.is_block_device() for path in Path("/dev").iterdir())
 
 
 def _status(field: str) -> str:
@@ -193,12 +193,12 @@ def _status(field: str) -> str:
 
 def _gains_privileges() -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
-    return libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0
+    return bool(libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0)
 
 
 def _foreign_processes() -> bool:
     """Beside this one, its parent and the container's init."""
-    return len([name for name in os.listdir("/proc") if name.isdigit()]) > 4  # noqa: PLR2004
+    return len([path for path in Path("/proc").iterdir() if path.name.isdigit()]) > 4  # noqa: PLR2004
 
 
 def _socket(family: int, kind: int, protocol: int = 0) -> None:
@@ -236,6 +236,19 @@ def _listeners() -> set[int]:
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
 
 
+def _writes(path: str, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
+def _cgroup() -> str:
+    """The folder of a controller; version 2 has but one."""
+    return "/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup"
+
+
 def _talks_to_itself() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), timeout=5).close()
@@ -244,7 +257,7 @@ def _talks_to_itself() -> None:
 def _makes_pipe() -> None:
     path = f"{_TMP}/probe-pipe"
     os.mkfifo(path)
-    os.unlink(path)
+    Path(path).unlink()
 
 
 def _starts_threads() -> None:
@@ -365,7 +378,12 @@ PROBES: tuple[Probe, ...] = (
     Probe("raw-socket", "capability", "send raw packets", lambda: _socket(_IP, _RAW, socket.IPPROTO_ICMP)),
     Probe("packet-socket", "capability", "listen to the wire", lambda: _socket(socket.AF_PACKET, _RAW)),
     Probe("priority", "capability", "go before others", lambda: os.setpriority(os.PRIO_PROCESS, 0, -5)),
-    Probe("oom-protection", "capability", "be spared when memory ends", lambda: _writes("/proc/self/oom_score_adj", b"-999")),
+    Probe(
+        "oom-protection",
+        "capability",
+        "be spared when memory ends",
+        lambda: _writes("/proc/self/oom_score_adj", b"-999"),
+    ),
     Probe("dev-mem", "device", "open the machine's memory", lambda: _open("/dev/mem")),
     Probe("dev-kmsg", "device", "open the kernel's log", lambda: _open("/dev/kmsg")),
     Probe("dev-kvm", "device", "open KVM", lambda: _open("/dev/kvm", os.O_RDWR)),
@@ -378,25 +396,48 @@ PROBES: tuple[Probe, ...] = (
     Probe("firmware", "kernel file", "look at the firmware", lambda: _lists("/sys/firmware")),
     Probe("debugfs", "kernel file", "look at the kernel's debug files", lambda: _lists("/sys/kernel/debug")),
     Probe("sysrq", "kernel file", "press the magic key", lambda: _open("/proc/sysrq-trigger", os.O_WRONLY)),
-    Probe("core-pattern", "kernel file", "choose who is given core dumps", lambda: _open("/proc/sys/kernel/core_pattern", os.O_WRONLY)),
-    Probe("modprobe", "kernel file", "choose who loads modules", lambda: _open("/proc/sys/kernel/modprobe", os.O_WRONLY)),
-    Probe("sys-net", "kernel file", "change the network's settings", lambda: _open("/proc/sys/net/ipv4/ip_forward", os.O_WRONLY)),
-    Probe("uevent", "kernel file", "choose who hears of devices", lambda: _open("/sys/kernel/uevent_helper", os.O_WRONLY)),
+    Probe(
+        "core-pattern",
+        "kernel file",
+        "choose who is given core dumps",
+        lambda: _open("/proc/sys/kernel/core_pattern", os.O_WRONLY),
+    ),
+    Probe(
+        "modprobe", "kernel file", "choose who loads modules", lambda: _open("/proc/sys/kernel/modprobe", os.O_WRONLY)
+    ),
+    Probe(
+        "sys-net",
+        "kernel file",
+        "change the network's settings",
+        lambda: _open("/proc/sys/net/ipv4/ip_forward", os.O_WRONLY),
+    ),
+    Probe(
+        "uevent", "kernel file", "choose who hears of devices", lambda: _open("/sys/kernel/uevent_helper", os.O_WRONLY)
+    ),
     Probe("cgroup", "kernel file", "make a control group", lambda: _makes_folder(f"{_cgroup()}/probe")),
     Probe("processes", "kernel file", "see processes of others", _foreign_processes),
     *_calls(),
     Probe("clone-user", "system call", "make a user namespace with clone", _clone_user_namespace),
     Probe("clone3-user", "system call", "make a user namespace with clone3", _clone3),
     Probe("vsock", "socket", "talk to a hypervisor (AF_VSOCK)", lambda: _socket(socket.AF_VSOCK, _STREAM)),
-    Probe("alg", "socket", "use the kernel's cryptography (AF_ALG)", lambda: _socket(socket.AF_ALG, socket.SOCK_SEQPACKET)),
-    Probe("netlink-uevent", "socket", "hear of the machine's devices", lambda: _socket(socket.AF_NETLINK, _DATAGRAM, 15)),
+    Probe(
+        "alg", "socket", "use the kernel's cryptography (AF_ALG)", lambda: _socket(socket.AF_ALG, socket.SOCK_SEQPACKET)
+    ),
+    Probe(
+        "netlink-uevent", "socket", "hear of the machine's devices", lambda: _socket(socket.AF_NETLINK, _DATAGRAM, 15)
+    ),
     Probe("netlink-netfilter", "socket", "talk to the firewall", lambda: _socket(socket.AF_NETLINK, _DATAGRAM, 12)),
     Probe("netlink-audit", "socket", "talk to the kernel's audit", lambda: _socket(socket.AF_NETLINK, _DATAGRAM, 9)),
     Probe("other-families", "socket", "open a socket of any other family", _any_other_family),
     Probe("mptcp", "socket", "use multipath TCP", lambda: _socket(_IP, _STREAM, 262)),
     Probe("sctp", "socket", "use SCTP", lambda: _socket(_IP, _STREAM, 132)),
     Probe("ping", "socket", "send pings", lambda: _socket(_IP, _DATAGRAM, socket.IPPROTO_ICMP)),
-    Probe("interfaces", "network", "have an interface beside lo", lambda: {name for _, name in socket.if_nameindex()} - {"lo"}),
+    Probe(
+        "interfaces",
+        "network",
+        "have an interface beside lo",
+        lambda: {name for _, name in socket.if_nameindex()} - {"lo"},
+    ),
     Probe("routes", "network", "have a route", lambda: len(Path("/proc/net/route").read_text().splitlines()) > 1),
     Probe("names", "network", "resolve a name", lambda: _resolves("example.org")),
     Probe("metadata", "network", "reach a cloud's metadata", lambda: _connects("169.254.169.254", 80)),
@@ -405,7 +446,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("internet6", "network", "send to the internet (IPv6)", lambda: _sends("2001:db8::1")),
     Probe("broadcast", "network", "send to the neighbours", lambda: _sends("224.0.0.1")),
     Probe("others-ports", "network", "find a port that isn't its gate's", lambda: _listeners() - {GATE_PORT}),
-    Probe("engine-socket", "mount", "find the engine's socket", lambda: any(map(os.path.exists, ("/var/run/docker.sock", "/run/docker.sock")))),
+    Probe("engine-socket", "mount", "find the engine's socket", lambda: Path("/var/run/docker.sock").exists()),
     Probe("writable-root", "mount", "have a root that can be written at all", _root_is_writable),
     Probe("write-root", "mount", "write to the root folder", lambda: _makes("/probe")),
     Probe("write-usr", "mount", "write to programs", lambda: _makes("/usr/probe")),
@@ -416,7 +457,9 @@ PROBES: tuple[Probe, ...] = (
     Probe("execute-data", "mount", "start a program from its own folder", lambda: _executes_from(_data_folder())),
     Probe("execute-shm", "mount", "start a program from shared memory", lambda: _executes_from("/dev/shm")),  # noqa: S108
     Probe("tmp-unbounded", "limit", "fill the engine's disk by /tmp", lambda: not os.path.ismount(_TMP)),
-    Probe("others-folders", "mount", "see the folders of other runs", lambda: len(os.listdir(DATA_FOLDER)) > 1),
+    Probe(
+        "others-folders", "mount", "see the folders of other runs", lambda: len(list(Path(DATA_FOLDER).iterdir())) > 1
+    ),
     Probe("limit-processes", "limit", "make processes without bound", lambda: _unbounded(resource.RLIMIT_NPROC)),
     Probe("limit-file", "limit", "write a file without bound", lambda: _unbounded(resource.RLIMIT_FSIZE)),
     Probe("limit-core", "limit", "leave a core dump", lambda: _bounded_to_none(resource.RLIMIT_CORE)),
@@ -431,20 +474,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("use-random", "needed", "get random numbers", lambda: os.urandom(8), _POSSIBLE),
     Probe("use-loopback", "needed", "talk to itself", _talks_to_itself, _POSSIBLE),
     Probe("use-gate", "needed", "reach its gate", lambda: _connects("127.0.0.1", GATE_PORT), _POSSIBLE),
-)  # fmt: skip
-
-
-def _writes(path: str, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
-
-
-def _cgroup() -> str:
-    """The folder of a controller; version 2 has but one."""
-    return "/sys/fs/cgroup/memory" if os.path.isdir("/sys/fs/cgroup/memory") else "/sys/fs/cgroup"
+)
 
 
 # --- running them -----------------------------------------------------------------------------------------------
@@ -482,7 +512,7 @@ def _answer(probe: Probe) -> int:
 
 def main() -> int:
     """Writes the answers as JSON where the contract says, or prints them. Refuses to run outside a container."""
-    if not os.path.exists("/.dockerenv"):
+    if not Path("/.dockerenv").exists():
         sys.stderr.write("The probes are for the inside of a container: skerry node check runs them.\n")
         return 2
     text = json.dumps(try_all())

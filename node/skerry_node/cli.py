@@ -70,7 +70,7 @@ def start(path: Path) -> None:
 @node.command()
 @_CONFIG
 @click.option("--probes", is_flag=True, help="Also list what was tried inside the sandbox, and what came of it.")
-def check(path: Path, probes: bool) -> None:  # noqa: FBT001 - as click calls it
+def check(path: Path, *, probes: bool) -> None:
     """Say what this machine and configuration can and can't do; ends with 1 when the node could take no runs.
 
     Runs the probe image as a node does before it takes runs.

@@ -44,6 +44,7 @@ policies:
   # allowed_functions: [mean]
   # unsigned_tasks: refuse     # allow: also tasks of vantage6's clients, which can't sign
   # require_confirmed_keys: false
+  # relaxations: []            # single settings of the sandbox, for single images: docs/explanation/sandbox.md
 
 # Bounds of each run.
 limits:
@@ -60,6 +61,8 @@ limits:
 docker:
   holder_image: skerry/holder
   pull: missing                # missing, always or never
+  # runtime: runsc             # gVisor, and nothing else
+  # preflight_seconds: 3600    # how often the sandbox is tried from inside
   # gate: unix                 # for a runtime that shares no loopback with the gate (gVisor)
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -47,11 +46,6 @@ def children_of(pids: list[int]) -> int:
     return len(family)
 
 
-def descriptors(pid: int, kind: str) -> int:
-    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
-    return sum(link.startswith(kind) for link in links)
-
-
 def traces(federation) -> dict[str, object]:
     """All that runs could leave, by where they would leave it."""
     pids = [*federation.node_pids, federation.server_pid]
@@ -60,7 +54,7 @@ def traces(federation) -> dict[str, object]:
         "containers": sum(len(output_of("docker", "ps", "-aq", "--filter", label)) for label in mine),
         "volumes": output_of("docker", "volume", "ls", "-q"),
         "networks": output_of("docker", "network", "ls", "-q"),
-        "interfaces": sorted(os.listdir("/sys/class/net")),
+        "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "folders": sorted(
             str(path)
             for state in federation.folder.rglob("installation")
@@ -112,12 +106,12 @@ def test_a_hundred_runs_leave_nothing(dev, images) -> None:
 
 
 def steady(federation) -> dict[str, object]:
-    """What is there when nothing changes any more: the pools of namespaces full, the probes over."""
+    """What is there when nothing changes any more: full pools, no probes, no first job."""
     end, last = time.monotonic() + PATIENCE, traces(federation)
     while time.monotonic() < end:
         time.sleep(1)
         now = traces(federation)
-        if now == last and now["containers"] == 2 * NODES:
+        if now == last and now["containers"] == 2 * NODES and not now["mounts"]:
             return now
         last = now
     raise AssertionError(f"the federation does not come to rest: {last}")

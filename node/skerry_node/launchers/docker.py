@@ -74,8 +74,8 @@ def require_runtime(api: docker.APIClient, runtime: str) -> None:
         known = api.info().get("Runtimes") or {}
     if runtime not in known:
         raise LauncherError(
-            f"docker.runtime is {runtime}, and the Docker engine knows no runtime of that name: install it and name it in "
-            f"the engine's daemon.json (docs/how-to/gvisor.md). No run is started under another one."
+            f"docker.runtime is {runtime}, and the Docker engine knows no runtime of that name: install it and name it "
+            "in the engine's daemon.json (docs/how-to/gvisor.md). No run is started under another one."
         )
 
 
