@@ -199,7 +199,7 @@ def _resolves(name: str) -> bool:
 
 def _status(field: str) -> str:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith(f"{field}:"))
+    return next((line.split()[1] for line in lines if line.startswith(f"{field}:")), "")
 
 
 def _writes(path: Path) -> bool:
