@@ -129,7 +129,7 @@ def test_databases_are_read_only(launcher, image, start, tmp_path) -> None:
     table.write_text("a,b\n")
     folder.mkdir(mode=0o755)
     (folder / "one").write_text("1\n")
-    script = """cd /mnt/databases; /busybox cat default/a.csv scans/one
+    script = """exec 2>&1; cd /mnt/databases; /busybox cat default/a.csv scans/one
         echo x >> default/a.csv && echo written; echo x > scans/two && echo written; /busybox ls"""
     sources = (Source("default", table, "csv"), Source("scans", folder, "folder"))
     for path in (*tmp_path.parents, tmp_path):

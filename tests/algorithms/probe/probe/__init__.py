@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
 import sys
@@ -128,7 +129,7 @@ def look_around(targets: list[list[Any]], names: list[str]) -> dict[str, Any]:
         "no_new_privileges": _status("NoNewPrivs"),
         "can_write_root": _writes(Path("/probe")),
         "can_write_tmp": _writes(Path("/tmp/probe")),
-        "processes_limit": Path("/proc/self/limits").read_text(),
+        "processes_limit": resource.getrlimit(resource.RLIMIT_NPROC),
         "mounts": Path("/proc/self/mounts").read_text(),
         "environment": sorted(os.environ),
     }
