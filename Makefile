@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint arrows type test bench docs images probe service-images engine gvisor engine-stop clean
+.PHONY: help demo dev lint arrows type test attacks compat bench docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -39,6 +39,12 @@ type: $(READY) ## mypy, strict
 test: $(READY) ## every test; needs a Docker engine and starts one if it may
 	@if docker/engine.sh start; then docker/as-root.sh $(MAKE) --no-print-directory images; else [ $$? = 3 ]; fi
 	docker/as-root.sh $(PYTHON) -m pytest $(TESTS)
+
+attacks: $(READY) ## attacks on a running system; each is refused, and succeeds where just that one defence is taken away
+	@$(MAKE) --no-print-directory test TESTS=tests/attacks
+
+compat: $(READY) images ## vantage6's published clients and images, every call; permissions and API against their contracts
+	@docker/as-root.sh $(PYTHON) tests/compat/run.py
 
 bench: $(READY) images ## what skerry adds on top of the engine, measured side by side
 	@for member in bench/*.py; do docker/as-root.sh $(PYTHON) $$member; done

@@ -59,6 +59,18 @@ def gvisor(engine: None) -> None:
         skip_or_fail("the engine has no gVisor (make gvisor installs it; docs/how-to/gvisor.md)")
 
 
+@pytest.fixture(scope="session")
+def registry_programs() -> None:
+    """Debian's registry and what makes its file of passwords; CI installs them."""
+    missing = [name for name in ("docker-registry", "htpasswd") if shutil.which(name) is None]
+    if missing and IN_CI and os.geteuid() == 0:
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "docker-registry", "apache2-utils"]
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(install, check=True, capture_output=True, env=quiet)
+    elif missing:
+        skip_or_fail(f"{' and '.join(missing)} missing: apt-get install docker-registry apache2-utils")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state_home() -> Iterator[Path]:
     """Federations of this session live in a folder of their own; at its end nothing of them may be left."""

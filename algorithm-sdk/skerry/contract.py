@@ -64,7 +64,7 @@ def decode_environment(environment: Mapping[str, str]) -> dict[str, str]:
     Nothing marks an encoded variable, so what can be decoded to printable text is taken to be encoded, except the
     names that belong to the image and its system.
     """
-    return {name: value if _is_plain(name) else _decoded(value) for name, value in environment.items()}
+    return {name: value if is_plain(name) else _decoded(value) for name, value in environment.items()}
 
 
 def read_claims(token: str) -> dict[str, Any]:
@@ -89,7 +89,8 @@ def database_variable(label: str, what: str) -> str:
     return f"{label.upper()}_{what}"
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Whether the name belongs to an image and its system: such a value is never encoded."""
     return name in _ALWAYS_PLAIN or name.startswith(_PLAIN_PREFIXES)
 
 

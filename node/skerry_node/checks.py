@@ -16,6 +16,7 @@ from skerry_node.config import Config, Database
 from skerry_node.launchers.choice import make_launcher
 from skerry_node.launchers.docker import connect, require_runtime
 from skerry_node.launchers.process import list_missing
+from skerry_node.policies import Policies
 from skerry_node.preflight import Report, inspect_sandbox, remove_leftovers
 from skerry_node.users import default_base, preflight_user
 
@@ -114,10 +115,15 @@ def _check_database(database: Database) -> Finding:
     return Finding(what, good=True)
 
 
+def _admits_every_image(policies: Policies) -> bool:
+    rules = policies.allowed_algorithms
+    return rules is None or any(rule.algorithm in {".*", ".+"} and not rule.approve_first for rule in rules)
+
+
 def _check_policy(config: Config) -> Finding:
     return Finding(
         "only named images are allowed",
-        good=config.policies.allowed_algorithms is not None and ".*" not in config.policies.allowed_algorithms,
+        good=not _admits_every_image(config.policies),
         remedy="every image may run here: list the ones you trust in policies.allowed_algorithms",
         needed=False,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -14,23 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from skerry.probes import PROBES
-from skerry_node import config as configuration
+from skerry_node import cli_approvals, cli_clean
 from skerry_node.checks import Finding, check_machine, judge_sandbox, try_sandbox
-from skerry_node.config import Config
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.choice import make_launcher
+from skerry_node.options import CONFIG as _CONFIG
+from skerry_node.options import load as _load
 from skerry_node.preflight import Report, expected
 from skerry_node.template import write_template
 
 log = logging.getLogger(__name__)
-
-_CONFIG = click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="The node's configuration (YAML).",
-)
 
 
 @click.group()
@@ -99,12 +91,10 @@ def status(path: Path) -> None:
     sys.exit(0 if running else 1)
 
 
-def _load(path: Path) -> Config:
-    config = configuration.load(path)
-    if config.launcher == "docker" and config.docker.host is None and os.environ.get("DOCKER_HOST"):
-        docker = config.docker.model_copy(update={"host": os.environ["DOCKER_HOST"]})
-        return config.model_copy(update={"docker": docker})
-    return config
+node.add_command(cli_approvals.algorithms)
+node.add_command(cli_approvals.approve)
+node.add_command(cli_approvals.refuse)
+node.add_command(cli_clean.clean)
 
 
 def _stop_on_signals(daemon: Daemon) -> None:

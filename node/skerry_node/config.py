@@ -6,46 +6,26 @@ import difflib
 import ipaddress
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from skerry.errors import ConfigurationError
+from skerry_node.policies import OnlyFor, Policies, Relaxation, Rule
+from skerry_node.sections import File, Section, Size
+from skerry_node.variables import describe_label_problem, describe_problem, name_parameters
 
 MAX_SOCKET_PATH = 107
 """sun_path of unix(7) without its closing zero."""
 
 _LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+_REGISTRY = r"^[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?(:[0-9]{1,5})?$"
 _PARAMETER = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-
-def parse_size(value: object) -> object:
-    """Bytes, from a number or a text such as 512m or 2g (powers of 1024); raises ValueError for another text."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("write a number of bytes, or one with a unit, such as 512m or 2g")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=4096)]
-File = Annotated[Path, Field(strict=False)]
-Words = Annotated[tuple[str, ...], Field(strict=False)]
-Ids = Annotated[tuple[int, ...], Field(strict=False)]
-
-
-class Section(BaseModel):
-    """Unknown keys are errors: a misspelt limit must not silently be no limit."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ServerSettings(Section):
@@ -61,82 +41,23 @@ class Encryption(Section):
 class Database(Section):
     """``uri`` is a path. ``sql`` is a file of SQLite; ``omop`` and ``other`` are files that algorithms read themselves.
 
-    ``env``: what algorithms are told beside, such as a schema's name, as ``<LABEL>_DB_PARAM_<KEY>``.
+    ``env``: what algorithms are told beside, such as a schema's name, as ``<LABEL>_DB_PARAM_<KEY>``. ``only_for``:
+    which algorithms, functions, users and organizations it is for, of those that the policies admit.
     """
 
     label: str = Field(pattern=_LABEL)
     uri: File
     type: Literal["csv", "parquet", "excel", "sqlite", "sql", "omop", "folder", "other"]
     env: dict[Annotated[str, Field(pattern=_PARAMETER)], str] = Field(default_factory=dict)
+    only_for: OnlyFor = OnlyFor()
 
 
-_Bound = TypeAdapter(Annotated[int, Field(ge=4, lt=1 << 20)])
-_Bytes = TypeAdapter(Size)
-_Flag = TypeAdapter(Literal[True])
-_RELAXABLE: dict[str, TypeAdapter[Any]] = {
-    "memory": _Bytes,
-    "processes": _Bound,
-    "temporary": _Bytes,
-    "open_files": _Bound,
-    "shared_memory": _Bytes,
-    "writable_root": _Flag,
-    "executable_tmp": _Flag,
-    "engine_seccomp": _Flag,
-}
-"""What may be relaxed for one image, and to what; the strict values stand in sandbox.py."""
+class Share(Section):
+    """What leaves the node beside results: what algorithms write, this configuration, the columns' names of files."""
 
-
-class Relaxation(Section):
-    """One setting of the sandbox that the owner relaxes for one image, named by its digest or id.
-
-    ``memory``, ``temporary`` and ``shared_memory`` are sizes, ``processes`` and ``open_files`` numbers; the others are
-    ``true``: a root file system that can be written, programs in /tmp, the engine's own list of system calls.
-    """
-
-    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    setting: str
-    value: Any
-
-    @model_validator(mode="before")
-    @classmethod
-    def _checked(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or "setting" not in given or "value" not in given:
-            return given
-        kind = _RELAXABLE.get(str(given["setting"]))
-        if kind is None:
-            raise ValueError(f'no setting "{given["setting"]}" can be relaxed; there are {", ".join(_RELAXABLE)}')
-        try:
-            return {**given, "value": kind.validate_python(given["value"])}
-        except ValidationError as error:
-            raise ValueError(f"{given['setting']} can't be {given['value']!r}: {error.errors()[0]['msg']}") from error
-
-    def __str__(self) -> str:
-        return f"{self.setting} = {self.value} for {self.digest[:19]}"
-
-
-class Policies(Section):
-    """What the owner allows. A list that is left out allows all, an empty one nothing.
-
-    ``allowed_algorithms`` holds names, names with a tag or a digest, or regular expressions that match whole names.
-    Users and organizations are ids: a name is only the server's claim.
-    """
-
-    allowed_algorithms: Words | None = None
-    allowed_users: Ids | None = None
-    allowed_organizations: Ids | None = None
-    allowed_functions: Words | None = None
-    unsigned_tasks: Literal["refuse", "allow"] = "refuse"
-    require_confirmed_keys: bool = False
-    relaxations: Annotated[tuple[Relaxation, ...], Field(strict=False)] = ()
-
-    @model_validator(mode="after")
-    def _patterns(self) -> Self:
-        for entry in self.allowed_algorithms or ():
-            try:
-                re.compile(entry)
-            except re.error as error:
-                raise ValueError(f'allowed_algorithms: "{entry}" is not a regular expression ({error})') from error
-        return self
+    logs: bool = True
+    configuration: bool = True
+    columns: bool = False
 
 
 class Limits(Section):
@@ -156,6 +77,21 @@ class Limits(Section):
     seconds: float = Field(default=86400.0, ge=1)
 
 
+class Registry(Section):
+    """Who a node is to a registry (``host`` or ``host:port``; docker.io is Docker Hub) when it pulls from there."""
+
+    registry: str = Field(pattern=_REGISTRY)
+    username: str = Field(min_length=1, max_length=255)
+    password_file: File
+
+
+class KeepImages(Section):
+    """How long, and how much (bytes), a node keeps of the images that it pulled itself; None for no bound."""
+
+    days: float | None = Field(default=None, ge=0)
+    size: Size | None = None
+
+
 class DockerSettings(Section):
     """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket.
 
@@ -163,6 +99,8 @@ class DockerSettings(Section):
 
     ``runtime`` runsc is gVisor: no run is started under another one. ``preflight_seconds`` is how often the sandbox is
     tried from inside, with ``probe_image``.
+
+    ``pull``: ``always`` runs nothing that the registry does not confirm, ``never`` only what is on the machine.
     """
 
     host: str | None = None
@@ -173,6 +111,8 @@ class DockerSettings(Section):
     runtime: Literal["runc", "runsc"] = "runc"
     probe_image: str = "skerry/probe"
     preflight_seconds: float = Field(default=3600.0, ge=10)
+    keep_images: KeepImages = KeepImages()
+    registries: Annotated[tuple[Registry, ...], Field(strict=False)] = ()
 
 
 class ProcessSettings(Section):
@@ -180,7 +120,10 @@ class ProcessSettings(Section):
 
 
 class Config(Section):
-    """``uid_base`` None: a range of a thousand users that is this installation's own."""
+    """``uid_base`` None: a range of a thousand users that is this installation's own.
+
+    ``algorithm_env`` are variables for every algorithm.
+    """
 
     name: str = Field(pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]{0,127}$")
     server: ServerSettings
@@ -188,7 +131,9 @@ class Config(Section):
     state_folder: File
     encryption: Encryption | None
     databases: Annotated[tuple[Database, ...], Field(strict=False)] = ()
+    algorithm_env: dict[str, str] = Field(default_factory=dict)
     policies: Policies = Policies()
+    share: Share = Share()
     limits: Limits = Limits()
     launcher: Literal["docker", "process"] = "docker"
     docker: DockerSettings = DockerSettings()
@@ -240,11 +185,13 @@ def _read(path: Path) -> object:
 
 def _absolute(config: Config, folder: Path) -> Config:
     """Relative paths are relative to the configuration's own folder."""
-    server, encryption, process = config.server, config.encryption, config.process
+    server, encryption, process, docker = config.server, config.encryption, config.process, config.docker
+    registries = tuple(r.model_copy(update={"password_file": folder / r.password_file}) for r in docker.registries)
     changes: dict[str, Any] = {
         "api_key_file": folder / config.api_key_file,
         "state_folder": folder / config.state_folder,
         "databases": tuple(d.model_copy(update={"uri": folder / d.uri}) for d in config.databases),
+        "docker": docker.model_copy(update={"registries": registries}),
         "server": server.model_copy(update={"ca_file": folder / server.ca_file if server.ca_file else None}),
     }
     if encryption is not None:
@@ -260,7 +207,9 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _secret_problems("api_key_file", config.api_key_file)
     if config.encryption is not None:
         yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
+    yield from _registry_problems(config.docker.registries)
     yield from _database_problems(config)
+    yield from _variable_problems(config)
     yield from _launcher_problems(config)
     if config.policies.allowed_algorithms is None and not config.development:
         yield "policies.allowed_algorithms: say which images may run here (a single .* allows every image)."
@@ -300,6 +249,13 @@ def _secret_problems(key: str, path: Path) -> Iterator[str]:
         yield f"{key}: {path} is open to other users of this machine; close it with chmod 600 {path}"
 
 
+def _registry_problems(registries: Sequence[Registry]) -> Iterator[str]:
+    for number, registry in enumerate(registries):
+        yield from _secret_problems(f"docker.registries.{number}.password_file", registry.password_file)
+        if registry.registry in {one.registry for one in registries[:number]}:
+            yield f"docker.registries.{number}.registry: {registry.registry} is there twice."
+
+
 def _database_problems(config: Config) -> Iterator[str]:
     seen: set[str] = set()
     for number, database in enumerate(config.databases):
@@ -311,6 +267,21 @@ def _database_problems(config: Config) -> Iterator[str]:
             yield f"{key}.uri: there is no folder {database.uri}."
         elif database.type != "folder" and not database.uri.is_file():
             yield f"{key}.uri: there is no file {database.uri}."
+
+
+def _variable_problems(config: Config) -> Iterator[str]:
+    for name, value in config.algorithm_env.items():
+        problem = describe_problem(name) or ("a value has no zero byte" if "\0" in value else None)
+        if problem is not None:
+            yield f"algorithm_env.{name}: {problem}."
+    taken: set[str] = set()
+    for number, database in enumerate(config.databases):
+        if problem := describe_label_problem(database.label):
+            yield f"databases.{number}.label: {problem}."
+        for name in name_parameters(database.label, database.env):
+            if name in taken:
+                yield f"databases.{number}: its variable {name} is there twice; choose another label or key of env."
+            taken.add(name)
 
 
 def _launcher_problems(config: Config) -> Iterator[str]:
@@ -347,8 +318,13 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "encryption": Encryption,
     "databases": Database,
     "policies": Policies,
+    "allowed_algorithms": Rule,
+    "only_for": OnlyFor,
+    "share": Share,
     "relaxations": Relaxation,
     "limits": Limits,
     "docker": DockerSettings,
+    "registries": Registry,
+    "keep_images": KeepImages,
     "process": ProcessSettings,
 }

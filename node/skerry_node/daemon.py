@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import IO, Any
 
 from skerry.errors import AuthenticationError, ConfigurationError, ServerError, ServerUnreachable, SkerryError
-from skerry_node import areas, preflight, reconcile
+from skerry_node import areas, preflight, reconcile, sharing
+from skerry_node.approvals import Approvals
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
 from skerry_node.orders import Order, Self, Work
 from skerry_node.pipeline import Parts, Pipeline
+from skerry_node.places import Places
 from skerry_node.preflight import Preflight, inspect_sandbox, remove_leftovers
+from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Interrupted, Server
 from skerry_node.users import Users, default_base, preflight_user
 from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
+
+_TIDY_SECONDS = 3600.0
 
 
 class State:
@@ -92,7 +97,7 @@ class Daemon:
         self._changed = threading.Event()
         self._lock = threading.Lock()
         self._pipelines: dict[Attempt, Pipeline] = {}
-        self._asked = 0
+        self._places = Places(config.limits.parallel_runs, self._ask_again)
         self._preflight = self._make_preflight() if launcher.sandboxed else None
 
     def run(self) -> None:
@@ -114,6 +119,7 @@ class Daemon:
         self._proxy = self._spawn_proxy(me)
         self._parts = self._make_parts(self._proxy.client)
         threading.Thread(target=self._keep_proxy, args=(me,), name="proxy", daemon=True).start()
+        threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
         try:
             self._take_up()
             self._work()
@@ -195,21 +201,30 @@ class Daemon:
         self._entries = journal.read()
         users = self._make_users(self._entries)
         jobs = JobFolders(folder / "jobs", config.limits.temporary, users)
-        return Parts(config, self._launcher, proxy, self._server, journal, jobs, users, self._closing)
+        approvals = Approvals(folder)
+        approvals.start()
+        return Parts(
+            config,
+            self._launcher,
+            proxy,
+            self._server,
+            journal,
+            jobs,
+            users,
+            self._closing,
+            self._places,
+            approvals,
+            PulledImages(folder),
+        )
 
     def _make_preflight(self) -> Preflight:
         user = preflight_user(self._base_user())
         return Preflight(
             lambda: inspect_sandbox(self._config, self._launcher, self._state.folder / "preflight", user),
             self._config.docker.preflight_seconds,
-            self._ask_anew,
+            self._ask_again,
             self._closing,
         )
-
-    def _ask_anew(self) -> None:
-        """The capacity is another than the one that the server was told."""
-        self._changed.set()
-        self._server.interrupt()
 
     def _base_user(self) -> int:
         return self._config.uid_base or default_base(self._state.installation)
@@ -250,6 +265,15 @@ class Daemon:
             except (SkerryError, OSError):
                 log.exception("The proxy can't be replaced yet")
 
+    def _tidy(self) -> None:
+        while True:
+            try:
+                self._launcher.tidy(self._parts.pulled)
+            except LauncherError as error:
+                log.warning("%s", error)
+            if self._closing.wait(_TIDY_SECONDS):
+                return
+
     def _serve_again(self) -> None:
         for pipeline in self._list_pipelines():
             try:
@@ -286,8 +310,7 @@ class Daemon:
         """The first call, and the first after an absence, does not wait: its answer says that the node is online."""
         with self._lock:
             holding = sorted(self._pipelines)
-            self._asked = max(self._config.limits.parallel_runs - len(holding), 0) if self._is_safe() else 0
-            capacity = self._asked
+        capacity = self._places.offer() if self._is_safe() else 0
         return self._server.work(capacity, holding, self._parts.jobs.held(), self._changed, wait=online)
 
     def _is_safe(self) -> bool:
@@ -296,6 +319,14 @@ class Daemon:
     def _say_online(self) -> None:
         log.info("node %s is online", self._config.name)
         self._state.say_ready()
+        threading.Thread(target=self._share, name="share", daemon=True).start()
+
+    def _share(self) -> None:
+        """At each return, since the server forgets it when the node is away. No run depends on it."""
+        try:
+            self._server.share(sharing.describe(self._config))
+        except (ServerUnreachable, ServerError) as error:
+            log.warning("The server is not told of the configuration: %s", error)
 
     def _do(self, work: Work) -> None:
         for stop in work.stop:
@@ -321,6 +352,7 @@ class Daemon:
         pipeline = Pipeline(self._parts, entry)
         with self._lock:
             self._pipelines[entry.key] = pipeline
+        self._places.enter(entry.key)
         threading.Thread(target=self._carry_out, args=(pipeline,), name=f"run {entry.key}", daemon=True).start()
 
     def _carry_out(self, pipeline: Pipeline) -> None:
@@ -329,9 +361,12 @@ class Daemon:
         finally:
             with self._lock:
                 del self._pipelines[pipeline.key]
-                waits_for_room = self._asked == 0
-        if waits_for_room:
-            self._ask_anew()
+            self._places.leave(pipeline.key)
+
+    def _ask_again(self) -> None:
+        """Breaks off the call that waits at the server, since there is room that it does not know of."""
+        self._changed.set()
+        self._server.interrupt()
 
     def _list_pipelines(self) -> list[Pipeline]:
         with self._lock:

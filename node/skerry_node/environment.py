@@ -15,10 +15,18 @@ _CONTRACT_TYPES = {"sqlite": "sql"}
 
 
 def build(
-    layout: Layout, sources: Sequence[Source], labels: Sequence[str], requested: Sequence[Mapping[str, Any]]
+    layout: Layout,
+    sources: Sequence[Source],
+    labels: Sequence[str],
+    requested: Sequence[Mapping[str, Any]],
+    extra: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """All variables, encoded. ``sources`` are the requested databases, ``labels`` all that the node has."""
+    """All variables, encoded. ``sources`` are the requested databases, ``labels`` all that the node has.
+
+    ``extra`` is what the owner gives every algorithm beside; its names were checked with the configuration.
+    """
     variables = {
+        **(extra or {}),
         contract.INPUT_FILE: f"{layout.folder}/input",
         contract.OUTPUT_FILE: f"{layout.folder}/output",
         contract.TOKEN_FILE: f"{layout.folder}/token",
@@ -33,7 +41,7 @@ def build(
         variables[contract.GATE_SOCKET] = layout.socket
     for source, wanted in zip(sources, requested, strict=True):
         variables |= _database(source, layout.databases[source.label], wanted)
-    return {name: contract.encode(value) for name, value in variables.items()}
+    return {name: value if contract.is_plain(name) else contract.encode(value) for name, value in variables.items()}
 
 
 def _database(source: Source, path: str, wanted: Mapping[str, Any]) -> dict[str, str]:

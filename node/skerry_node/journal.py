@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -14,6 +13,7 @@ from typing import Any
 from skerry.errors import SkerryError
 from skerry.wire import Status
 from skerry_node import areas
+from skerry_node.files import replace_file
 from skerry_node.launchers.launcher import Attempt
 from skerry_node.orders import Order, parse_order
 
@@ -75,13 +75,7 @@ class Journal:
         """On the disk when this returns."""
         folder = self.folder(entry.key)
         folder.mkdir(mode=0o711, exist_ok=True)
-        draft = folder / "entry.new"
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(_dump(entry), file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(folder / "entry.json")
-        _sync(folder)
+        replace_file(folder / "entry.json", json.dumps(_dump(entry)))
 
     def remove(self, attempt: Attempt) -> None:
         """The entry goes first, so that what is left of a removal that broke off is only rubbish."""
@@ -103,14 +97,6 @@ class Journal:
             except (ValueError, KeyError, TypeError, SkerryError) as error:
                 log.warning("%s is damaged and is left alone: %s", folder / "entry.json", error)
         return entries
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _dump(entry: Entry) -> dict[str, Any]:

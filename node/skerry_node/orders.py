@@ -29,6 +29,7 @@ class OrderedTask(Message):
     job_id: int = _ID
     image: str = Field(min_length=1, max_length=1024)
     databases: list[OrderedDatabase] = Field(max_length=256)
+    store_url: str | None = Field(default=None, max_length=2048)
 
 
 class Order(Message):

@@ -18,12 +18,14 @@ from skerry.errors import Conflict, InvalidInput, NotFound, ServerError, ServerU
 from skerry.output import ERROR_MARK
 from skerry.wire import Status
 from skerry_node import admission, areas, databases, environment
+from skerry_node.approvals import Approvals, NotAskable, Question, Verdict
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Finish, Journal, Stage
 from skerry_node.launchers.launcher import (
     Attempt,
     Ended,
+    Image,
     ImageNotFound,
     Launcher,
     LauncherError,
@@ -36,6 +38,9 @@ from skerry_node.launchers.launcher import (
 from skerry_node.namespace import listen_at
 from skerry_node.orders import Order
 from skerry_node.output import BadOutput, Output, open_output
+from skerry_node.places import Places
+from skerry_node.policies import Rule
+from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Server
 from skerry_node.users import Users
 from skerry_proxy.client import OpenedRun, ProxyClient, ProxyError
@@ -47,6 +52,7 @@ T = TypeVar("T")
 _MARGIN = 4 << 20
 _POLL_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
+_VERDICT_SECONDS = 1.0
 _SIGNALS = 128
 _INTERNAL_TRIES = 8
 
@@ -89,6 +95,9 @@ class Parts:
     jobs: JobFolders
     users: Users | None
     closing: threading.Event
+    places: Places
+    approvals: Approvals
+    pulled: PulledImages
     clock: Callable[[], float] = time.time
 
 
@@ -227,20 +236,8 @@ class Pipeline:
 
     def _admit(self, opened: OpenedRun) -> None:
         """Raises RunEnded when the owner's policy does not allow it."""
-        sender, config = opened.sender, self._parts.config
-        request = admission.Request(
-            opened.image,
-            opened.method,
-            opened.databases,
-            sender.organization,
-            sender.origin,
-            sender.user,
-            sender.signed,
-        )
-        with _ending(Status.NOT_ALLOWED, admission.NotAdmitted):
-            admission.admit(config.policies, config.labels, request)
-            if not admission.may_admit_image(config.policies, opened.image):
-                raise admission.NotAdmitted(f"This node does not admit the image {opened.image}.")
+        sender = opened.sender
+        self._apply_rules(opened)
         log.info(
             "Run %s is admitted: %s of %s for organization %s, user %s of organization %s%s",
             self.key,
@@ -252,13 +249,85 @@ class Pipeline:
             "" if sender.signed else " (the server's claim: the task is not signed)",
         )
 
+    def _apply_rules(self, opened: OpenedRun, image: Image | None = None) -> Rule:
+        """The owner's rule that admits it. Raises RunEnded."""
+        sender, config = opened.sender, self._parts.config
+        request = admission.Request(
+            opened.image,
+            opened.method,
+            opened.databases,
+            sender.organization,
+            sender.origin,
+            sender.user,
+            sender.signed,
+            self.order.task.store_url,
+        )
+        with _ending(Status.NOT_ALLOWED, admission.NotAdmitted):
+            return admission.admit(config.policies, config.databases, request, image)
+
+    def _wait_for_approval(self, opened: OpenedRun, image: Image) -> None:
+        """Until the owner has approved this function of this image. Raises RunEnded when that does not come."""
+        verdict = self._parts.approvals.find_verdict(image.id, opened.method)
+        if verdict is None:
+            verdict = self._ask_owner(opened, image)
+        if verdict is not Verdict.APPROVED:
+            sentence = f'The owner of this node has refused the function "{opened.method}" of the image {opened.image}.'
+            raise RunEnded(Status.NOT_ALLOWED, sentence)
+
+    def _ask_owner(self, opened: OpenedRun, image: Image) -> Verdict:
+        """The run gives up its place meanwhile, so that others are not kept waiting."""
+        parts, sender = self._parts, opened.sender
+        question = Question(
+            image=image.id,
+            function=opened.method,
+            reference=opened.image,
+            digests=image.digests,
+            databases=tuple(opened.databases),
+            user=sender.user,
+            organization=sender.origin,
+            signed=sender.signed,
+            since=parts.clock(),
+            runs=(self.key.run,),
+        )
+        with _ending(Status.NOT_ALLOWED, NotAskable):
+            parts.approvals.ask(question)
+        log.info("Run %s waits for approval: %s of %s (%s)", self.key, opened.method, opened.image, image.id)
+        parts.places.leave(self.key)
+        try:
+            verdict = self._await_verdict(question)
+        finally:
+            parts.approvals.withdraw(self.key.run)
+        log.info("Run %s: the owner has %s %s of %s", self.key, verdict, opened.method, opened.image)
+        while verdict is Verdict.APPROVED and not parts.places.try_enter(self.key):
+            self._wait_a_moment()
+        return verdict
+
+    def _await_verdict(self, question: Question) -> Verdict:
+        hours = self._parts.config.policies.approval_hours
+        while (verdict := self._parts.approvals.find_verdict(question.image, question.function)) is None:
+            if self._parts.clock() > question.since + hours * 3600:
+                raise RunEnded(
+                    Status.NOT_ALLOWED, f"The owner of this node did not approve the algorithm within {hours:g} hours."
+                )
+            self._wait_a_moment()
+        return verdict
+
+    def _wait_a_moment(self) -> None:
+        """Raises GivenUp when the run is stopped, NodeStops when the node is."""
+        self._stopped.wait(_VERDICT_SECONDS)
+        self._check_stopped()
+        if self._parts.closing.is_set():
+            raise NodeStops
+
     def _prepare(self, opened: OpenedRun) -> Spec:
         """Image, databases and the gate. Raises RunEnded."""
         parts = self._parts
         with _ending(Status.NO_IMAGE, ImageNotFound), _ending(Status.FAILED, LauncherError):
             image = parts.launcher.resolve(opened.image)
-        with _ending(Status.NOT_ALLOWED, admission.NotAdmitted):
-            admission.admit_image(parts.config.policies, image)
+        parts.pulled.note_use(image.id, opened.image, parts.clock(), new=image.new)
+        rule = self._apply_rules(opened, image)
+        if rule.approve_first:
+            self._wait_for_approval(opened, image)
         with _ending(Status.FAILED, databases.DatabaseUnavailable, LauncherError):
             sources = databases.choose(parts.config.databases, opened.databases)
             temporary = parts.jobs.make(self.order.task.job_id, image)
@@ -274,6 +343,7 @@ class Pipeline:
             sources,
             self._entry.user,
             tuple(group for group in groups if group is not None) if self._entry.user is not None else (),
+            -1 if rule.gpus == "all" else rule.gpus,
         )
 
     def _listen(self, gate: socket.socket) -> None:
@@ -301,7 +371,8 @@ class Pipeline:
         """Starts at most once: from the journal's next line on, only the engine knows whether it was."""
         layout = self._parts.launcher.layout(spec)
         requested = [database.model_dump() for database in self.order.task.databases]
-        variables = environment.build(layout, spec.sources, self._parts.config.labels, requested)
+        config = self._parts.config
+        variables = environment.build(layout, spec.sources, config.labels, requested, config.algorithm_env)
         with self._starting:
             self._check_stopped()
             self._entry = replace(self._entry, stage=Stage.STARTING, started=self._parts.clock())
@@ -398,8 +469,7 @@ class Pipeline:
 
     def _collect(self, ended: Ended) -> Outcome:
         """Reads the log and, after a good end, opens the result."""
-        text = self._patiently(lambda: self._parts.launcher.logs(self.key))
-        text = shorten(text, self._parts.config.limits.log)
+        text = self._patiently(self._read_log)
         if ended.reason is not None:
             status = Status.FAILED if ended.started else Status.START_FAILED
             return Outcome(status, self._add_sentence(text, ended.reason))
@@ -409,6 +479,12 @@ class Pipeline:
             return Outcome(Status.COMPLETED, text, self._open_output())
         except BadOutput as error:
             return Outcome(Status.CRASHED, self._add_sentence(text, str(error)))
+
+    def _read_log(self) -> str:
+        """What the algorithm wrote, where the owner gives that out: it can hold whatever the algorithm saw."""
+        if not self._parts.config.share.logs:
+            return "The owner of this node does not give out what algorithms write to their logs.\n"
+        return shorten(self._parts.launcher.logs(self.key), self._parts.config.limits.log)
 
     def _open_output(self) -> Output:
         folder = self._parts.journal.data(self.key) / task_folder(self.key.run)
@@ -422,7 +498,8 @@ class Pipeline:
     def _add_exit(self, text: str, code: int) -> str:
         if code > _SIGNALS:
             return self._add_sentence(text, f"The algorithm was ended by signal {code - _SIGNALS}.")
-        return text if text.strip() else self._add_sentence(text, f"The algorithm ended with exit code {code}.")
+        said = self._parts.config.share.logs and text.strip()
+        return text if said else self._add_sentence(text, f"The algorithm ended with exit code {code}.")
 
     def _seal(self, outcome: Outcome) -> None:
         """From here on the result is on the disk, for the asker's eyes only."""
@@ -494,7 +571,7 @@ class Pipeline:
         if not self._stopped.is_set() or self._entry.stage is not Stage.STARTING or resume is None:
             return
         try:
-            text = shorten(self._parts.launcher.logs(self.key), self._parts.config.limits.log)
+            text = self._read_log()
             self._parts.server.finish(self.key, Status.KILLED, self._parts.proxy.seal(resume, text, None, None).log)
         except (LauncherError, ProxyError, ServerError, ServerUnreachable) as error:
             log.info("The log of run %s is not taken: %s", self.key, error)

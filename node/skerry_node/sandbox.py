@@ -13,8 +13,9 @@ from importlib.resources import files
 from typing import Any
 
 from skerry import contract
-from skerry_node.config import Limits, Relaxation
+from skerry_node.config import Limits
 from skerry_node.launchers.launcher import Image, Spec
+from skerry_node.policies import Relaxation
 
 DATABASES_FOLDER = "/mnt/databases"
 
@@ -125,6 +126,7 @@ class Profile:
             "LogConfig": self._log(),
             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": False,
+            "DeviceRequests": _gpus(spec.gpus),
         }
 
     def _ulimits(self, settings: Settings) -> list[dict[str, Any]]:
@@ -165,6 +167,12 @@ def _tmpfs(spec: Spec, settings: Settings) -> str:
     execution = "exec" if settings.executable_tmp else "noexec"
     owner = f"uid={spec.user},gid={spec.user}"
     return f"rw,{execution},nosuid,nodev,size={settings.temporary},mode=0700,{owner}"
+
+
+def _gpus(number: int) -> list[dict[str, Any]]:
+    """What the engine asks its own GPU hook for; nothing of a device is mapped by us."""
+    request = {"Driver": "", "Count": number, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}
+    return [request] if number else []
 
 
 def _mounts(spec: Spec) -> list[dict[str, Any]]:

@@ -93,6 +93,10 @@ class Server:
     def describe_self(self) -> Self:
         return parse_self(self._call("GET", "/skerry/node/self"))
 
+    def share(self, rows: list[tuple[str, str]]) -> None:
+        """Replaces what the server shows of the node's configuration."""
+        self._call("PUT", "/skerry/node/self/config", {"data": [{"key": key, "value": value} for key, value in rows]})
+
     def leave(self) -> None:
         self._call("POST", "/skerry/node/leave", {})
 

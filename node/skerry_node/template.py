@@ -35,16 +35,35 @@ databases: []
 #    type: csv
 #    env: {schema: public}     # told as DEFAULT_DB_PARAM_SCHEMA, where a task names the database
 
+#    only_for: {functions: [mean], organizations: [1, 2]}     # also: algorithms, users
+
+# Variables for every algorithm.
+# algorithm_env: {SITE: north}
+
 # What you allow. A list that is left out allows all.
 policies:
-  # Names, names with a tag or a digest, or regular expressions that match whole names.
+  # Images: names, names with a tag or a digest, or regular expressions that match whole names. Or rules, which also
+  # say for what; all that one names must fit, and the first that fits decides. `skerry node algorithms` lists what
+  # waits for approval.
   allowed_algorithms: []
+  #  - algorithm: registry.example.org/team/mean
+  #    functions: [mean, partial_mean]
+  #    databases: [default]
+  #    users: [7]
+  #    organizations: [1, 2]
+  #    approve_first: true
+  #    gpus: all
+  # allowed_algorithm_stores: ["https://store.example.org"]
   # allowed_organizations: [1, 2]
   # allowed_users: [7]
-  # allowed_functions: [mean]
+  # approval_hours: 72.0
   # unsigned_tasks: refuse     # allow: also tasks of vantage6's clients, which can't sign
   # require_confirmed_keys: false
   # relaxations: []            # single settings of the sandbox, for single images: docs/explanation/sandbox.md
+
+# What leaves the node beside results: what algorithms write to their logs, what this file says of encryption,
+# algorithms, users, organizations and databases, and the names of the columns of csv, parquet and excel files.
+# share: {logs: true, configuration: true, columns: false}
 
 # Bounds of each run.
 limits:
@@ -61,6 +80,10 @@ limits:
 docker:
   holder_image: skerry/holder
   pull: missing                # missing, always or never
+  # Of the images that the node itself has pulled, those are removed that no run used for so long, or too many.
+  # keep_images: {days: 30.0, size: 20g}
+  # For images that want a log-in. chmod 600 registry-password
+  # registries: [{registry: registry.example.org, username: node, password_file: registry-password}]
   # runtime: runsc             # gVisor, and nothing else
   # preflight_seconds: 3600    # how often the sandbox is tried from inside
   # gate: unix                 # for a runtime that shares no loopback with the gate (gVisor)

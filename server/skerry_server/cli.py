@@ -13,8 +13,11 @@ from urllib.request import ProxyHandler, build_opener
 import click
 
 from skerry.errors import SkerryError
+from skerry_server import migrants
 from skerry_server import settings as configuration
+from skerry_server.policy import ROOT
 from skerry_server.server import open_server
+from skerry_server.services.migrating import take_over
 from skerry_server.services.users import found_root
 from skerry_server.settings import Settings
 
@@ -26,6 +29,7 @@ _CONFIG = click.option(
     help="The server's configuration file.",
 )
 _FILE = "server.yaml"
+_TAKEN = ("organizations", "users", "collaborations", "nodes")
 
 
 @click.group()
@@ -86,6 +90,39 @@ def start(path: Path, host: str | None, port: int | None) -> None:
         serve(open_server(found), lambda address: click.echo(f"skerry server is ready at {address}{found.api_path}"))
     except SkerryError as error:
         raise click.ClickException(str(error)) from None
+
+
+@server.command("import")
+@_CONFIG
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Look for problems and say what would be done; change nothing.")
+@click.option("--role", default=ROOT, show_default=True, help="The default role of users whose entries name no roles.")
+@click.option("--accept-weak-passwords", is_flag=True, help="Take passwords that nobody could choose here.")
+def import_(path: Path, file: Path, role: str, *, dry_run: bool, accept_weak_passwords: bool) -> None:
+    """Takes over FILE, the YAML that vantage6 4.x's `server import` reads.
+
+    Organizations with their users, collaborations with their nodes: all of it in one transaction, or nothing, with
+    every problem listed. Names that are there already are refused. Nodes keep the API keys of the file; a node
+    without one gets a new one, which is shown once. As with vantage6, users get all rules (the role Root): name
+    another --role, or give a user a list `roles` in the file. Encrypted collaborations accept skerry's format and
+    vantage6's. Tasks are left out. Delete FILE afterwards: there are passwords in it.
+    """
+    try:
+        migration = migrants.read(file)
+        opened = open_server(configuration.load(path))
+        with opened.database.writing() as session:
+            taken = take_over(session, migration, role, weak_passwords=accept_weak_passwords)
+            if dry_run:
+                session.rollback()
+        opened.database.close()
+    except SkerryError as error:
+        raise click.ClickException(str(error)) from None
+    counts = ", ".join(f"{getattr(taken, name)} {name}" for name in _TAKEN)
+    click.echo(f"{'Would be imported' if dry_run else 'Imported'}: {counts}.")
+    for note in taken.notes:
+        click.echo(note)
+    for node, key in taken.new_keys.items() if not dry_run else ():
+        click.echo(f'API key of "{node}": {key}')
 
 
 @server.group()

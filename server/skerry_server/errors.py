@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from skerry.errors import SkerryError
 
@@ -42,10 +43,14 @@ class StoreNotLinked(Refused):
     """The algorithm store is not one of the task's collaboration."""
 
 
+class RunOver(Refused):
+    """The run that calls has ended, and its task needs nothing more of it."""
+
+
 class NotKnown(Refused):
     """There is no such thing, or the caller may not know of it."""
 
-    def __init__(self, what: str, id_: int) -> None:
+    def __init__(self, what: str, id_: int | UUID) -> None:
         super().__init__(f"There is no {what} with id {id_}.")
 
 

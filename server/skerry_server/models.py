@@ -5,7 +5,7 @@ Times are naive UTC, as the dialects show them. Tables are made by migrations on
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +29,9 @@ from skerry.wire import Format, Status
 from skerry_server.lifecycle import State
 
 NAME = 128
+ONLINE_FOR = timedelta(seconds=60)
+"""A node that was not heard of for longer is offline."""
+
 _CASCADE = "CASCADE"
 _SET_NULL = "SET NULL"
 
@@ -128,7 +131,7 @@ class Study(Base):
 
 
 class Node(Base):
-    """``api_key`` is the SHA-256 of the key. ``online`` is what was last announced; ask :meth:`is_online`.
+    """``api_key`` is the SHA-256 of the key. ``online`` is what was last announced; :meth:`is_online` is what is so.
 
     ``epoch`` counts the keys: tokens of an earlier one are dead.
     """
@@ -147,6 +150,21 @@ class Node(Base):
 
     organization: Mapped[Organization] = relationship()
     collaboration: Mapped[Collaboration] = relationship()
+    settings: Mapped[list[NodeSetting]] = relationship(order_by="NodeSetting.id", cascade="all, delete-orphan")
+
+    def is_online(self, now: datetime) -> bool:
+        """Whether the node has said so and was heard of lately."""
+        return self.online and self.last_seen is not None and self.last_seen > now - ONLINE_FOR
+
+
+class NodeSetting(Base):
+    """A line of what a node tells of its own configuration; a key with several values has several."""
+
+    __tablename__ = "node_setting"
+
+    node_id: Mapped[int] = mapped_column(ForeignKey("node.id", ondelete=_CASCADE), index=True)
+    key: Mapped[str] = mapped_column(String(NAME))
+    value: Mapped[str] = mapped_column(String(1024))
 
 
 class Rule(Base):
@@ -235,6 +253,9 @@ class Task(Base):
 
     collaboration: Mapped[Collaboration] = relationship()
     parent: Mapped[Task | None] = relationship(remote_side="Task.id")
+    store: Mapped[AlgorithmStore | None] = relationship(
+        primaryjoin="foreign(Task.store_id) == AlgorithmStore.id", viewonly=True
+    )
     runs: Mapped[list[Run]] = relationship(
         back_populates="task", foreign_keys="Run.task_id", order_by="Run.id", passive_deletes=True
     )
@@ -261,13 +282,21 @@ class AlgorithmStore(Base):
 
 
 class Payload(Base):
-    """An input or a result: ``inline`` up to the limit of the wire, else the name of a ``file`` in the store."""
+    """An input or a result: ``inline`` up to the limit of the wire, else the name of a ``file`` in the store.
+
+    ``blob`` is the UUID by which vantage6's clients fetch it, and ``format`` what it then is; null in one that travels
+    with its task. ``uploader`` and ``uploaded_at`` are there while it waits for the task that it was uploaded for.
+    """
 
     __tablename__ = "payload"
 
     size: Mapped[int] = mapped_column(BigInteger)
     inline: Mapped[bytes | None] = mapped_column(LargeBinary)
     file: Mapped[str | None] = mapped_column(String(64), unique=True)
+    blob: Mapped[str | None] = mapped_column(String(36), unique=True)
+    format: Mapped[Format | None] = mapped_column(_words(Format))
+    uploader: Mapped[str | None] = mapped_column(String(32))
+    uploaded_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 class Run(Base):

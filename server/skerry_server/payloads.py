@@ -55,6 +55,13 @@ class PayloadStore:
     def load(self, payload: Payload) -> bytes:
         return b"".join(self.read(payload))
 
+    def start(self, payload: Payload, size: int) -> bytes:
+        """The first bytes, at most ``size``."""
+        if payload.file is None:
+            return (payload.inline or b"")[:size]
+        with (self._folder / payload.file).open("rb") as file:
+            return file.read(size)
+
     def forget(self, payload: Payload) -> None:
         """Removes the file of a payload whose row is gone."""
         if payload.file is not None:

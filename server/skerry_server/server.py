@@ -12,6 +12,7 @@ from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
+from skerry_server.services.blobs import remove_waiting
 from skerry_server.services.users import write_policy
 from skerry_server.services.work import give_up_lost, note_absence, renew_leases
 from skerry_server.settings import Settings, jwt_secret
@@ -63,12 +64,15 @@ class Server:
             self.payloads.sweep(session)
 
     def sweep(self) -> None:
-        """Announces nodes that fell silent, ends runs that were lost, forgets old events."""
+        """Announces nodes that fell silent, ends runs that were lost, forgets old events and unused uploads."""
         now = self.clock()
         with self.database.writing() as session:
             note_absence(session, now)
             give_up_lost(session, timedelta(seconds=self.settings.leases.lost_after_seconds), now)
             prune(session, now - _EVENTS_KEPT)
+            forgotten = remove_waiting(session, now)
+        for payload in forgotten:
+            self.payloads.forget(payload)
 
 
 def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> Server:

@@ -6,7 +6,7 @@ import difflib
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -62,6 +62,13 @@ class Stores(_Strict):
     allowed: list[str] = []
 
 
+class BlobStore(_Strict):
+    """Where large payloads lie; with this section, vantage6's clients may send and fetch them as streams."""
+
+    kind: Literal["files"] = "files"
+    folder: str = "payloads"
+
+
 class Settings(_Strict):
     """``folder`` is where the file lies: relative paths start there."""
 
@@ -76,6 +83,7 @@ class Settings(_Strict):
     two_factor_auth: bool = False
     mail: Mail | None = None
     stores: Stores = Stores()
+    blob_store: BlobStore | None = None
     leases: Leases = Leases()
     limits: Limits = Limits()
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
@@ -90,7 +98,7 @@ class Settings(_Strict):
 
     @property
     def payload_folder(self) -> Path:
-        return self.state / "payloads"
+        return self.state / (self.blob_store or BlobStore()).folder
 
 
 TEMPLATE = """\
@@ -116,6 +124,9 @@ TEMPLATE = """\
 
 # stores:
 #   allowed: []            # hosts of algorithm stores that may lie in a private network: ["store.example.org"]
+
+# blob_store: null       # null: inputs come with their task. Else kind: files; vantage6's clients since 4.13 then send
+#                        # them as streams. Its folder (payloads) is that of all large ones, relative to state_folder
 
 # leases:
 #   seconds: 120             # how long a node may be silent about a run that it holds

@@ -20,8 +20,10 @@ from skerry_server.policy import Kind
 from skerry_server.settings import Tokens
 
 _REFRESH = "refresh"
-# Audiences: a refresh token has one of its own.
-_AUDIENCES = [f"skerry:{kind}{suffix}" for kind in Kind for suffix in ("", f":{_REFRESH}")]
+# Audiences: refresh tokens have theirs, and so has what an algorithm store hears of a user.
+_STORE = "skerry:store"
+_AUDIENCES = [*(f"skerry:{kind}{suffix}" for kind in Kind for suffix in ("", f":{_REFRESH}")), _STORE]
+_STORE_LIFETIME = timedelta(minutes=5)
 
 
 def install(app: Flask, settings: Tokens, secret: str) -> JWTManager:
@@ -46,6 +48,13 @@ def for_user(user: User) -> dict[str, str]:
 
 def for_node(node: Node) -> dict[str, str]:
     return _pair(Kind.NODE, node.id, {"epoch": node.epoch, "roles": []})
+
+
+def for_store(user: User) -> str:
+    """What an algorithm store is given in the user's name: good for one thing, to ask this server who that is."""
+    claims = {**_named(Kind.USER, {"epoch": user.epoch, "roles": []}), "aud": _STORE}
+    token: str = create_access_token(user.id, expires_delta=_STORE_LIFETIME, additional_claims=claims)
+    return token
 
 
 def for_run(run: Run, lifetime: timedelta) -> str:
@@ -90,8 +99,11 @@ def read_reset(token: str, purpose: Purpose, now: datetime) -> tuple[int, int]:
     return int(claims["sub"]), int(claims["epoch"])
 
 
-def presented(*, refresh: bool = False) -> tuple[Kind, dict[str, Any]]:
-    """The kind and the claims of the request's token. Raises LoginFailed, or what the library answers itself."""
+def presented(*, refresh: bool = False, store: bool = False) -> tuple[Kind, dict[str, Any]]:
+    """The kind and the claims of the request's token; with ``store``, a store's counts, too.
+
+    Raises LoginFailed, or what the library answers itself.
+    """
     verify_jwt_in_request(refresh=refresh)
     claims = get_jwt()
     try:
@@ -99,7 +111,7 @@ def presented(*, refresh: bool = False) -> tuple[Kind, dict[str, Any]]:
         int(claims["sub"])
     except (KeyError, ValueError, TypeError) as error:
         raise LoginFailed("This token is not of a kind that is known here.") from error
-    if claims.get("aud") != _audience(kind, refresh=refresh):
+    if claims.get("aud") not in {_audience(kind, refresh=refresh), *([_STORE] if store else [])}:
         raise LoginFailed("This token was made for another purpose.")
     return kind, claims
 

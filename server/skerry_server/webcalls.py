@@ -1,7 +1,8 @@
 """Asking a web server that a user named: never one of this machine or its networks, unless the owner allows its host.
 
 The name is resolved once, every address is looked at, and the connection goes to the address that was looked at. No
-redirect is followed and nothing of the caller is sent along.
+redirect is followed. Of the caller nothing is sent along but, to a store, a token that is good for nothing but to ask
+this server who they are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import socket
 import ssl
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -20,7 +21,22 @@ from skerry_server.errors import InvalidRequest
 
 _SECONDS = 10
 _MOST = 1 << 20
+_CLOSED = "The algorithm store does not show this user its algorithms."
 _PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """Who asks: the address at which the store finds this server, and the user's token for it."""
+
+    server_url: str
+    token: str = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The address under both names that stores read it by."""
+        here = dict.fromkeys(("server_url", "Server-Url"), self.server_url)
+        return {**here, "Authorization": f"Bearer {self.token}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +48,11 @@ class Address:
     port: int
     path: str
     ip: str
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is one of this machine or its networks, which the owner allowed."""
+        return not _outside(self.ip)
 
 
 def check(url: str, allowed: Collection[str]) -> Address:
@@ -51,14 +72,17 @@ def check(url: str, allowed: Collection[str]) -> Address:
     return Address(parts.scheme, host, port, parts.path.rstrip("/"), _resolve(host, port, trusted=host in allowed))
 
 
-def ask(address: Address, path: str) -> Any:
+def ask(address: Address, path: str, introduction: Introduction | None = None) -> Any:
     """The JSON behind a GET below the address. Raises InvalidRequest when there is none."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=_SECONDS)
     try:
         connection.sock = _connect(address)
-        connection.request("GET", f"{address.path}/{path}", headers={"Accept": "application/json"})
+        headers = {"Accept": "application/json", **(introduction.headers if introduction else {})}
+        connection.request("GET", f"{address.path}/{path}", headers=headers)
         answer = connection.getresponse()
         body = answer.read(_MOST + 1)
+        if answer.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
+            raise InvalidRequest(_CLOSED if introduction else f'{_CLOSED} Say "server_url", so that it can ask us.')
         if answer.status != http.client.OK or len(body) > _MOST:
             raise InvalidRequest(f"The store did not answer as a store does (status {answer.status}).")
         return json.loads(body)
@@ -68,9 +92,9 @@ def ask(address: Address, path: str) -> Any:
         connection.close()
 
 
-def image_in_store(address: Address, image: str) -> str:
+def image_in_store(address: Address, image: str, introduction: Introduction | None = None) -> str:
     """The image with the digest that the store has for it. Raises InvalidRequest when it does not list it."""
-    found = ask(address, f"algorithm?{urlencode({'image': image})}")
+    found = ask(address, f"algorithm?{urlencode({'image': image})}", introduction)
     rows = found.get("data") if isinstance(found, dict) else None
     name = image.partition("@")[0]
     for row in rows if isinstance(rows, list) else []:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,35 @@ def federation(dev: Callable[..., AbstractContextManager[DevFederation]], shares
 @pytest.fixture(scope="session")
 def probe_image(images: object) -> str:
     return build(ALGORITHMS / "probe", "skerry-tests/probe")
+
+
+PUBLISHED = ("pandas==2.1.4", "numpy<2", "openpyxl", "setuptools<81", "pyotp")
+"""What stands beside vantage6's packages: the tools demand an SQLAlchemy that later data frames don't know."""
+
+
+@pytest.fixture(scope="session")
+def published_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives a Python that has a release of vantage6's client and algorithm tools, and nothing of ours."""
+
+    @cache
+    def make(version: str) -> Path:
+        folder = tmp_path_factory.mktemp("published") / version
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        python = folder / "bin" / "python"
+        wanted = [f"vantage6-client=={version}", f"vantage6-algorithm-tools=={version}", *PUBLISHED]
+        quick = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", str(python), *wanted]
+        if subprocess.run(quick, capture_output=True, check=False).returncode:
+            # uv does not read pip's configuration, which may name the only index that answers.
+            slow = [str(python), "-m", "pip", "install", "-q", "--no-compile", *wanted]
+            subprocess.run(slow, check=True, capture_output=True)
+        return python
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def average_image(images: object) -> str:
+    return build(ALGORITHMS / "average", "skerry-tests/average")
 
 
 def lines(command: list[str]) -> int:

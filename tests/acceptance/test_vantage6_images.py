@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sqlite3
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from devfederation import ALGORITHMS, build
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 TOUR = Path(__file__).parent.parent / "compat" / "tour.py"
-WITH_THEM = ("pandas==2.1.4", "numpy<2", "openpyxl", "setuptools<81")
-"""What images of that time hold: the tools demand an SQLAlchemy that later data frames don't know."""
-VERSIONS = ("4.15.2", "4.7.1")
+VERSIONS = ("4.15.2", "4.7.1", "4.3.4")
+"""The last one decodes each variable when it is asked for it, and leaves the environment as it is."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +30,13 @@ class Published:
 
 
 @pytest.fixture(scope="session", params=VERSIONS)
-def published(request, images, tmp_path_factory) -> Published:
-    folder = tmp_path_factory.mktemp("published")
-    python = make_environment(folder / "environment", request.param)
-    context = folder / "context"
+def published(request, images, published_python, tmp_path_factory) -> Published:
+    python = published_python(request.param)
+    context = tmp_path_factory.mktemp("published") / "context"
     shutil.copytree(ALGORITHMS / "v6tour", context)
-    [packages] = (folder / "environment").glob("lib/python*/site-packages")
+    [packages] = python.parent.parent.glob("lib/python*/site-packages")
     shutil.copytree(packages, context / "lib", ignore=shutil.ignore_patterns("__pycache__", "pip", "tests"))
     return Published(request.param, python, build(context, f"skerry-tests/v6tour:{request.param}"))
-
-
-def make_environment(folder: Path, version: str) -> Path:
-    """Its Python, which has vantage6's client and tools and nothing of ours."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    wanted = [f"vantage6-client=={version}", f"vantage6-algorithm-tools=={version}", *WITH_THEM]
-    install = [str(python), "-m", "pip", "install", "-q", "--no-compile", *wanted]
-    subprocess.run(install, check=True, capture_output=True)
-    return python
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +69,8 @@ def databases(tmp_path_factory) -> list[str]:
 def test_tour(arguments, dev, databases, published, tmp_path) -> None:
     with dev("--nodes", "2", *databases, *arguments) as federation:
         seen = take_tour(published, federation.facts, tmp_path)
-    for name, results in RESULTS.items():
-        assert (name, seen[name]["results"]) == (name, results)
+    for name, results in expected(published.version).items():
+        assert (name, seen[name]["results"]) == (name, results), seen[name]["logs"]
         assert (name, seen[name]["status"]) == (name, "completed")
     check_metadata(seen["metadata"], federation.facts)
     check_ends(seen)
@@ -124,6 +112,16 @@ RESULTS = {
     ],
     "defaults": [{"unset": "fallback", "home": "/tmp"}],
 }
+
+
+def expected(version: str) -> dict[str, list]:
+    """By the tools of 4.3 no query works: they hand its words over in the wrong order."""
+    if version != "4.3.4":
+        return RESULTS
+    [variables] = RESULTS["variables"]
+    encoded = {name: base64.b32encode(value.encode()).decode().replace("=", "!") for name, value in variables.items()}
+    done = {name: results for name, results in RESULTS.items() if "query" not in name}
+    return {**done, "variables": [encoded]}
 
 
 def check_metadata(seen: dict, facts: dict) -> None:

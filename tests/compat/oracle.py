@@ -63,8 +63,12 @@ CALLERS = {
     "no role": "",
     "node": NODE,
     "container": CONTAINER,
+    "nobody": "",
 }
-USERS = tuple(name for name in CALLERS if name not in {"node", "container"})
+MACHINES = ("node", "container")
+USERS = tuple(name for name in CALLERS if name not in {*MACHINES, "nobody"})
+
+NOBODY = "nobody's"
 
 # deed: (rule that it needs, who but users may try)
 DEEDS = {
@@ -121,6 +125,40 @@ DEEDS = {
     "run list": ("run view", "node container"),
     "result get": ("run view", "node container"),
     "result list": ("run view", "node container"),
+    "task wait": ("task view", "container"),
+    "collaboration add node": ("node create", ""),
+    # Stores have no rules of their own in section 11: they belong to collaborations, whose rules hold.
+    "algorithmstore get": ("collaboration view", "node"),
+    "algorithmstore list": ("collaboration view", ""),
+    "algorithmstore post": ("collaboration edit", ""),
+    "algorithmstore patch": ("collaboration edit", ""),
+    "algorithmstore delete": ("collaboration edit", ""),
+    # Of section 2.10; whoever may create tasks uploads for them, whoever sees the run fetches.
+    "blobstream status": ("", "node container"),
+    "blobstream post": ("task create", "node container"),
+    "blobstream get": ("run view", "node container"),
+    # Only one's own.
+    "password change": ("", ""),
+    "token validate user": ("", ""),
+    "token validate node": (NOBODY, "node"),
+    "token container": (NOBODY, "node"),
+    "vpn profile": (NOBODY, "node"),
+    "vpn addresses": (NOBODY, "container"),
+    "port post": (NOBODY, "node"),
+    "port delete": (NOBODY, "node"),
+    # Ours, among skerry's own parts (native protocol, section 4).
+    "keys list": ("organization view", "node container"),
+    "keys put": ("organization edit", "node"),
+    "self node": (NOBODY, "node"),
+    "self config": (NOBODY, "node"),
+    "self work": (NOBODY, "node"),
+    "self leave": (NOBODY, "node"),
+    "run status": (NOBODY, "node"),
+    "run token": (NOBODY, "node container"),
+    "run input": ("run view", "node container"),
+    "run result": ("run view", "container"),
+    "run stage": (NOBODY, "node container"),
+    "run finish": (NOBODY, "node container"),
 }
 
 
@@ -130,18 +168,33 @@ def scopes(caller: str, rule: str) -> set[str]:
     return {scope for line in lines if " ".join(line[:2]) == rule for scope in line[2:]}
 
 
+# Where a deed reaches otherwise than far: relation → scopes.
+_EVERYWHERE = dict.fromkeys((*RELATIONS, "self"), "glo")
+_NEAR = {"own": "col glo", "same": "col glo", "other": "glo", "none": "glo", "self": "col glo"}
+REACH: dict[str, dict[str, str]] = {
+    # Section 2.6: the members of a collaboration are a matter of a global rule, whichever call changes them.
+    "collaboration widen": _EVERYWHERE,
+    "collaboration add organization": _EVERYWHERE,
+    "collaboration remove organization": _EVERYWHERE,
+    # Section 11: Root neither, outside of its own organization's collaborations.
+    "task post": {"own": "col glo", "same": "col glo", "other": "", "none": ""},
+    "column post": {"own": "col glo", "same": "col glo", "other": "", "none": ""},
+    # Section 2.11: event send, col or glo.
+    "task kill": _NEAR,
+    # It is of no collaboration yet.
+    "blobstream post": dict.fromkeys(RELATIONS, "col glo"),
+    # A partner's administrator must not speak for an organization that has no keys yet.
+    "keys put": {**_EVERYWHERE, "own": "org col glo"},
+}
+# Each collaboration that one is in is as near as the next.
+for _deed in DEEDS:
+    if _deed.split()[0] in {"collaboration", "algorithmstore"} and _deed != "collaboration remove node":
+        REACH.setdefault(_deed, {"same": "org col glo"})
+
+
 def reaching(deed: str, relation: str) -> set[str]:
     """The scopes that reach a thing in this relation. Where the thing belongs to a collaboration, that one counts."""
-    subject = deed.split(maxsplit=1)[0]
-    if deed in {"collaboration widen", "collaboration add organization", "collaboration remove organization"}:
-        return {"glo"}  # no administrator widens their own collaboration (CVE-2024-32969)
-    if subject == "collaboration" and deed != "collaboration remove node" and relation == "same":
-        return {"org", "col", "glo"}  # each collaboration that one is in is as near as the next
-    if deed in {"task post", "column post"}:
-        return {"col", "glo"} if relation in {"own", "same"} else set()  # Root neither, outside its collaborations
-    if deed == "task kill":
-        return set(FAR[relation].split()) - {"org", "own"}
-    return set(FAR[relation].split())
+    return set(REACH.get(deed, {}).get(relation, FAR[relation]).split())
 
 
 def may(caller: str, deed: str, relation: str) -> bool:
@@ -149,25 +202,45 @@ def may(caller: str, deed: str, relation: str) -> bool:
     rule, others = DEEDS[deed]
     if caller not in USERS:
         return caller in others.split() and _machine_may(caller, deed, relation)
-    if not rule:
-        return True
-    if relation == "self" and deed in {"user get", "user list"}:
-        return True
-    if relation == "self" and deed == "task kill" and scopes(caller, "task create"):
-        return True  # ours: who made a task may end it
-    return bool(scopes(caller, rule) & reaching(deed, relation))
+    if deed == "collaboration add node":
+        # It leaves one collaboration and joins another.
+        return all(scopes(caller, needed) & reaching(deed, relation) for needed in ("node create", "node delete"))
+    return not rule or _own_matter(caller, deed, relation) or bool(scopes(caller, rule) & reaching(deed, relation))
+
+
+def _own_matter(caller: str, deed: str, relation: str) -> bool:
+    """What takes no rule: to see oneself, to know the keys of partners; and ours: to end one's own task."""
+    if deed == "keys list":
+        return relation in {"own", "same"}
+    if relation != "self":
+        return False
+    return deed in {"user get", "user list"} or (deed == "task kill" and bool(scopes(caller, "task create")))
+
+
+# Deed → relations in which a node or a container may do it, where the rules of section 11 reach further.
+MACHINE_REACH = {
+    "task post": "own same",  # children of its task, in its collaboration
+    "blobstream post": "own same other none",
+    "keys list": "own",
+    "keys put": "own",
+    # The one collaboration that it is in is "own".
+    "collaboration get": "own",
+    "collaboration list": "own",
+    "algorithmstore get": "own",
+}
 
 
 def _machine_may(caller: str, deed: str, relation: str) -> bool:
-    """Nodes and containers are narrower than the contract asks: to their own node, runs and job."""
-    subject = deed.split(maxsplit=1)[0]
-    if deed == "task post":
-        return relation in {"own", "same"}  # children of its task, in its collaboration
-    if caller == "container" and subject in {"task", "run", "result"}:
-        return relation == "own"  # its own job, which is what stands for "own" here
-    if caller == "node" and subject in {"run", "result"}:
-        return relation == "own"
-    if deed in {"collaboration get", "collaboration list"} and relation == "same":
-        return False  # the one collaboration that it is in is "own"
-    rule, _ = DEEDS[deed]
-    return bool(scopes(caller, rule) & reaching(deed, relation))
+    """Nodes and containers are narrower than the contract asks: to their own node, runs, job and collaboration.
+
+    A container's token is worth what its job needs: in section 11 it could read every task and (unencrypted) result of
+    the collaboration, and the organization's nodes and collaborations elsewhere. A node's is worth what its runs need:
+    there it could read the runs of all members and rename the organization's other nodes.
+    """
+    subject, rule = deed.split(maxsplit=1)[0], DEEDS[deed][0]
+    narrow = {"run", "result", "blobstream", "port"} | ({"task"} if caller == "container" else set())
+    if deed in MACHINE_REACH:
+        return relation in MACHINE_REACH[deed].split()
+    if subject in narrow and deed != "blobstream status":
+        return relation == "own"  # for a container that stands for its own job
+    return rule in {NOBODY, ""} or bool(scopes(caller, rule) & reaching(deed, relation))

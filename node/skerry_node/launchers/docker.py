@@ -9,7 +9,9 @@ import math
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import docker
@@ -19,8 +21,9 @@ from docker.errors import ImageNotFound as DockerImageNotFound
 
 from skerry import contract
 from skerry_node import sandbox
-from skerry_node.config import DockerSettings, Limits, Relaxation
+from skerry_node.config import DockerSettings, Limits, Registry
 from skerry_node.holders import Holder, Holders
+from skerry_node.launchers import images
 from skerry_node.launchers.launcher import (
     AlreadyStarted,
     Attempt,
@@ -35,6 +38,9 @@ from skerry_node.launchers.launcher import (
     StartFailed,
     Vanished,
 )
+from skerry_node.policies import Relaxation
+from skerry_node.pulled import PulledImages
+from skerry_node.references import Reference
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ _OLDEST = "1.41"
 _SECONDS = 60
 _CONNECTIONS = 128
 _REFERENCE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]{0,254}(@sha256:[0-9a-f]{64})?")
+_NOT_LOGGED_IN = re.compile(r"unauthorized|authentication required|no basic auth|access to the resource is denied")
 _NOT_EXECUTED = frozenset({126, 127})
 _EXEC_FAILED = re.compile(r"\A\[FATAL tini \(\d+\)\] (exec .* failed: .*)")
 """What the engine's init says of a command that isn't there; the engine itself takes the start for a good one."""
@@ -94,7 +101,11 @@ class DockerLauncher:
         self._profile = sandbox.Profile(limits, settings.runtime, relaxations)
         self._labels = {"skerry.installation": installation, "skerry.node": node}
         self._api = connect(settings.host)
-        require_runtime(self._api, settings.runtime)
+        try:
+            require_runtime(self._api, settings.runtime)
+        except LauncherError:
+            self._api.close()
+            raise
         self._holders = Holders(self._api, settings.holder_image, self._labels, settings.holder_pool)
         self._prepared: dict[Attempt, Holder] = {}
         self._lock = threading.Lock()
@@ -123,12 +134,7 @@ class DockerLauncher:
         found = self._find(reference) if policy != "always" else None
         if found is None and policy == "never":
             raise ImageNotFound(f"The image {reference} is not on the node's machine, and the node pulls none.")
-        if found is None:
-            self._pull(reference)
-            found = self._find(reference)
-        if found is None:
-            raise ImageNotFound(f"The image {reference} was pulled and still is not there.")
-        return _describe(reference, found)
+        return _describe(reference, found) if found is not None else self._pull_anew(reference)
 
     def prepare(self, attempt: Attempt) -> socket.socket:
         with _engine("A namespace holder can't be made"):
@@ -214,6 +220,10 @@ class DockerLauncher:
             containers = self._api.containers(all=True, filters={"label": wanted})
         return [_found(container) for container in containers]
 
+    def tidy(self, pulled: PulledImages) -> None:
+        for image in images.list_removable(self._api, pulled, self._settings.keep_images, time.time()):
+            images.remove(self._api, pulled, image)
+
     def close(self) -> None:
         with _engine("Unused namespace holders can't be removed"):
             self._holders.close()
@@ -240,17 +250,35 @@ class DockerLauncher:
                 return found if found.get("Id") == digest else None
         return None
 
+    def _pull_anew(self, reference: str) -> Image:
+        """It is new unless it was on the machine already, under whatever name."""
+        with _engine("The engine's images can't be looked at"):
+            before = set(self._api.images(quiet=True))
+        self._pull(reference)
+        found = self._find(reference)
+        if found is None:
+            raise ImageNotFound(f"The image {reference} was pulled and still is not there.")
+        return replace(_describe(reference, found), new=found["Id"] not in before)
+
     def _pull(self, reference: str) -> None:
         try:
             # Without a tag the engine would pull them all.
             name = reference if "@" in reference or ":" in reference.rpartition("/")[2] else f"{reference}:latest"
-            for line in self._api.pull(name, stream=True, decode=True):
+            for line in self._api.pull(name, stream=True, decode=True, auth_config=self._log_in_as(reference)):
                 if "error" in line:
-                    raise ImageNotFound(_not_found(reference, str(line["error"])))
+                    raise _not_pulled(reference, str(line["error"]))
         except APIError as error:
-            raise ImageNotFound(_not_found(reference, _reason(error))) from error
+            raise _not_pulled(reference, _reason(error)) from error
         except (requests.RequestException, json.JSONDecodeError) as error:
             raise LauncherError(f"The Docker engine broke off while pulling {reference}.") from error
+
+    def _log_in_as(self, reference: str) -> dict[str, str] | None:
+        """Read anew each time, so that a changed password needs no restart; the engine keeps none of it."""
+        registry = Reference.parse(reference).registry
+        for one in self._settings.registries:
+            if one.registry == registry:
+                return {"username": one.username, "password": _read_password(one)}
+        return None
 
     def _create(self, spec: Spec, intended: dict[str, Any]) -> str:
         try:
@@ -324,8 +352,23 @@ def _reason(error: APIError) -> str:
     return " ".join(str(error.explanation or error).split())
 
 
-def _not_found(reference: str, reason: str) -> str:
-    return (
+def _read_password(registry: Registry) -> str:
+    try:
+        return registry.password_file.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("docker.registries: %s can't be read", registry.password_file)
+        raise ImageNotFound(f"The node can't log in to the registry {registry.registry} at present.") from error
+
+
+def _not_pulled(reference: str, reason: str) -> ImageNotFound:
+    registry = Reference.parse(reference).registry
+    if _NOT_LOGGED_IN.search(reason):
+        log.warning("%s does not take the node's log-in, or it needs one: see docker.registries", registry)
+        return ImageNotFound(
+            f"The image {reference} is not on the node's machine, and its registry {registry} does not take the "
+            "node's log-in, or needs one: the node's owner can set it in docker.registries."
+        )
+    return ImageNotFound(
         f"The image {reference} is not on the node's machine and can't be pulled: {' '.join(reason.split())}. Is the "
         "name right? An image of your own is made with `skerry algorithm build`."
     )

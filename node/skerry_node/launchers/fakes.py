@@ -22,6 +22,7 @@ from skerry_node.launchers.launcher import (
     Vanished,
 )
 from skerry_node.namespace import listen
+from skerry_node.pulled import PulledImages
 
 Behaviour = Callable[[Spec, "FakeContainer"], int]
 """What an image does: gets its start and its container, returns its exit code."""
@@ -116,6 +117,9 @@ class FakeLauncher:
         listener = self._listeners.pop(attempt, None)
         if listener is not None:
             listener.close()
+
+    def tidy(self, pulled: PulledImages) -> None:
+        """Keeps no images."""
 
     def list(self) -> list[Found]:
         return [Found(attempt, container.phase) for attempt, container in self._containers.items()]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from skerry.errors import SkerryError
+from skerry_node.pulled import PulledImages
 
 
 class LauncherError(SkerryError):
@@ -47,7 +48,8 @@ class Attempt:
 class Image:
     """A reference, and what it means here and now: ``id`` can't be moved to something else.
 
-    ``variables`` are the names in the environment that the image brings along.
+    ``variables`` are the names in the environment that the image brings along. ``new``: it was not on the machine
+    before it was asked for.
     """
 
     reference: str
@@ -56,6 +58,7 @@ class Image:
     ports: tuple[int, ...] = ()
     volumes: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Spec:
     """All that one start needs, but its environment.
 
     ``data`` is the folder that holds ``task-%09d``, ``temporary`` the one that the job's runs share. ``user`` None
-    is the node's own user.
+    is the node's own user. ``gpus`` is how many of the machine's it gets, -1 for all.
     """
 
     attempt: Attempt
@@ -84,6 +87,7 @@ class Spec:
     sources: tuple[Source, ...] = ()
     user: int | None = None
     groups: tuple[int, ...] = ()
+    gpus: int = 0
 
     @property
     def task_folder(self) -> Path:
@@ -178,6 +182,9 @@ class Launcher(Protocol):
 
     def list(self) -> list[Found]:
         """All attempts of this installation, also of earlier processes."""
+
+    def tidy(self, pulled: PulledImages) -> None:
+        """Removes those images that the owner's policy lets go."""
 
     def close(self) -> None:
         """Gives up what was made ahead; running attempts go on."""

@@ -42,6 +42,7 @@ from skerry_node.launchers.launcher import (
     Vanished,
 )
 from skerry_node.launchers.separation import Separation
+from skerry_node.pulled import PulledImages
 
 _MINDER = "minder"
 _OPEN_FILES = 4096
@@ -197,6 +198,9 @@ class ProcessLauncher:
             self.stop(attempt)
             _wait(pid, None)
         shutil.rmtree(self._home(attempt), ignore_errors=True)
+
+    def tidy(self, pulled: PulledImages) -> None:
+        """Images here are folders of whoever built them."""
 
     def list(self) -> list[Found]:
         return [self._describe(path) for path in sorted(self._folder.iterdir())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -25,6 +25,7 @@ from skerry_server.errors import (
     NotOffered,
     PermissionDenied,
     Refused,
+    RunOver,
     StoreNotLinked,
     TooLarge,
 )
@@ -38,11 +39,13 @@ from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER, ClientGone
 _LOG = logging.getLogger(__name__)
 _EXTENSION = "skerry"
 BODY_LIMIT = 1 << 20
+_PIECE = 256 * 1024
 _STATUS: Mapping[type[Refused], int] = {
     InvalidRequest: 400,
     LoginFailed: 401,
     PermissionDenied: 401,
     StoreNotLinked: 403,
+    RunOver: 403,
     NotKnown: 404,
     Conflicting: 409,
     TooLarge: 413,
@@ -168,9 +171,9 @@ def declared(view: Callable[..., Any]) -> Declared:
     return cast("Declared", getattr(view, "declared", Declared()))
 
 
-def present(*kinds: Kind) -> tuple[Kind, dict[str, Any]]:
-    """The token of the request. Raises PermissionDenied when its kind is not one of these."""
-    kind, claims = tokens.presented()
+def present(*kinds: Kind, store: bool = False) -> tuple[Kind, dict[str, Any]]:
+    """The token of the request, or with ``store`` a store's. Raises PermissionDenied when its kind is none of these."""
+    kind, claims = tokens.presented(store=store)
     if kind not in kinds:
         raise PermissionDenied(f"A {kind} can't call this; it is for: {', '.join(kinds)}.")
     return kind, claims
@@ -192,6 +195,16 @@ def read_body(limit: int) -> bytes:
     if len(raw) > limit:
         raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
     return raw
+
+
+def stream_body() -> Iterator[bytes]:
+    """The body piece by piece. Raises InvalidRequest when it is shorter than announced."""
+    size = 0
+    while piece := request.stream.read(_PIECE):
+        size += len(piece)
+        yield piece
+    if request.content_length is not None and size != request.content_length:
+        raise InvalidRequest("The upload was cut off.")
 
 
 def parse_query(model: type[_Body]) -> _Body:

@@ -16,7 +16,6 @@ from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.login import digest_api_key, new_api_key
 from skerry_server.services.runs import end_run
 from skerry_server.services.tasks import end_runs
-from skerry_server.services.work import is_online
 
 
 def create_node(
@@ -112,7 +111,7 @@ def kill_tasks(session: Session, actor: Actor, id_: int, now: datetime) -> Node:
     belongs: dict[str, Any] = {"organizations": [node.organization_id], "collaborations": [node.collaboration_id]}
     if not actor.may(Resource.EVENT, Operation.SEND, **belongs):
         raise PermissionDenied
-    if not is_online(node, now):
+    if not node.is_online(now):
         raise InvalidRequest(f"Node {id_} is offline, so nothing of it can be killed now.")
     open_ = select(Run).where(Run.node_id == id_, Run.state.in_(OPEN)).options(joinedload(Run.task))
     end_runs(session, session.scalars(open_).all(), "killed by user", now)

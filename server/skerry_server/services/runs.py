@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session, joinedload, undefer
 
 from skerry.crypto import parse_header
 from skerry.wire import Format, Status, detect_format, to_stored
+from skerry_server.blobforms import header_size
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, StaleAttempt
 from skerry_server.lifecycle import HELD, State, advance, reported
 from skerry_server.models import Payload, Run, Task
@@ -98,6 +100,7 @@ def finish_run(
         _repeat(run, outcome)
         return run, None
     dropped = _take_result(run, outcome, store)
+    _name_result(run)
     run.log = outcome.log
     advance(run, reported(outcome.status), now)
     end_run(session, run, now)
@@ -182,6 +185,12 @@ def _take_result(run: Run, outcome: Outcome, store: PayloadStore) -> Payload | N
     return staged
 
 
+def _name_result(run: Run) -> None:
+    """A run whose input came as a blob gives its result as one: so its asker's client understands it."""
+    if run.result is not None and run.input.blob is not None:
+        run.result.blob, run.result.format = str(uuid.uuid4()), run.task.format
+
+
 def _keep_result(run: Run, text: str, store: PayloadStore) -> Payload:
     format_ = run.task.format
     try:
@@ -195,7 +204,12 @@ def _keep_result(run: Run, text: str, store: PayloadStore) -> Payload:
 
 
 def check_sealed(run: Run, start: bytes, direction: str) -> None:
-    """Refuses a native envelope that belongs elsewhere; ``start`` is its beginning. Raises InvalidRequest."""
+    """Refuses what has not the format of the run's input, and a native envelope that belongs elsewhere.
+
+    ``start`` is its beginning. Raises InvalidRequest.
+    """
+    if run.task.format is Format.VANTAGE6 and not header_size(start):
+        raise InvalidRequest(f'"{direction}" is not an encrypted text of vantage6\'s format.')
     if run.task.format is not Format.NATIVE:
         return
     try:

@@ -13,35 +13,21 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, false, or_, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from skerry.crypto import parse_header
-from skerry.wire import Context, Format, canonical, detect_format, to_stored, unb64
+from skerry.wire import canonical
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, job_topic, node_topic, task_topic
 from skerry_server.lifecycle import OPEN, State, advance, task_status
 from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+from skerry_server.services.inputs import Given, Maker, Target, take_inputs
+from skerry_server.services.sharing import check_asker
 from skerry_server.services.stores import store_of_task
 
 _LOG = logging.getLogger(__name__)
 LARGEST_REQUEST = 1 << 30
 REPEAT_WINDOW = timedelta(seconds=10)
-_IV_BYTES = 16
-_MINIMUM_WRAPPED = 128
-_HEADER_BYTES = (1 << 20) + 8
-_ACCEPTED = {
-    "native": {Format.NATIVE},
-    "vantage6": {Format.VANTAGE6},
-    "both": {Format.NATIVE, Format.VANTAGE6},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One organization and its input, as the string of the wire."""
-
-    organization_id: int
-    input: str
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +63,16 @@ def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadSt
     collaboration, study = _where(session, spec)
     nodes = _nodes(session, spec, collaboration, study)
     _check_permission(actor, spec, collaboration)
+    check_asker(session, actor, nodes.values(), now)
     if spec.store_id is not None and parent is None:
         store_of_task(session, spec.store_id, collaboration.id)
     task = _new_task(actor, spec, collaboration, parent, now)
-    task.format = _check_inputs(actor, spec, task, collaboration, parent)
+    maker = Maker(actor, parent, named=spec.uuid is not None)
+    inputs = take_inputs(session, maker, spec.targets, task, collaboration, store=store)
     session.add(task)
     session.flush()
     task.job_id = parent.job_id if parent is not None else task.id
-    task.runs = [_new_run(task, target, nodes[target.organization_id], store, now) for target in spec.targets]
+    task.runs = [_new_run(task, given, nodes[given.organization_id], store, now) for given in inputs]
     session.flush()
     announce(session, [node_topic(nodes[t.organization_id].id) for t in spec.targets], now)
     _LOG.info("task %s of job %s: created by %s, runs %s", task.id, task.job_id, actor.label, [r.id for r in task.runs])
@@ -170,8 +158,10 @@ def remove_tasks(session: Session, tasks: Sequence[Task], now: datetime) -> list
 
 
 def _payloads(session: Session, runs: Sequence[Run]) -> list[Payload]:
-    ids = {id_ for run in runs for id_ in (run.input_id, run.result_id, run.staged_id) if id_ is not None}
-    return list(session.scalars(select(Payload).where(Payload.id.in_(ids))))
+    """Asked for in portions: databases bound how many values one statement may have."""
+    ids = sorted({id_ for run in runs for id_ in (run.input_id, run.result_id, run.staged_id) if id_ is not None})
+    portions = (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+    return [payload for some in portions for payload in session.scalars(select(Payload).where(Payload.id.in_(some)))]
 
 
 def end_tasks(session: Session, tasks: Sequence[Task], reason: str, now: datetime) -> None:
@@ -261,9 +251,8 @@ def _nodes(session: Session, spec: TaskSpec, collaboration: Collaboration, study
     _refuse(wanted, collaboration.organizations, f"not in collaboration {collaboration.id}")
     if study is not None:
         _refuse(wanted, study.organizations, f"not in study {study.id}")
-    found = session.scalars(
-        select(Node).where(Node.collaboration_id == collaboration.id, Node.organization_id.in_(wanted))
-    )
+    here = (Node.collaboration_id == collaboration.id, Node.organization_id.in_(wanted))
+    found = session.scalars(select(Node).where(*here).options(selectinload(Node.settings)))
     nodes = {node.organization_id: node for node in found}
     missing = [str(id_) for id_ in wanted if id_ not in nodes]
     if missing:
@@ -282,6 +271,16 @@ def _refuse(wanted: Iterable[int], among: Iterable[Any], what: str) -> None:
         )
 
 
+def check_may_create(actor: Actor, collaboration_id: int) -> None:
+    """For a user who wants a task made. Raises PermissionDenied."""
+    if collaboration_id not in actor.collaborations:
+        raise PermissionDenied(
+            "Your organization is not a member of this collaboration, so it can't create tasks in it."
+        )
+    if not actor.may(Resource.TASK, Operation.CREATE, collaborations=[collaboration_id]):
+        raise PermissionDenied
+
+
 def _check_permission(actor: Actor, spec: TaskSpec, collaboration: Collaboration) -> None:
     if actor.run is not None:
         same_image = actor.run.image == spec.image or spec.image.endswith(actor.run.image)
@@ -290,12 +289,7 @@ def _check_permission(actor: Actor, spec: TaskSpec, collaboration: Collaboration
                 "Container-token is not valid: a child task has its parent's image and collaboration."
             )
         return
-    if collaboration.id not in actor.collaborations:
-        raise PermissionDenied(
-            "Your organization is not a member of this collaboration, so it can't create tasks in it."
-        )
-    if not actor.may(Resource.TASK, Operation.CREATE, collaborations=[collaboration.id]):
-        raise PermissionDenied
+    check_may_create(actor, collaboration.id)
 
 
 def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent: Task | None, now: datetime) -> Task:
@@ -319,106 +313,16 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
     )
 
 
-def _new_run(task: Task, target: Target, node: Node, store: PayloadStore, now: datetime) -> Run:
-    stored = to_stored(target.input, task.format)
+def _new_run(task: Task, given: Given, node: Node, store: PayloadStore, now: datetime) -> Run:
     return Run(
-        organization_id=target.organization_id,
+        organization_id=given.organization_id,
         collaboration_id=task.collaboration_id,
         node_id=node.id,
-        input=store.keep([stored], len(stored)),
+        input=given.keep(store),
         state=State.PENDING,
         attempt=0,
         assigned_at=now,
     )
-
-
-# --- inputs ----------------------------------------------------------------------------------------------
-
-
-def _check_inputs(
-    actor: Actor, spec: TaskSpec, task: Task, collaboration: Collaboration, parent: Task | None
-) -> Format:
-    """The one format of all inputs. What a collaboration does not accept never reaches the database."""
-    formats = {detect_format(target.input) for target in spec.targets}
-    if len(formats) != 1:
-        raise InvalidRequest("The inputs of one task must all have the same format.")
-    format_ = formats.pop()
-    accepted = _ACCEPTED[collaboration.accept] if collaboration.encrypted else {Format.PLAIN}
-    if format_ not in accepted:
-        raise InvalidRequest(_wrong_format(collaboration, format_))
-    for target in spec.targets:
-        _check_input(actor, target, task, format_, parent, given=spec.uuid is not None)
-    return format_
-
-
-def _wrong_format(collaboration: Collaboration, format_: Format) -> str:
-    if not collaboration.encrypted:
-        return f'Collaboration {collaboration.id} is not encrypted, so "input" must be base64 of the plain input.'
-    kinds = " or ".join(sorted(_ACCEPTED[collaboration.accept]))
-    return (
-        f'Collaboration {collaboration.id} is encrypted and accepts {kinds}, but "input" is {format_}: '
-        "set up encryption at the client."
-    )
-
-
-def _check_input(
-    actor: Actor, target: Target, task: Task, format_: Format, parent: Task | None, *, given: bool
-) -> None:
-    where = f'The "input" of organization {target.organization_id}'
-    if format_ is Format.NATIVE:
-        if not given:
-            raise InvalidRequest('An encrypted native input is bound to its task, so "uuid" is needed.')
-        _check_context(_context(target.input, where), _expected(actor, target, task, parent), where)
-    elif format_ is Format.VANTAGE6:
-        _check_vantage6(target.input, where)
-    else:
-        _check_plain(target.input, where)
-
-
-def _context(text: str, where: str) -> Context:
-    try:
-        start = unb64(text[: (_HEADER_BYTES * 4 // 3 + 8) // 4 * 4])
-        return parse_header(start).context
-    except ValueError as error:
-        raise InvalidRequest(f"{where} is not a native envelope: {error}") from error
-
-
-def _expected(actor: Actor, target: Target, task: Task, parent: Task | None) -> dict[str, Any]:
-    return {
-        "direction": "input",
-        "task": task.uuid,
-        "parent": parent.uuid if parent is not None else None,
-        "collaboration": task.collaboration_id,
-        "sender": actor.organization_id,
-        "user": actor.id if actor.kind is Kind.USER else None,
-        "recipient": target.organization_id,
-        "image": task.image,
-        "databases": tuple(task.databases),
-        "attempt": None,
-    }
-
-
-def _check_context(context: Context, expected: dict[str, Any], where: str) -> None:
-    for name, value in expected.items():
-        if getattr(context, name) != value:
-            raise InvalidRequest(f'{where} was sealed for another "{name}" than this task has.')
-
-
-def _check_vantage6(text: str, where: str) -> None:
-    """Refuses what only looks like an encrypted text: three fields of which the first two have the right sizes."""
-    try:
-        wrapped, iv, _ciphertext = (unb64(part) for part in text.split("$"))
-    except ValueError as error:
-        raise InvalidRequest(f"{where} is not an encrypted text of vantage6's format.") from error
-    if len(wrapped) < _MINIMUM_WRAPPED or len(iv) != _IV_BYTES:
-        raise InvalidRequest(f"{where} is not an encrypted text of vantage6's format.")
-
-
-def _check_plain(text: str, where: str) -> None:
-    try:
-        unb64(text).decode()
-    except ValueError as error:
-        raise InvalidRequest(f"{where} must be base64 of UTF-8 text.") from error
 
 
 def _may_kill(actor: Actor, task: Task) -> bool:

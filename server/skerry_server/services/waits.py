@@ -14,7 +14,6 @@ from skerry_server.events import presence_topic, task_topic
 from skerry_server.models import Run
 from skerry_server.policy import Actor
 from skerry_server.services.tasks import find_task
-from skerry_server.services.work import is_online
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,9 @@ def progress(session: Session, actor: Actor, task_id: int, now: datetime) -> Pro
     task = find_task(session, actor, task_id)
     runs = session.scalars(select(Run).where(Run.task_id == task_id).options(joinedload(Run.node)).order_by(Run.id))
     shown = [
-        RunProgress(run.id, run.organization_id, run.node_id, run.state.shown, is_online(run.node, now)) for run in runs
+        RunProgress(
+            run.id, run.organization_id, run.node_id, run.state.shown, run.node is not None and run.node.is_online(now)
+        )
+        for run in runs
     ]
     return Progress(task.id, task.status, task.finished_at is not None, shown)

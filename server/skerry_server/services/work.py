@@ -13,13 +13,12 @@ from sqlalchemy.orm import Session, aliased, joinedload
 from skerry_server.errors import NotKnown
 from skerry_server.events import announce, job_topic, node_topic, presence_topic
 from skerry_server.lifecycle import HELD, State, advance
-from skerry_server.models import Node, Run, Task
+from skerry_server.models import ONLINE_FOR, Node, Run, Task
 from skerry_server.policy import Actor
 from skerry_server.services.runs import end_run
 from skerry_server.services.tasks import follow_runs, open_jobs
 
 _LOG = logging.getLogger(__name__)
-ONLINE_FOR = timedelta(seconds=60)
 _SWEPT_AT_ONCE = 500
 _IS_CHILD = Run.task.has(Task.parent_id.is_not(None))
 
@@ -81,14 +80,10 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
 
 
 def leave(session: Session, actor: Actor, now: datetime) -> None:
-    """The node says good-bye: it is offline at once."""
+    """The node says good-bye: it is offline at once, and what it told of itself is forgotten."""
     node = _node(session, actor)
-    node.online, node.last_seen = False, now
+    node.online, node.last_seen, node.settings = False, now, []
     announce(session, [presence_topic(node.id)], now)
-
-
-def is_online(node: Node | None, now: datetime) -> bool:
-    return node is not None and node.online and node.last_seen is not None and node.last_seen > now - ONLINE_FOR
 
 
 def note_absence(session: Session, now: datetime) -> None:
@@ -117,7 +112,7 @@ def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None
 
 def _present(session: Session, actor: Actor, now: datetime) -> Node:
     node = _node(session, actor)
-    if not is_online(node, now):
+    if not node.is_online(now):
         announce(session, [presence_topic(node.id)], now)
     node.online, node.last_seen = True, now
     return node

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
 from skerry.errors import Conflict
 from skerry.trust import Sender
 from skerry_node import areas
+from skerry_node.approvals import Approvals
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Journal
 from skerry_node.launchers import fakes
 from skerry_node.orders import parse_order
 from skerry_node.pipeline import Parts
+from skerry_node.places import Places
+from skerry_node.pulled import PulledImages
 from skerry_proxy.client import OpenedRun, ProxyError, Sealed
 
 
@@ -135,7 +139,10 @@ def parts(config, launcher, proxy, server, monkeypatch) -> Parts:
     config.state_folder.mkdir()
     jobs = JobFolders(config.state_folder / "jobs", config.limits.temporary, None)
     journal = Journal(config.state_folder / "runs")
-    return Parts(config, launcher, proxy, server, journal, jobs, None, threading.Event())
+    approvals = Approvals(config.state_folder)
+    approvals.start()
+    places, pulled = Places(1, lambda: None), PulledImages(config.state_folder)
+    return Parts(config, launcher, proxy, server, journal, jobs, None, threading.Event(), places, approvals, pulled)
 
 
 @pytest.fixture
@@ -160,3 +167,24 @@ def _make_order(image: str = "copy", run: int = 7, attempt: int = 1, databases: 
             "token_expires_in": 900,
         }
     )
+
+
+@pytest.fixture
+def development(tmp_path):
+    """The configuration of a node for development."""
+    (tmp_path / "api-key").touch(mode=0o600)
+    (tmp_path / "table.csv").write_text("a\n")
+    (tmp_path / "table.csv").chmod(0o600)
+    settings = {
+        "name": "node 1",
+        "server": {"url": "http://127.0.0.1:1"},
+        "api_key_file": "api-key",
+        "state_folder": "state",
+        "encryption": None,
+        "databases": [{"label": "default", "uri": "table.csv", "type": "csv"}],
+        "launcher": "process",
+        "process": {"registry": "registry"},
+        "development": True,
+    }
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path / "node.yaml"

@@ -34,6 +34,7 @@ class FakeWorkServer:
         self.asked: list[tuple[int, list, list]] = []
         self.left = False
         self.logins: list[Exception] = []
+        self.shared: list[list[tuple[str, str]]] = []
         self._interrupted = threading.Event()
 
     @property
@@ -60,6 +61,9 @@ class FakeWorkServer:
                 raise answer
             return answer
         return NOTHING
+
+    def share(self, rows) -> None:
+        self.shared.append(rows)
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -180,6 +184,14 @@ def test_a_server_that_is_away_is_waited_for(node, make_order, proxy) -> None:
     node._server.answers.put(away)
     node._server.answers.put(work(make_order()))
     until(lambda: proxy.delivered)
+
+
+def test_the_configuration_is_told_at_each_return(node) -> None:
+    node.thread.start()
+    until(lambda: node._server.shared)
+    assert ("database_labels", "default") in node._server.shared[0]
+    node._server.answers.put(ServerUnreachable("The server does not answer."))
+    until(lambda: len(node._server.shared) == 2)
 
 
 def test_a_wrong_key_ends_the_node_with_a_sentence(node) -> None:

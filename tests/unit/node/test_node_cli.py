@@ -36,10 +36,15 @@ def test_the_examples_in_its_comments_are_true(tmp_path) -> None:
     run("new", str(tmp_path))
     example = re.compile(r"^( *)#( *)((- )?[a-z_]+: .*)$", re.MULTILINE)
     text, count = example.subn(
-        lambda m: f"{m[1]}{m[2][1:] if m[1] else m[2]}{m[3]}", (tmp_path / "node.yaml").read_text()
+        lambda m: f"{m[1]}{m[2][1:] if m[1] or m[2] == ' ' else m[2]}{m[3]}", (tmp_path / "node.yaml").read_text()
     )
-    assert count == 15
-    Config.model_validate(yaml.safe_load(text.replace("databases: []", "databases:")))
+    assert count == 28
+    for key in ("databases", "algorithms"):
+        text = text.replace(f"{key}: []", f"{key}:")
+    config = Config.model_validate(yaml.safe_load(text))
+    [rule] = config.policies.allowed_algorithms
+    assert (rule.approve_first, rule.gpus) == (True, "all")
+    assert config.databases[0].only_for.functions == ("mean",)
 
 
 @pytest.mark.parametrize("verb", ["start", "check", "status"])
@@ -54,26 +59,6 @@ def test_files_that_the_template_names_are_missing(tmp_path) -> None:
     result = run("check", "--config", str(tmp_path / "node.yaml"))
     assert "api_key_file" in str(result.exception)
     assert "encryption.private_key_file" in str(result.exception)
-
-
-@pytest.fixture
-def development(tmp_path):
-    (tmp_path / "api-key").touch(mode=0o600)
-    (tmp_path / "table.csv").write_text("a\n")
-    (tmp_path / "table.csv").chmod(0o600)
-    settings = {
-        "name": "node 1",
-        "server": {"url": "http://127.0.0.1:1"},
-        "api_key_file": "api-key",
-        "state_folder": "state",
-        "encryption": None,
-        "databases": [{"label": "default", "uri": "table.csv", "type": "csv"}],
-        "launcher": "process",
-        "process": {"registry": "registry"},
-        "development": True,
-    }
-    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
-    return tmp_path / "node.yaml"
 
 
 def test_check_says_what_is_missing_with_a_remedy(development) -> None:

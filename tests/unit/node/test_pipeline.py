@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from skerry_node.config import Share
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers import fakes
 from skerry_node.pipeline import Pipeline
@@ -61,6 +62,24 @@ def test_other_endings_keep_their_log(image, status, log, parts, carry_out) -> N
     carry_out(parts, image)
     assert parts.proxy.delivered == [(status, log, None)]
     assert leftovers(parts) == []
+
+
+def test_logs_that_the_owner_keeps(parts, proxy, server, make_order) -> None:
+    kept = replace(parts, config=parts.config.model_copy(update={"share": Share(logs=False)}))
+    for run, image in enumerate(["copy", "fail", "nothing"], 1):
+        Pipeline(kept, Entry(make_order(image, run=run))).carry_out()
+    sentence = "The owner of this node does not give out what algorithms write to their logs.\n"
+    assert [log for _, log, _ in proxy.delivered] == [
+        sentence,
+        f"{sentence}\nerror > The algorithm ended with exit code 3.\n",
+        f"{sentence}\nerror > The algorithm ended without writing a result.\n",
+    ]
+    stopped = Pipeline(kept, Entry(make_order("wait", run=4)))
+    thread = in_thread(stopped)
+    until(lambda: len(server.reports) == 4)
+    stopped.stop("killed by user")
+    thread.join(10)
+    assert [text[::-1] for _, _, text in server.finished] == [sentence]
 
 
 def test_an_unknown_database(parts, proxy, carry_out) -> None:

@@ -3,15 +3,17 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from skerry.contract import decode
+from skerry.contract import decode, decode_environment
 from skerry.probes import PROBES
 from skerry_node import environment
-from skerry_node.config import Limits, Relaxation
+from skerry_node.config import Limits
 from skerry_node.launchers.launcher import Attempt, Image, Layout, Source, Spec
+from skerry_node.policies import Relaxation
 from skerry_node.sandbox import GVISOR, HOME_VARIABLES, Profile, database_path, differences, seccomp
 
 pytestmark = pytest.mark.unit
@@ -323,3 +325,24 @@ def test_an_sqlite_file_looks_as_vantage6s_tools_know_one(name, path) -> None:
 def test_no_home_variable_looks_encoded(value) -> None:
     with pytest.raises(ValueError, match="encoded"):
         decode(value)
+
+
+def test_variables_of_the_owner() -> None:
+    variables = environment.build(LAYOUT, (), (), (), {"SITE": "north", "TZ": "Europe/Berlin", "LC_ALL": "C.UTF-8"})
+    assert decode(variables["SITE"]) == "north"
+    assert (variables["TZ"], variables["LC_ALL"]) == ("Europe/Berlin", "C.UTF-8")
+    assert decode_environment(variables)["LC_ALL"] == "C.UTF-8"
+
+
+@pytest.mark.parametrize(("gpus", "count"), [(-1, -1), (2, 2)])
+def test_gpus_are_asked_of_the_engine(gpus, count) -> None:
+    [request] = Profile(Limits()).host_config(replace(SPEC, gpus=gpus), "holder")["DeviceRequests"]
+    assert request["Count"] == count
+    assert request["Capabilities"] == [["gpu"]]
+
+
+def test_without_a_rule_that_grants_them_there_are_none(whole) -> None:
+    assert whole["HostConfig"]["DeviceRequests"] == []
+    seen = described(whole)
+    seen["HostConfig"]["DeviceRequests"] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]
+    assert differences(whole, seen, IMAGE) == ["DeviceRequests"]

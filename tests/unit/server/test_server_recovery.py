@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import socketserver
-import threading
 import uuid
 from collections.abc import Iterator
 from datetime import UTC
@@ -13,6 +10,7 @@ from typing import Any
 import pyotp
 import pytest
 from flask.testing import FlaskClient
+from postoffice import PostOffice, open_office, token_in
 from server_federation import PASSWORD, Api, Clock, Federation
 
 from skerry_server.app import create_app
@@ -25,43 +23,10 @@ pytestmark = pytest.mark.unit
 NEW = "Bb2-another-horse"
 
 
-class _Reception(socketserver.StreamRequestHandler):
-    """As much of SMTP as a client needs to hand in a letter."""
-
-    server: PostOffice
-
-    def handle(self) -> None:
-        self.wfile.write(b"220 here\r\n")
-        while line := self.rfile.readline():
-            verb = line[:4].upper()
-            if verb == b"DATA":
-                self.wfile.write(b"354 go on\r\n")
-                letter = b""
-                while (line := self.rfile.readline()) not in {b".\r\n", b""}:
-                    letter += line
-                self.server.letters.append(letter.decode())
-            self.wfile.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 fine\r\n")
-            if verb == b"QUIT":
-                return
-
-
-class PostOffice(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Reception)
-        self.letters: list[str] = []
-
-
 @pytest.fixture
 def office() -> Iterator[PostOffice]:
-    with PostOffice() as office:
-        thread = threading.Thread(target=office.serve_forever, args=(0.01,))
-        thread.start()
+    with open_office() as office:
         yield office
-        office.shutdown()
-        thread.join()
 
 
 def configured(server: Server, **settings: Any) -> Server:
@@ -90,13 +55,6 @@ def a_user(server: Server) -> tuple[int, str]:
         session.add(user)
         session.flush()
         return user.id, name
-
-
-def token_in(letter: str) -> str:
-    text = letter.replace("=\r\n", "").replace("=3D", "=")
-    found = re.search(r"^(ey[\w.-]+)\s*$", text, re.MULTILINE)
-    assert found is not None, text
-    return found[1]
 
 
 def test_changing_the_password(federation: Federation) -> None:

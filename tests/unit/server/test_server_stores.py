@@ -59,8 +59,11 @@ def url(store: ThreadingHTTPServer, path: str = "/api") -> str:
 
 def test_a_store_is_linked(federation: Federation, allowing: Any, store: ThreadingHTTPServer) -> None:
     admin = Api(allowing, federation.make_user("Collaboration Admin").token)
-    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": False}
-    made = admin.post("algorithmstore", {**body, "collaboration_id": [federation.collaboration]})
+    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": True}
+    body |= {"collaboration_id": [federation.collaboration]}
+    assert '"force"' in admin.refused(400, "POST", "algorithmstore", {**body, "force": False})
+    assert store.seen == []  # type: ignore[attr-defined]
+    made = admin.post("algorithmstore", body)
     assert set(made) == {"id", "name", "url", "collaborations"}
     assert all("Authorization" not in headers for headers in store.seen)  # type: ignore[attr-defined]
     assert [one["id"] for one in made["collaborations"]] == [federation.collaboration]
@@ -79,10 +82,28 @@ def test_a_store_is_linked(federation: Federation, allowing: Any, store: Threadi
     federation.root.refused(404, "GET", path)
 
 
+def test_a_node_is_told_which_store_a_task_names(
+    federation: Federation, allowing: Any, store: ThreadingHTTPServer
+) -> None:
+    admin = Api(allowing, federation.make_user("Collaboration Admin").token)
+    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": True}
+    made = admin.post("algorithmstore", {**body, "collaboration_id": [federation.collaboration]})
+    federation.make_task(Api(allowing, federation.make_user().token), store_id=made["id"])
+    federation.make_task(federation.make_user())
+    named, unnamed = federation.work(2)["runs"]
+    assert (named["task"]["store_id"], named["task"]["store_url"]) == (made["id"], url(store))
+    assert unnamed["task"]["store_url"] is None
+
+
 def test_who_may_not_link_makes_the_server_ask_nobody(
     federation: Federation, allowing: Any, store: ThreadingHTTPServer
 ) -> None:
-    body = {"name": "a store", "algorithm_store_url": url(store), "collaboration_id": federation.collaboration}
+    body = {
+        "name": "a store",
+        "algorithm_store_url": url(store),
+        "collaboration_id": federation.collaboration,
+        "force": True,
+    }
     Api(allowing, federation.make_user().token).refused(401, "POST", "algorithmstore", body)
     admin = Api(allowing, federation.make_user("Collaboration Admin").token)
     admin.refused(401, "POST", "algorithmstore", {**body, "collaboration_id": None})
@@ -133,11 +154,36 @@ def test_the_checked_address_is_the_one_that_is_asked() -> None:
     assert webcalls.check("http://127.0.0.1:7/api", allowed=["127.0.0.1"]).port == 7
 
 
+def test_what_a_store_is_given_of_a_user(federation: Federation, allowing: Any, store: ThreadingHTTPServer) -> None:
+    """A token with which it can ask who that is, and nothing else."""
+    root, user = Api(allowing, federation.root.token), federation.make_user()
+    place = {"collaboration_id": federation.collaboration, "force": True}
+    id_ = root.post("algorithmstore", {"name": "a store", "algorithm_store_url": url(store), **place})["id"]
+    researcher = Api(allowing, user.token)
+    researcher.post("task", federation.task_body(2, store_id=id_))
+    researcher.post("task", federation.task_body(2, store_id=id_, server_url="http://here/api", name="other"))
+    before, after = store.seen[-2:]  # type: ignore[attr-defined]
+    assert not {"Authorization", "server_url", "Server-Url"} & set(before)
+    assert after["server_url"] == after["Server-Url"] == "http://here/api"
+    given = Api(allowing, after["Authorization"].removeprefix("Bearer "))
+    assert given.token != user.token
+    assert given.post("token/user/validate") == user.post("token/user/validate")
+    given.refused(401, "GET", "user")
+    given.refused(401, "POST", "task", federation.task_body(2))
+    given.refused(401, "POST", "token/node/validate")
+    given.refused(422, "POST", "token/refresh")
+
+
 def test_a_task_with_an_image_of_a_store(federation: Federation, allowing: Any, store: ThreadingHTTPServer) -> None:
     elsewhere = federation.collaborate([1], encrypted=False)
     federation.make_node(1, elsewhere)
     root, researcher = Api(allowing, federation.root.token), Api(allowing, federation.make_user().token)
-    body = {"name": "a store", "algorithm_store_url": url(store), "collaboration_id": federation.collaboration}
+    body = {
+        "name": "a store",
+        "algorithm_store_url": url(store),
+        "collaboration_id": federation.collaboration,
+        "force": True,
+    }
     id_ = root.post("algorithmstore", body)["id"]
     task = researcher.post("task", federation.task_body(2, store_id=id_, server_url="http://x/api"))
     assert task["image"] == "example/mean@sha256:00"

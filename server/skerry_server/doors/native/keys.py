@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint
+from pydantic import Field
 
 from skerry.wire import b64
-from skerry_server.doors.fields import Body, Id, Query
+from skerry_server.doors.fields import Body, Id, Query, Short, Text
 from skerry_server.doors.handling import Call, calls
 from skerry_server.models import Node, Organization
 from skerry_server.policy import Kind
-from skerry_server.services import organizations
+from skerry_server.services import organizations, sharing
 
 
 class KeysQuery(Query):
@@ -25,6 +26,17 @@ class KeysBody(Body):
     public_key: str
     signing_key: str = ""
     binding: str = ""
+
+
+class Setting(Body):
+    key: Annotated[Short, Field(min_length=1)]
+    value: Annotated[Text, Field(max_length=1024)]
+
+
+class Settings(Body):
+    """What a node shares of its configuration."""
+
+    data: Annotated[list[Setting], Field(max_length=2000)]
 
 
 @calls()
@@ -65,11 +77,18 @@ def node_self(call: Call) -> dict[str, Any]:
     }
 
 
+@calls(Kind.NODE, body=Settings, limit=4 << 20)
+def share_settings(call: Call, body: Settings) -> dict[str, Any]:
+    sharing.share(call.session, call.actor, [(one.key, one.value) for one in body.data])
+    return body.model_dump()
+
+
 def register(door: Blueprint) -> None:
     door.get("/info")(info)
     door.get("/keys")(list_keys)
     door.put("/organization/<id:id_>/keys")(register_keys)
     door.get("/node/self")(node_self)
+    door.put("/node/self/config")(share_settings)
 
 
 def _shown(organization: Organization) -> dict[str, Any]:

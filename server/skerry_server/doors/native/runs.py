@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from pydantic import Field
 
-from skerry.wire import Status
+from skerry.wire import Format, Status
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Query, Text
-from skerry_server.doors.handling import Call, calls, current_server, open_actor, parse_query, present
+from skerry_server.doors.handling import Call, calls, current_server, open_actor, parse_query, present, stream_body
 from skerry_server.errors import InvalidRequest, NotKnown
 from skerry_server.models import Payload
 from skerry_server.policy import Kind
 from skerry_server.services import runs
 
-_CHUNK = 256 * 1024
 _HEADER_BYTES = (1 << 20) + 8
 _FINISH_LIMIT = 16 << 20
 Attempt = Annotated[int, Field(ge=1, lt=2**31)]
@@ -80,7 +79,9 @@ def stage_result(id_: int) -> Response:
     server = current_server()
     with server.database.reading() as session:
         run = runs.held_run(session, open_actor(session, kind, claims, ended=True), id_, attempt)
-    pieces = _looked_at(_body(), lambda start: runs.check_sealed(run, start, "result"))
+        format_ = run.task.format
+    body = _ascii(stream_body()) if format_ is Format.VANTAGE6 else stream_body()
+    pieces = _looked_at(body, lambda start: runs.check_sealed(run, start, "result"))
     payload = server.payloads.keep(pieces, server.settings.limits.result_bytes)
     try:
         with server.database.writing() as session:
@@ -119,16 +120,6 @@ def _stream(call: Call, payload: Payload) -> Response:
     return Response(call.server.payloads.read(payload), mimetype="application/octet-stream", headers=headers)
 
 
-def _body() -> Iterator[bytes]:
-    """The request's body. Raises InvalidRequest when it is shorter than announced."""
-    size = 0
-    while piece := request.stream.read(_CHUNK):
-        size += len(piece)
-        yield piece
-    if request.content_length is not None and size != request.content_length:
-        raise InvalidRequest("The upload was cut off.")
-
-
 def _looked_at(pieces: Iterator[bytes], look: Callable[[bytes], None]) -> Iterator[bytes]:
     """Hands a stream on once ``look`` has seen as much of its beginning as a header may take."""
     head = bytearray()
@@ -139,3 +130,11 @@ def _looked_at(pieces: Iterator[bytes], look: Callable[[bytes], None]) -> Iterat
     look(bytes(head))
     yield bytes(head)
     yield from pieces
+
+
+def _ascii(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """What is stored under vantage6's format is text. Raises InvalidRequest for anything else."""
+    for piece in pieces:
+        if not piece.isascii():
+            raise InvalidRequest("The result is not an encrypted text of vantage6's format.")
+        yield piece

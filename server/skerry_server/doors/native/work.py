@@ -82,6 +82,7 @@ def _order(call: Call, run: Run) -> dict[str, Any]:
             "collaboration_id": task.collaboration_id,
             "study_id": task.study_id,
             "store_id": task.store_id,
+            "store_url": task.store.url if task.store is not None else None,
             "init_org_id": task.init_org_id,
             "init_user_id": task.init_user_id,
             "databases": task.databases,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint
 
 from skerry_server.doors.vantage6 import (
+    blobs,
     collaborations,
     health,
     login,
@@ -35,6 +36,7 @@ def blueprint() -> Blueprint:
         ports,
         stores,
         health,
+        blobs,
     ):
         part.register(door)
     return door

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from typing import Any
-from uuid import UUID
 
 from flask import Blueprint
 from sqlalchemy import text
@@ -12,8 +11,6 @@ from sqlalchemy import text
 from skerry_server.doors.handling import Call, calls
 from skerry_server.errors import NotOffered
 from skerry_server.policy import Kind
-
-_NO_BLOBS = "This server has no blob store: send inputs with their task."
 
 
 @calls()
@@ -27,21 +24,6 @@ def show_health(call: Call) -> dict[str, Any]:
     return {"database": True}
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
-def blobstream_status(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler has a call
-    return {"blob_store_enabled": False}
-
-
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
-def send_blob(call: Call) -> None:  # noqa: ARG001 - every handler has a call
-    raise NotOffered(_NO_BLOBS)
-
-
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
-def read_blob(call: Call, name: UUID) -> None:  # noqa: ARG001 - every handler has a call
-    raise NotOffered(_NO_BLOBS)
-
-
 @calls(Kind.NODE)
 def vpn_profile(call: Call) -> None:  # noqa: ARG001 - every handler has a call
     raise NotOffered("There is no eduVPN here: skerry's nodes make their own network.")
@@ -50,7 +32,4 @@ def vpn_profile(call: Call) -> None:  # noqa: ARG001 - every handler has a call
 def register(door: Blueprint) -> None:
     door.get("/version")(show_version)
     door.get("/health")(show_health)
-    door.get("/blobstream/status")(blobstream_status)
-    door.post("/blobstream")(send_blob)
-    door.get("/blobstream/<uuid:name>")(read_blob)
     door.get("/vpn", endpoint="vpn_profile")(vpn_profile)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from uuid import UUID
 
 from flask import Blueprint, Response
-from pydantic import UUID4, Field
+from pydantic import Field
 
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Text
-from skerry_server.doors.handling import Call, Reply, calls, current_server, declaring, open_actor, parse_body, respond
+from skerry_server.doors.handling import (
+    Call,
+    Reply,
+    calls,
+    current_server,
+    declaring,
+    open_actor,
+    parse_body,
+    present,
+    respond,
+)
 from skerry_server.errors import LoginFailed, NotOffered
 from skerry_server.models import Node, User
 from skerry_server.policy import Kind
@@ -23,7 +34,7 @@ class UserLogin(Body):
 
 
 class NodeLogin(Body):
-    api_key: Annotated[UUID4, Field(strict=False)]
+    api_key: Annotated[UUID, Field(strict=False)]
 
 
 @declaring(body=UserLogin)
@@ -74,16 +85,20 @@ def refresh() -> Response:
         return respond(_node_tokens(call, session.get_one(Node, actor.id)))
 
 
-@calls(Kind.USER)
-def validate_user(call: Call) -> dict[str, Any]:
-    user = login.user_by_id(call.session, call.actor.id)
-    return {
-        "msg": "Token is valid.",
-        "user_id": user.id,
-        "username": user.username,
-        "email": user.email,
-        "organization_id": user.organization_id,
-    }
+@declaring(Kind.USER)
+def validate_user() -> Response:
+    """What an algorithm store asks, with the token that it was given: all that a store's token is good for."""
+    kind, claims = present(Kind.USER, store=True)
+    with current_server().database.reading() as session:
+        user = login.user_by_id(session, open_actor(session, kind, claims).id)
+        answer = {
+            "msg": "Token is valid.",
+            "user_id": user.id,
+            "username": user.username,
+            "email": user.email,
+            "organization_id": user.organization_id,
+        }
+    return respond(answer)
 
 
 @calls(Kind.NODE)

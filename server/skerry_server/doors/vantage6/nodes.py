@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 from flask import Blueprint
 from pydantic import Field
 from sqlalchemy import and_, not_, select
+from sqlalchemy.orm import selectinload
 
 from skerry_server.doors.fields import Body, Id, Member, Name, Short
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import moment, one
-from skerry_server.models import Node, study_member
+from skerry_server.models import ONLINE_FOR, Node, study_member
 from skerry_server.policy import Kind
-from skerry_server.services import collaborations, nodes
-from skerry_server.services.work import ONLINE_FOR, is_online
+from skerry_server.services import collaborations, nodes, sharing
 
 SORTS = {"id": Node.id, "name": Node.name, "last_seen": Node.last_seen}
 
@@ -67,6 +67,7 @@ def list_nodes(call: Call, query: NodeQuery) -> Reply:
         statement = statement.where(Node.last_seen >= query.last_seen_from)
     if query.last_seen_till is not None:
         statement = statement.where(Node.last_seen <= query.last_seen_till)
+    statement = statement.options(selectinload(Node.settings))
     return paged(call, statement, query, each(show), sorts=SORTS, default=Node.id.asc())
 
 
@@ -120,8 +121,8 @@ def show(call: Call, node: Node) -> dict[str, Any]:
         "name": node.name,
         "ip": node.ip,
         "last_seen": moment(node.last_seen),
-        "status": "online" if is_online(node, call.now) else "offline",
+        "status": "online" if node.is_online(call.now) else "offline",
         "organization": one(call, "organization", node.organization_id),
         "collaboration": one(call, "collaboration", node.collaboration_id),
-        "config": [],
+        "config": [{"key": one.key, "value": one.value} for one in sharing.shown(node, call.now)],
     }

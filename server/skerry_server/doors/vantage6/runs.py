@@ -20,7 +20,6 @@ from skerry_server.doors.vantage6.task_shape import show as show_task
 from skerry_server.models import Payload, Port, Run, Task
 from skerry_server.policy import Kind
 from skerry_server.services import runs
-from skerry_server.services.work import is_online
 
 LOADED = (
     joinedload(Run.task),
@@ -137,7 +136,7 @@ def show_results(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
             "id": run.id,
             "result": _text(call, run.result, run.task.format) if run.result is not None else None,
             "cleanup_at": None,
-            "blob_storage_used": False,
+            "blob_storage_used": run.result is not None and run.result.blob is not None,
             "run": one(call, "run", run.id),
             "task": one(call, "task", run.task_id),
         }
@@ -161,7 +160,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
         "started_at": moment(run.started_at),
         "finished_at": moment(run.finished_at),
         "cleanup_at": None,
-        "blob_storage_used": False,
+        "blob_storage_used": run.input.blob is not None,
         "organization": one(call, "organization", run.organization_id),
         "task": task,
         "results": one(call, "result", run.id),
@@ -169,7 +168,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
         and {
             "id": node.id,
             "ip": node.ip,
-            "status": "online" if is_online(node, call.now) else "offline",
+            "status": "online" if node.is_online(call.now) else "offline",
             "name": node.name,
         },
         "ports": [{"id": one.id, "port": one.port, "label": one.label} for one in run.ports],
@@ -177,4 +176,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
 
 
 def _text(call: Call, payload: Payload, format_: Format) -> str:
+    """The string of the wire, or where to fetch it."""
+    if payload.blob is not None:
+        return payload.blob
     return from_stored(call.server.payloads.load(payload), format_)

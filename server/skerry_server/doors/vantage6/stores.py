@@ -23,6 +23,7 @@ from skerry_server.doors.handling import (
 )
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import one
+from skerry_server.errors import InvalidRequest
 from skerry_server.models import AlgorithmStore, Collaboration
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, stores
@@ -45,7 +46,7 @@ class StoreQuery(Listing):
 
 
 class NewStore(Body):
-    """``server_url`` and ``force`` are what clients send; whether a host may be private is the owner's to say."""
+    """``force`` says that a store in a private network is meant; whether it may be one is the owner's to say."""
 
     name: Name
     algorithm_store_url: Annotated[Text, Field(min_length=1, max_length=512)]
@@ -92,7 +93,10 @@ def create() -> Response:
     with server.database.reading() as session:
         stores.check_may_link(session, open_actor(session, kind, claims), body.collaboration_id)
     url = body.algorithm_store_url.rstrip("/")
-    webcalls.ask(webcalls.check(url, server.settings.stores.allowed), "version")
+    address = webcalls.check(url, server.settings.stores.allowed)
+    if address.inside and not body.force:
+        raise InvalidRequest('The store\'s URL leads to a private network: set "force" if that is what you mean.')
+    webcalls.ask(address, "version")
     with server.database.writing() as session:
         actor = open_actor(session, kind, claims)
         store = stores.register_store(session, actor, body.name, url, body.collaboration_id)

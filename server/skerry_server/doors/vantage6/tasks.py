@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy import String, cast, select
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import Session, joinedload, selectinload
 
 from skerry.wire import Status
-from skerry_server import webcalls
+from skerry_server import tokens, webcalls
 from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
 from skerry_server.doors.handling import (
     Call,
@@ -31,8 +31,8 @@ from skerry_server.doors.vantage6 import runs
 from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.models import Run, Task
-from skerry_server.policy import Kind
-from skerry_server.services import collaborations, stores, tasks
+from skerry_server.policy import Actor, Kind
+from skerry_server.services import collaborations, inputs, login, sharing, stores, tasks
 
 _BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
 SORTS = {
@@ -91,7 +91,7 @@ class NewTask(Body):
         databases = tuple(database.model_dump(exclude_none=True) for database in self.databases or [])
         return tasks.TaskSpec(
             image=self.image,
-            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            targets=tuple(inputs.Target(one.id, one.input) for one in self.organizations),
             collaboration_id=self.collaboration_id,
             study_id=self.study_id,
             name=self.name,
@@ -115,7 +115,7 @@ class Columns(Body):
         database = self.model_dump(exclude_none=True, include={"sheet_name", "query"})
         return tasks.TaskSpec(
             image=_BASICS,
-            targets=tuple(tasks.Target(one.id, one.input) for one in self.organizations),
+            targets=tuple(inputs.Target(one.id, one.input) for one in self.organizations),
             collaboration_id=self.collaboration_id,
             databases=({"label": self.db_label, **database},),
             name="get_column_headers",
@@ -193,14 +193,22 @@ def create() -> Response:
     spec = body.spec()
     if body.store_id is not None and kind is Kind.USER:
         with server.database.reading() as session:
-            url = stores.find_store(session, open_actor(session, kind, claims), body.store_id).url
-        image = webcalls.image_in_store(webcalls.check(url, server.settings.stores.allowed), body.image)
-        spec = replace(spec, image=image)
+            actor = open_actor(session, kind, claims)
+            url, introduction = stores.find_store(session, actor, body.store_id).url, _introduce(session, actor, body)
+        address = webcalls.check(url, server.settings.stores.allowed)
+        spec = replace(spec, image=webcalls.image_in_store(address, body.image, introduction))
     with server.database.writing() as session:
         call, actor = Call(server, session, server.clock()), open_actor(session, kind, claims)
         task = tasks.create_task(session, actor, spec, server.payloads, call.now)
         answer = Reply(show(call, task), 201)
     return respond(answer)
+
+
+def _introduce(session: Session, actor: Actor, body: NewTask) -> webcalls.Introduction | None:
+    """Only the caller knows at which address a store finds this server; without it the store is asked by nobody."""
+    if body.server_url is None:
+        return None
+    return webcalls.Introduction(body.server_url, tokens.for_store(login.user_by_id(session, actor.id)))
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
@@ -227,7 +235,13 @@ def kill(call: Call, body: Kill) -> dict[str, Any]:
 
 @calls(Kind.USER, body=Columns, limit=tasks.LARGEST_REQUEST)
 def ask_columns(call: Call, body: Columns) -> Reply:
-    """No node tells the server its columns, so a task asks for them."""
+    """From what the nodes tell of themselves; where they do not, or for a query, a task asks them."""
+    tasks.check_may_create(call.actor, body.collaboration_id)
+    if body.query is None and body.sheet_name is None:
+        organizations = [one.id for one in body.organizations]
+        found = sharing.columns(call.session, body.collaboration_id, organizations, body.db_label, call.now)
+        if found:
+            return Reply({"columns": found})
     task = tasks.create_task(call.session, call.actor, body.spec(), call.server.payloads, call.now)
     return Reply(show(call, task), 201)
 

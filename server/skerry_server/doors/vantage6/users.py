@@ -9,7 +9,7 @@ from flask import Blueprint
 from pydantic import Field
 from sqlalchemy import or_, select
 
-from skerry_server.doors.fields import Body, Dependents, Flag, Id, Name, Query, Short, Text
+from skerry_server.doors.fields import Body, Dependents, Email, Flag, Id, Name, Query, Short, Text, Username
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import many, moment, one
@@ -21,8 +21,6 @@ from skerry_server.services import users
 USER_SORTS = {"id": User.id, "username": User.username, "last_seen": User.last_seen}
 ROLE_SORTS = {"id": Role.id, "name": Role.name}
 RULE_SORTS = {"id": Rule.id, "name": Rule.name, "operation": Rule.operation, "scope": Rule.scope}
-Username = Annotated[str, Field(min_length=3, max_length=128, pattern=r"^[a-zA-Z][a-zA-Z0-9._-]+$")]
-Email = Annotated[str, Field(max_length=128, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
 Ids = Annotated[list[Id], Field(max_length=1000)]
 
 

@@ -1,0 +1,66 @@
+"""The blob stream: large inputs and results beside their JSON (contract, sections 2.10 and 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, Response
+
+from skerry.wire import Format
+from skerry_server import blobforms
+from skerry_server.doors.handling import (
+    Call,
+    Reply,
+    calls,
+    current_server,
+    declaring,
+    open_actor,
+    present,
+    respond,
+    stream_body,
+)
+from skerry_server.policy import Kind
+from skerry_server.services import blobs
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN)
+def blobstream_status(call: Call) -> dict[str, Any]:
+    return {"blob_store_enabled": call.server.settings.blob_store is not None}
+
+
+@declaring(Kind.USER, Kind.NODE, Kind.RUN)
+def send_blob() -> Response:
+    """Written down in constant memory, with no transaction open meanwhile."""
+    kind, claims = present(Kind.USER, Kind.NODE, Kind.RUN)
+    server = current_server()
+    blobs.check_offered(offered=server.settings.blob_store is not None)
+    with server.database.reading() as session:
+        blobs.check_may_upload(open_actor(session, kind, claims, ended=True))
+    format_, pieces = blobforms.to_stored(stream_body())
+    payload = server.payloads.keep(pieces, server.settings.limits.result_bytes)
+    try:
+        with server.database.writing() as session:
+            actor = open_actor(session, kind, claims, ended=True)
+            blobs.check_may_upload(actor)
+            name = blobs.keep_blob(session, actor, payload, format_, server.clock())
+    except BaseException:
+        server.payloads.forget(payload)
+        raise
+    return respond(Reply({"uuid": name}, 201))
+
+
+@calls(Kind.USER, Kind.NODE, Kind.RUN)
+def read_blob(call: Call, name: UUID) -> Response:
+    blobs.check_offered(offered=call.server.settings.blob_store is not None)
+    payload = blobs.find_blob(call.session, call.actor, name)
+    run = blobs.run_of(call.session, payload)
+    headers = {"Content-Disposition": f"attachment; filename=result_{run or name}.bin"}
+    pieces = blobforms.from_stored(call.server.payloads.read(payload), payload.format or Format.PLAIN)
+    return Response(pieces, mimetype="application/octet-stream", headers=headers)
+
+
+def register(door: Blueprint) -> None:
+    door.get("/blobstream/status")(blobstream_status)
+    door.post("/blobstream")(send_blob)
+    door.get("/blobstream/<uuid:name>")(read_blob)

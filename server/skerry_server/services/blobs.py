@@ -1,0 +1,70 @@
+"""Payloads that are uploaded before their task and fetched by a UUID, as vantage6's clients since 4.13 do."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from skerry.wire import Format
+from skerry_server.errors import NotKnown, NotOffered, PermissionDenied, RunOver
+from skerry_server.models import Payload, Run, Task
+from skerry_server.policy import Actor, Kind, Operation, Resource
+from skerry_server.services.runs import visible_results, visible_runs
+
+KEPT_WAITING = timedelta(days=1)
+_SWEPT_AT_ONCE = 500
+
+
+def check_offered(*, offered: bool) -> None:
+    """Raises NotOffered."""
+    if not offered:
+        raise NotOffered("This server has no blob store: send inputs with their task.")
+
+
+def check_may_upload(actor: Actor) -> None:
+    """Whoever may create tasks may upload their inputs. Raises RunOver or PermissionDenied."""
+    if actor.run is not None and actor.run.ended:
+        raise RunOver("This run has ended, so it has nothing more to upload.")
+    if actor.kind is Kind.USER and not actor.scopes(Resource.TASK, Operation.CREATE):
+        raise PermissionDenied
+
+
+def keep_blob(session: Session, actor: Actor, payload: Payload, fmt: Format, now: datetime) -> str:
+    """Notes an upload; the UUID by which its task will name it."""
+    payload.blob, payload.format = str(uuid.uuid4()), fmt
+    payload.uploader, payload.uploaded_at = actor.label, now
+    session.add(payload)
+    return payload.blob
+
+
+def find_blob(session: Session, actor: Actor, name: uuid.UUID) -> Payload:
+    """One's own upload that waits, or the input or result of a run that one may see. Raises NotKnown."""
+    payload = session.scalar(select(Payload).where(Payload.blob == str(name)))
+    if payload is None or not (payload.uploader == actor.label or _belongs(session, actor, payload.id)):
+        raise NotKnown("blob", name)
+    return payload
+
+
+def run_of(session: Session, payload: Payload) -> int | None:
+    """The id of the run that a blob belongs to, if its task is there already."""
+    return session.scalar(select(Run.id).where(or_(Run.input_id == payload.id, Run.result_id == payload.id)))
+
+
+def remove_waiting(session: Session, now: datetime) -> Sequence[Payload]:
+    """Deletes uploads whose tasks never came; their files are the caller's to remove."""
+    old = (Payload.uploader.is_not(None), Payload.uploaded_at <= now - KEPT_WAITING)
+    payloads = session.scalars(select(Payload).where(*old).limit(_SWEPT_AT_ONCE)).all()
+    for payload in payloads:
+        session.delete(payload)
+    return payloads
+
+
+def _belongs(session: Session, actor: Actor, payload_id: int) -> bool:
+    inputs = select(Run.id).join(Task, Run.task_id == Task.id).where(Run.input_id == payload_id, visible_runs(actor))
+    results = select(Run.id).join(Task, Run.task_id == Task.id)
+    results = results.where(Run.result_id == payload_id, visible_results(actor))
+    return session.scalar(inputs.union(results).limit(1)) is not None

@@ -1,0 +1,175 @@
+"""What an attack is, and the ground on which it is tried: a server in a process of its own, or a weakened one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import requests
+import uvicorn
+import yaml
+from a2wsgi import WSGIMiddleware
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "server"))
+from server_federation import PASSWORD, SECRET, Federation
+
+from skerry_server.app import create_app
+from skerry_server.models import utcnow
+from skerry_server.serve import listen
+from skerry_server.server import Server, open_server
+from skerry_server.services.users import found_root
+from skerry_server.settings import Settings
+
+SKERRY = Path(sys.executable).with_name("skerry")
+PATIENCE = 30
+Weaken = Callable[[pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """How it went: ``answer`` is what the attacker got to see, for the expected refusal to be compared with."""
+
+    succeeded: bool
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One row of the catalogue.
+
+    ``refusal`` is a regular expression for what a defended part answers. ``weaken`` takes away just the one defence
+    that is tried; where that can't be, ``excuse`` says why. ``settings`` is what the server is configured with.
+    """
+
+    id: str
+    tries: str
+    refusal: str
+    strike: Callable[[Ground], Struck]
+    weaken: Weaken | None = None
+    excuse: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Ground:
+    """A federation at a running server. Attackers have their own accounts; ``server`` opens the same state."""
+
+    address: str
+    federation: Federation
+    server: Server
+
+    def raw(self, method: str, path: str, **options: Any) -> requests.Response:
+        return requests.request(method, f"{self.address}/api/{path}", timeout=PATIENCE, **options)
+
+
+class HttpAnswer:
+    """A response as the tests' federation reads it."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self.status_code = response.status_code
+        self.headers = response.headers
+        self._text = response.text
+
+    def get_data(self, *, as_text: bool) -> str:
+        return self._text
+
+    def get_json(self, *, silent: bool = False) -> Any:
+        try:
+            return json.loads(self._text)
+        except ValueError:
+            if silent:
+                return None
+            raise
+
+
+class HttpClient:
+    """Speaks HTTP where the tests' federation expects Flask's test client."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def open(self, path: str, *, query_string: Any = None, **options: Any) -> HttpAnswer:
+        method = options.pop("method")
+        return HttpAnswer(
+            self._session.request(method, self._address + path, params=query_string, timeout=PATIENCE, **options)
+        )
+
+
+@contextmanager
+def defended(folder: Path, settings: Mapping[str, Any]) -> Iterator[Ground]:
+    """A server in a process of its own, as an administrator starts it."""
+    config = folder / "server.yaml"
+    config.write_text(yaml.safe_dump({"port": 0, "tokens": {"secret": SECRET}, **settings}))
+    _found(_settings(folder, settings))
+    command = [str(SKERRY), "server", "start", "--config", str(config)]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("skerry server is ready at "), (folder / "log").read_text()
+            address = line.split()[-1].removesuffix("/api")
+            server = open_server(_settings(folder, settings))
+            yield _ground(address, server)
+            server.database.close()
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+@contextmanager
+def weakened(folder: Path, settings: Mapping[str, Any]) -> Iterator[Ground]:
+    """The same server in this process, where something in it may be replaced."""
+    chosen = _settings(folder, settings)
+    _found(chosen)
+    server = open_server(chosen)
+    web = uvicorn.Server(uvicorn.Config(cast("Any", WSGIMiddleware(cast("Any", create_app(server)))), log_config=None))
+    listener = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield _ground(f"http://127.0.0.1:{listener.getsockname()[1]}", server)
+    finally:
+        web.should_exit = True
+        thread.join()
+        listener.close()
+        server.mailer.close()
+        server.database.close()
+
+
+def _settings(folder: Path, settings: Mapping[str, Any]) -> Settings:
+    return Settings(folder=folder, tokens={"secret": SECRET}, **settings)  # type: ignore[arg-type]
+
+
+def _found(settings: Settings) -> None:
+    server = open_server(settings)
+    with server.database.writing() as session:
+        found_root(session, "root", PASSWORD, "organization 1")
+    server.database.close()
+
+
+def _ground(address: str, server: Server) -> Ground:
+    client: Any = HttpClient(address)
+    federation = Federation(server, client, clock=utcnow)  # type: ignore[arg-type]
+    if server.settings.two_factor_auth:
+        return Ground(address, federation, server)
+    federation.found()
+    return Ground(address, federation, server)
+
+
+def fresh() -> str:
+    """A name that nobody has."""
+    return f"x{uuid.uuid4().hex[:12]}"
