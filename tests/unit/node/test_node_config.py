@@ -213,7 +213,11 @@ WRONG_WAYS = [
     ("gates", [{"name": "x", "destination": "db"}], "gates.0.destination: write it as host:port"),
     ("gates", [{"name": "x y", "destination": "db:1"}], "gates.0.name"),
     ("gates", [{"name": "x", "destination": "db:1", "algorithm": ["y"]}], 'gates.0: .*did you mean "algorithms"'),
-    ("gates", [{"name": "x", "destination": "db:1", "algorithms": ["("]}], "gates.0.algorithms.0: .*regular expression"),
+    (
+        "gates",
+        [{"name": "x", "destination": "db:1", "algorithms": ["("]}],
+        "gates.0.algorithms.0: .*regular expression",
+    ),
     (
         "gates",
         [{"name": "x", "destination": "db:1"}, {"name": "X", "destination": "db:2"}],
