@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skerry.algorithm_client import AlgorithmClient
     from skerry.client import Client, UserClient
-    from skerry.decorators import central, data, database, metadata, partial
+    from skerry.decorators import central, data, database, database_connection, metadata, partial
+    from skerry.environment import check_envvar_value_positive, get_env_var
     from skerry.functions import RunMetadata
     from skerry.output import error, info, warn
     from skerry.tasks import TaskHandle
@@ -20,9 +21,12 @@ __all__ = [
     "TaskHandle",
     "UserClient",
     "central",
+    "check_envvar_value_positive",
     "data",
     "database",
+    "database_connection",
     "error",
+    "get_env_var",
     "info",
     "metadata",
     "partial",
@@ -37,7 +41,10 @@ _HOMES = {
     "RunMetadata": "functions",
     "central": "decorators",
     "data": "decorators",
+    "check_envvar_value_positive": "environment",
     "database": "decorators",
+    "database_connection": "decorators",
+    "get_env_var": "environment",
     "metadata": "decorators",
     "partial": "decorators",
     "error": "output",

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
-from skerry import outcomes
+from skerry import outcomes, values
 from skerry.contract import read_claims
 from skerry.errors import AlgorithmError, AuthenticationError, ChildTaskFailed, InputError, NotFound, ServerError
 from skerry.wire import Format, Status, b64, detect_format, unb64
@@ -74,7 +74,10 @@ class AlgorithmClient:
     ) -> None:
         self._token = token
         self._host, self._port, self._path = host, port, path
-        self._claims = Claims.of(token)
+        self._claims = claims = Claims.of(token)
+        self.image, self.databases = claims.image, claims.databases
+        self.organization_id, self.collaboration_id = claims.organization_id, claims.collaboration_id
+        self.node_id, self.study_id, self.store_id = claims.node_id, claims.study_id, claims.store_id
         self._gate = gate or _transport(self.base_path, socket)
         self.task = Task(self)
         self.run = Run(self)
@@ -346,8 +349,8 @@ def _dump_input(input_: Mapping[str, Any]) -> bytes:
     if not isinstance(input_, Mapping) or not isinstance(input_.get("method"), str):
         raise InputError('The input of a child task must be a dict with the function\'s name as "method".')
     try:
-        return json.dumps(dict(input_)).encode()
-    except (TypeError, ValueError) as error:
+        return values.dump(dict(input_), "input_")
+    except ValueError as error:
         raise InputError(f"The input of a child task can't be written as JSON: {error}.") from error
 
 
@@ -369,7 +372,7 @@ def _child_failed(task_id: int, runs: list[dict[str, Any]]) -> ChildTaskFailed:
         for run in runs
         if run["status"] != Status.COMPLETED
     ]
-    return ChildTaskFailed(f"Child task {task_id} failed. {outcomes.describe(plain)}")
+    return ChildTaskFailed(f"Child task {task_id} failed. {'; '.join(outcomes.lines(plain))}")
 
 
 def _readable(log: str | None) -> str:

@@ -6,23 +6,24 @@ The names and shapes are those of vantage6 4.x's UserClient; what it answers wit
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from skerry.errors import ConfigurationError, Conflict, KeyChanged, MissingExtra
 from skerry.session import Session
-from skerry.transport import Call, Transport, is_loopback
+from skerry.transport import REPEATABLE, Call, Transport, is_loopback
 
 try:
     from skerry.payloads import Collaboration, Keyring, Owner, Payloads, TaskFacts
-    from skerry.subclients import CollaborationCalls, Node, Organization, Result, Role, Rule, Run, Study, User, Util
+    from skerry.runs import Result, Run
+    from skerry.stores import Algorithm, Store
+    from skerry.subclients import CollaborationCalls, Node, Organization, Role, Rule, Study, User, Util
     from skerry.tasks import Task, TaskHandle
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "cryptography":
         raise
     raise MissingExtra("client", "UserClient") from error
-
-_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
 class UserClient:
@@ -43,16 +44,13 @@ class UserClient:
         ``ca_file``: certificates of a private authority. ``allow_http``: send passwords to another machine without
         encryption.
         """
-        url = f"{host.rstrip('/')}:{int(port)}"
-        if not url.startswith(("https://", "http://")):
-            raise ConfigurationError(f'The host "{host}" lacks its scheme: https://{host}, or http:// on this machine.')
-        if url.startswith("http://") and not allow_http and not is_loopback(url):
-            raise ConfigurationError(
-                f"{url} is another machine: use https (or allow_http=True on a network you trust)."
-            )
-        self._transport = Transport(f"{url}/{path.strip('/')}", verify=ca_file or True)
+        self._allow_http, self._verify = allow_http, ca_file or True
+        self.host, self.port, self.path = host.rstrip("/"), int(port), f"/{path.strip('/')}"
+        self.check_address(self.host)
+        self._transport = self._transport_to(f"{self.host}:{self.port}{self.path}")
         self.session = Session(self._transport)
         self._payloads: Payloads | None = None
+        self._name = ""
         self._default_collaboration: int | None = None
         self._collaborations: dict[int, Collaboration] = {}
         self.task = Task(self)
@@ -66,10 +64,34 @@ class UserClient:
         self.role = Role(self)
         self.rule = Rule(self)
         self.util = Util(self)
+        self.store = Store(self)
+        self.algorithm = Algorithm(self)
 
     @property
     def base_path(self) -> str:
+        """The address of the server's API."""
         return self._transport.base_url
+
+    @property
+    def token(self) -> str:
+        """The access token. Raises AuthenticationError before the login."""
+        return self.session.tokens.access
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request of your own needs to be let in."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+    @property
+    def name(self) -> str:
+        """Your user name. Raises AuthenticationError before the login."""
+        self.session.tokens  # noqa: B018 - raises
+        return self._name
+
+    @property
+    def collaboration_id(self) -> int | None:
+        """The one of ``setup_collaboration``."""
+        return self._default_collaboration
 
     @property
     def organization_id(self) -> int:
@@ -95,8 +117,13 @@ class UserClient:
         """Goes on with an earlier login, ``session.tokens.refresh``; raises AuthenticationError when it has expired."""
         self._become(self.session.resume(refresh_token))
 
+    def refresh_token(self) -> None:
+        """Renews the access token, which every call does by itself in time."""
+        self.session.resume(self.session.tokens.refresh)
+
     def _become(self, user_id: int) -> None:
         user = self.session.json(Call("GET", f"user/{user_id}", repeatable=True))
+        self._name = str(user.get("username") or "")
         owner = Owner(int(user["organization"]["id"]), user_id)
         self._payloads = Payloads(owner, self._keys_in)
 
@@ -118,9 +145,23 @@ class UserClient:
         """The collaboration of all calls that don't name another; raises NotFound when there is none."""
         self._default_collaboration = self.facts_of(collaboration_id).id
 
-    def wait_for_results(self, task_id: int, interval: float = 1) -> list[Any]:  # noqa: ARG002 - vantage6's
-        """The results of a task, once its runs have ended; raises TaskFailed when not all of them did well."""
-        return self.task.get(task_id).wait().results()
+    def wait_for_results(self, task_id: int, interval: float = 1) -> dict[str, Any]:  # noqa: ARG002 - vantage6's; a push needs none
+        """Waits until all runs of a task have ended; then what ``result.from_task`` gives.
+
+        ``task.get(task_id).wait().results()`` gives Python objects. Raises TaskFailed when a run has failed; what the
+        others returned is in ``result.from_task``.
+        """
+        self.task.get(task_id).wait().check()
+        return self.result.from_task(task_id)
+
+    def check_if_blob_store_enabled(self) -> bool:
+        """Whether the server keeps inputs and results of vantage6's clients as blobs; this client does not mind."""
+        return bool(self.request("blobstream/status").get("blob_store_enabled"))
+
+    def generate_path_to(self, endpoint: str, is_for_algorithm_store: bool = False) -> str:
+        """The address of a path below the server's API, or the chosen algorithm store's."""
+        base = self.store.chosen_url() if is_for_algorithm_store else self.base_path
+        return f"{base.rstrip('/')}/{endpoint.lstrip('/')}"
 
     def request(
         self,
@@ -129,11 +170,34 @@ class UserClient:
         method: str = "get",
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        is_for_algorithm_store: bool = False,
     ) -> Any:
         """One call, answered as JSON. Repeated, when no answer comes, only if that does no harm."""
         verb = method.upper()
-        call = Call(verb, endpoint, json=json, params=params, headers=headers, repeatable=verb in _REPEATABLE)
-        return self.session.json(call)
+        call = Call(verb, endpoint, json=json, params=params, headers=headers, repeatable=verb in REPEATABLE)
+        return self.send_to_store(call) if is_for_algorithm_store else self.session.json(call)
+
+    def without_token(self, call: Call) -> Any:
+        """The answer to a call that needs no log-in."""
+        return self._transport.json(call)
+
+    def send_to_store(self, call: Call) -> Any:
+        """The chosen algorithm store's answer; it asks this server who you are. Raises as ``request`` does."""
+        headers = {**(call.headers or {}), "Server-Url": self.base_path}
+        return self.session.json(replace(call, headers=headers), self._transport_to(self.store.chosen_url()))
+
+    def check_address(self, url: str) -> None:
+        """Raises ConfigurationError for an address that a password or token must not be sent to."""
+        if not url.startswith(("https://", "http://")):
+            raise ConfigurationError(f'The host "{url}" lacks its scheme: https://{url}, or http:// on this machine.')
+        if url.startswith("http://") and not self._allow_http and not is_loopback(url):
+            raise ConfigurationError(
+                f"{url} is another machine: use https (or allow_http=True on a network you trust)."
+            )
+
+    def _transport_to(self, url: str) -> Transport:
+        return Transport(url, verify=self._verify)
 
     def collaboration_or_default(self, collaboration: int | None) -> int | None:
         return self._default_collaboration if collaboration is None else int(collaboration)
@@ -151,9 +215,15 @@ class UserClient:
 
     def open(self, stored: bytes, direction: str, task: Mapping[str, Any], organization: int) -> bytes:
         """The plaintext of a result or log that an organization's run made for a task; raises CryptoError."""
+        return self.payloads.open(stored, direction, self._facts(task), organization)
+
+    def open_input(self, stored: bytes, task: Mapping[str, Any]) -> bytes:
+        """The plaintext of an input that was made for the user's organization; raises CryptoError."""
+        return self.payloads.open_input(stored, self._facts(task))
+
+    def _facts(self, task: Mapping[str, Any]) -> TaskFacts:
         collaboration = self.facts_of(int(task["collaboration"]["id"]))
-        facts = TaskFacts(str(task["uuid"]), collaboration, str(task["image"]), format=task.get("format"))
-        return self.payloads.open(stored, direction, facts, organization)
+        return TaskFacts(str(task["uuid"]), collaboration, str(task["image"]), format=task.get("format"))
 
     def _keys_in(self, collaboration_id: int) -> list[dict[str, Any]]:
         return list(self.request("skerry/keys", params={"collaboration_id": collaboration_id})["data"])

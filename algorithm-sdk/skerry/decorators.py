@@ -7,7 +7,7 @@ of the task, in the order of the decorators from top to bottom.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ _MARK = "__skerry__"
 CLIENT = "client"
 FRAMES = "frames"
 DATABASES = "databases"
+CONNECTIONS = "connections"
+DESCRIBED_CONNECTIONS = "connections, each with its OHDSIMetaData"
 METADATA = "metadata"
 
 
@@ -69,6 +71,21 @@ def data(number_of_databases: int = 1) -> Callable[[FunctionT], FunctionT]:
 def database(number_of_databases: int = 1) -> Callable[[FunctionT], FunctionT]:
     """The same with ``skerry.databases.Database`` values, for functions that read their data themselves."""
     return _inject(DATABASES, number_of_databases, "database")
+
+
+def database_connection(types: Sequence[str], include_metadata: bool = True) -> Callable[[FunctionT], FunctionT]:
+    """Puts connections to the task's first databases before the arguments, one for each of ``types``.
+
+    Each must be ``"OMOP"``. With ``include_metadata`` an ``skerry.omop.OHDSIMetaData`` follows each connection.
+    """
+    if isinstance(types, str) or not types or any(str(one).upper() != "OMOP" for one in types):
+        raise TypeError('The decorator is written with a list of types, each "OMOP": @database_connection(["OMOP"])')
+    what, each = (DESCRIBED_CONNECTIONS, 2) if include_metadata else (CONNECTIONS, 1)
+
+    def decorate(function: FunctionT) -> FunctionT:
+        return _mark(function, "", Injection(what, each * len(types)))
+
+    return decorate
 
 
 def metadata(function: FunctionT) -> FunctionT:

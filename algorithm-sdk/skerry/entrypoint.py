@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -99,6 +99,14 @@ class Container:
 
     def frames(self, count: int) -> Sequence[Any]:
         return [databases.load(database) for database in self.databases(count)]
+
+    def connections(self, count: int) -> Sequence[tuple[Any, Callable[[], Any]]]:
+        from skerry import omop  # noqa: PLC0415 - most functions need none
+
+        return [
+            (omop.connect(database, self._environment), partial(omop.metadata, database, self._environment))
+            for database in self.databases(count)
+        ]
 
     def metadata(self) -> functions.RunMetadata:
         from skerry.algorithm_client import Claims  # noqa: PLC0415 - most functions need none

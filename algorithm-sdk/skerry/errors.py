@@ -88,6 +88,10 @@ class KeyNotConfirmed(CryptoError):
 # --- tasks -----------------------------------------------------------------------------------------------
 
 
+class WaitInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a wait; the text says that the task goes on, and how to end it."""
+
+
 class TaskFailed(SkerryError):
     """A task ended without all its results; ``runs`` says which run ended how, with its log."""
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any, Protocol
 
-from skerry import decorators
+from skerry import decorators, values
 from skerry.decorators import Declaration, Injection, declaration
 from skerry.errors import AlgorithmError, InputError, MethodNotFound
 from skerry.wire import Input
-
-_DEPTH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,10 @@ class Surroundings(Protocol):
 
     def databases(self, count: int) -> Sequence[Any]: ...
 
+    def connections(self, count: int) -> Sequence[tuple[Any, Callable[[], Any]]]:
+        """Open connections, each with what makes its metadata."""
+        ...
+
     def metadata(self) -> RunMetadata: ...
 
 
@@ -55,12 +56,17 @@ def offered(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def find(module: ModuleType, name: str) -> Callable[..., Any]:
-    """Raises MethodNotFound, naming those that there are."""
+    """Raises MethodNotFound, naming those that there are; for an own function that is not offered, the remedy."""
     functions = offered(module)
-    if name not in functions:
-        names = ", ".join(sorted(functions)) or "none"
-        raise MethodNotFound(f'The algorithm "{module.__name__}" has no function "{name}"; it has: {names}.')
-    return functions[name]
+    if name in functions:
+        return functions[name]
+    names = ", ".join(sorted(functions)) or "none"
+    if _is_defined_in(vars(module).get(name), module):
+        raise MethodNotFound(
+            f'The algorithm "{module.__name__}" has a function "{name}" that {_remedy(functions)}; '
+            f"those that a task may call: {names}."
+        )
+    raise MethodNotFound(f'The algorithm "{module.__name__}" has no function "{name}"; it has: {names}.')
 
 
 def call(function: Callable[..., Any], asked: Input, surroundings: Surroundings) -> Any:
@@ -76,19 +82,24 @@ def dump(value: Any, method: str) -> bytes:
     if value is None:
         raise AlgorithmError(f'The function "{method}" returned nothing; it must return what can be written as JSON.')
     try:
-        return json.dumps(value).encode()
-    except TypeError as error:
-        cause: Exception = error
-        reason = _misfit(value, "result", _DEPTH) or str(error)
-    except (ValueError, RecursionError) as error:
-        cause, reason = error, "it holds itself, or is nested too deeply"
-    raise AlgorithmError(f'The function "{method}" returned what can\'t be written as JSON: {reason}.') from cause
+        return values.dump(value, "result")
+    except ValueError as error:
+        reason = f'The function "{method}" returned what can\'t be written as JSON: {error}.'
+        raise AlgorithmError(reason) from error
 
 
 def _is_own(value: object, name: str, module: ModuleType) -> bool:
-    if not isinstance(value, FunctionType) or name not in getattr(module, "__all__", [name]):
-        return False
-    return f"{value.__module__}.".startswith(f"{module.__name__}.")
+    return name in getattr(module, "__all__", [name]) and _is_defined_in(value, module)
+
+
+def _is_defined_in(value: object, module: ModuleType) -> bool:
+    return isinstance(value, FunctionType) and f"{value.__module__}.".startswith(f"{module.__name__}.")
+
+
+def _remedy(functions: Mapping[str, Callable[..., Any]]) -> str:
+    if any(declaration(function) is not None for function in functions.values()):
+        return "is not marked: put @partial or @central above it"
+    return "is not public: give it a name without an underscore, and name it in __all__ where there is one"
 
 
 def _check_arguments(function: Callable[..., Any], marks: Declaration, asked: Input) -> None:
@@ -108,22 +119,10 @@ def _gather(injection: Injection, surroundings: Surroundings) -> Sequence[Any]:
         return [surroundings.client()]
     if injection.what == decorators.METADATA:
         return [surroundings.metadata()]
+    if injection.what == decorators.CONNECTIONS:
+        return [connection for connection, _ in surroundings.connections(injection.count)]
+    if injection.what == decorators.DESCRIBED_CONNECTIONS:
+        return [value for pair in surroundings.connections(injection.count // 2) for value in (pair[0], pair[1]())]
     if injection.what == decorators.FRAMES:
         return surroundings.frames(injection.count)
     return surroundings.databases(injection.count)
-
-
-def _misfit(value: object, path: str, depth: int) -> str:
-    """Where in a value, down to some depth, the first thing sits that JSON has no word for."""
-    if isinstance(value, str | int | float | bool | None) or depth == 0:
-        return ""
-    if isinstance(value, dict):
-        wrong = next((key for key in value if not isinstance(key, str | int | float | bool | None)), None)
-        if wrong is not None:
-            return f"{path} has a key of type {type(wrong).__name__}"
-        parts = [(f"{path}[{key!r}]", part) for key, part in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
-    else:
-        return f"{path} is of type {type(value).__name__}; make it a number, a text, a list or a dict first"
-    return next(filter(None, (_misfit(part, where, depth - 1) for where, part in parts)), "")

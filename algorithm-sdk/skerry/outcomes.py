@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from skerry.output import ERROR_MARK
+from skerry.output import ERROR_MARK, printable
 from skerry.wire import Status
 
 _LONGEST = 500
@@ -15,7 +15,7 @@ def last_words(log: str | None) -> str:
     """What a log ends with: its last error, else its last line; one line of bounded length, or nothing."""
     lines = [line.strip() for line in (log or "").splitlines() if line.strip()]
     errors = [line.removeprefix(ERROR_MARK) for line in lines if line.startswith(ERROR_MARK)]
-    words = (errors or lines or [""])[-1]
+    words = printable((errors or lines or [""])[-1])
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
 
 
@@ -29,13 +29,18 @@ def failed(status: str) -> bool:
     return status not in set(Status) or Status(status).failed
 
 
-def describe(runs: Iterable[Mapping[str, Any]], names: Mapping[int, str] | None = None) -> str:
-    """One sentence for each failed run: its organization, its status and its log's last words, or the reason."""
-    return " ".join(_describe(run, names or {}) for run in runs if failed(str(run["status"])))
+def lines(runs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each failed run: its organization, its status and its log's last words, or the reason."""
+    return [_describe(run) for run in runs if failed(str(run["status"]))]
 
 
-def _describe(run: Mapping[str, Any], names: Mapping[int, str]) -> str:
-    organization = int(run["organization_id"])
-    who = f"Organization {organization}" + (f" ({names[organization]})" if organization in names else "")
-    words = last_words(run.get("log")) or str(run.get("reason") or "")
+def describe(what: str, runs: Iterable[Mapping[str, Any]]) -> str:
+    """That ``what`` failed, and how: one organization in the same line, several in a line each."""
+    told = lines(runs)
+    return f"{what} failed. {told[0]}" if len(told) == 1 else "\n".join([f"{what} failed.", *told])
+
+
+def _describe(run: Mapping[str, Any]) -> str:
+    who = f"Organization {int(run['organization_id'])}"
+    words = last_words(run.get("log")) or printable(str(run.get("reason") or ""))
     return f"{who}: {run['status']}." if words in {"", run["status"]} else f"{who}: {run['status']}: {words}"

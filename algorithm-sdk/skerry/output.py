@@ -20,6 +20,13 @@ def error(message: object) -> None:
     _write(f"{ERROR_MARK}{message}")
 
 
+def printable(line: str) -> str:
+    """A line of a log, without what could steer the terminal that it is shown on."""
+    return "".join(
+        character if character.isprintable() or character == "\t" else "\N{REPLACEMENT CHARACTER}" for character in line
+    )
+
+
 def _write(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -16,6 +16,7 @@ from skerry import crypto, trust
 from skerry.errors import ConfigurationError, ContextError, DecryptionError, KeyChanged, MissingKey
 from skerry.keys import Identity, OrganizationKeys
 from skerry.pins import Pins
+from skerry.statements import Announced
 from skerry.wire import MAGIC, Context, Format, b64
 
 LIFETIME = 14 * 24 * 3600
@@ -155,20 +156,32 @@ class Payloads:
             return crypto.vantage6_decrypt(stored.decode("ascii", "replace"), self.keyring.identity)
         raise DecryptionError(f"The {direction} of organization {sender} is not encrypted as it should be.")
 
+    def open_input(self, stored: bytes, task: TaskFacts) -> bytes:
+        """The plaintext of an input that was made for this client's organization. Raises as ``open`` does."""
+        if self.keyring is None:
+            return self._open_plain(stored, task)
+        if stored.startswith(MAGIC):
+            return self._open_native(self.keyring, stored, "input", task, None)
+        return crypto.vantage6_decrypt(stored.decode("ascii", "replace"), self.keyring.identity)
+
     def _open_plain(self, stored: bytes, task: TaskFacts) -> bytes:
         if task.collaboration.encrypted:
             self.format_for(task.collaboration)
         return stored
 
-    def _open_native(self, keyring: Keyring, stored: bytes, direction: str, task: TaskFacts, sender: int) -> bytes:
+    def _open_native(
+        self, keyring: Keyring, stored: bytes, direction: str, task: TaskFacts, sender: int | None
+    ) -> bytes:
+        """``sender`` None: any organization, as an input may come from."""
+        which = f"The {direction}" + ("" if sender is None else f" of organization {sender}")
         try:
             opened = crypto.unseal([stored], keyring.identity)
             plaintext = b"".join(opened.chunks)
         except ValueError as error:
-            raise DecryptionError(f"The {direction} of organization {sender} was altered: {error}") from error
+            raise DecryptionError(f"{which} was altered: {error}") from error
         context = opened.header.context
-        if context.attempt is None:
-            raise ContextError(f"The {direction} of organization {sender} does not say which attempt made it.")
+        if context.attempt is None and direction != "input":
+            raise ContextError(f"{which} does not say which attempt made it.")
         expected = trust.Expected(
             direction=direction,
             task=task.uuid,
@@ -198,10 +211,10 @@ class Payloads:
         if missing := sorted(wanted - shown.keys()):
             raise MissingKey(f"No key is registered for organization {', '.join(map(str, missing))}.")
         for organization in sorted(wanted):
-            keys = OrganizationKeys.from_wire(shown[organization])
+            announced = Announced.from_wire(shown[organization])
             if organization == self.owner.organization_id:
-                self.keyring.check_own(keys)
-            self._keys[organization] = self.keyring.pins.trust(keys)
+                self.keyring.check_own(announced.keys)
+            self._keys[organization] = self.keyring.pins.trust(announced)
 
     def _seal(self, raw: bytes, task: TaskFacts, recipient: int, fmt: Format) -> str:
         key = self._keys[recipient].encryption

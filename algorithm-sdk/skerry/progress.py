@@ -1,32 +1,44 @@
-"""What a waiting user sees: a bar on a terminal, nothing anywhere else."""
+"""What a waiting user sees: a bar and log lines on a terminal and in a notebook, nothing anywhere else."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Protocol
 
 from skerry import outcomes
 
+_NOTEBOOK_LINES = 200
+"""How many log lines a notebook keeps on display."""
+
 
 class Show(Protocol):
-    """Takes what the server says of a task's runs, each time that it says something new."""
+    """Takes what is known of a task's runs, and lines of their logs, each time that there is something new."""
 
-    def __call__(self, runs: Sequence[dict[str, Any]]) -> None: ...
+    @property
+    def wants_lines(self) -> bool: ...
+
+    def runs(self, runs: Sequence[dict[str, Any]]) -> None: ...
+
+    def line(self, text: str) -> None: ...
 
 
 @contextmanager
 def showing(title: str, *, wanted: bool | None) -> Iterator[Show]:
-    """A bar while the block runs. ``wanted`` None: where standard error is a terminal and rich is installed."""
+    """A bar while the block runs. ``wanted`` None: in a notebook, and where standard error is a terminal."""
+    if wanted is not False and (display := _notebook()) is not None:
+        yield _Notebook(title, display)
+        return
     if wanted is False or (wanted is None and not sys.stderr.isatty()):
-        yield _nothing
+        yield _Nothing()
         return
     try:
         from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
     except ImportError:
-        yield _nothing
+        yield _Nothing()
         return
     columns = (
         SpinnerColumn(),
@@ -35,12 +47,7 @@ def showing(title: str, *, wanted: bool | None) -> Iterator[Show]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True, force_terminal=wanted), transient=True) as bar:
-        row = bar.add_task(title, state="", total=None)
-
-        def show(runs: Sequence[dict[str, Any]]) -> None:
-            bar.update(row, state=describe(runs))
-
-        yield show
+        yield _Bar(bar, bar.add_task(title, state="", total=None))
 
 
 def describe(runs: Sequence[dict[str, Any]]) -> str:
@@ -57,5 +64,60 @@ def offline(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [run for run in runs if not outcomes.ended(str(run["status"])) and run.get("node_online") is False]
 
 
-def _nothing(runs: Sequence[dict[str, Any]]) -> None:
-    """Shows nothing."""
+class _Nothing:
+    wants_lines = False
+
+    def runs(self, runs: Sequence[dict[str, Any]]) -> None:
+        """Shows nothing."""
+
+    def line(self, text: str) -> None:
+        """Shows nothing."""
+
+
+class _Bar:
+    """On a terminal: the bar stays below, the lines scroll above it."""
+
+    wants_lines = True
+
+    def __init__(self, bar: Any, row: Any) -> None:
+        self._bar, self._row = bar, row
+
+    def runs(self, runs: Sequence[dict[str, Any]]) -> None:
+        self._bar.update(self._row, state=describe(runs))
+
+    def line(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Notebook:
+    """In a notebook: one output that is written anew; needs nothing but IPython itself."""
+
+    wants_lines = True
+
+    def __init__(self, title: str, display: Any) -> None:
+        self._title, self._state = title, ""
+        self._lines: list[str] = []
+        self._handle = display(self._content(), display_id=True, raw=True)
+
+    def runs(self, runs: Sequence[dict[str, Any]]) -> None:
+        self._state = describe(runs)
+        self._update()
+
+    def line(self, text: str) -> None:
+        self._lines = [*self._lines, text][-_NOTEBOOK_LINES:]
+        self._update()
+
+    def _update(self) -> None:
+        self._handle.update(self._content(), raw=True)
+
+    def _content(self) -> dict[str, str]:
+        return {"text/plain": "\n".join([*self._lines, f"{self._title}: {self._state}".rstrip(": ")])}
+
+
+def _notebook() -> Any:
+    """IPython's ``display`` where a notebook's kernel runs this, else None."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if type(shell).__name__ != "ZMQInteractiveShell":
+        return None
+    return import_module("IPython.display").display

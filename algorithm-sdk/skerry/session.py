@@ -80,9 +80,9 @@ class Session:
             raise AuthenticationError("You are not logged in: call authenticate(username, password) first.", 401)
         return self._tokens
 
-    def json(self, call: Call) -> Any:
-        """The answer's JSON; raises ServerError or a subclass, or ServerUnreachable."""
-        return self._with_token(call, self.transport.json)
+    def json(self, call: Call, transport: Transport | None = None) -> Any:
+        """The answer's JSON, by another transport if need be; raises ServerError, a subclass, or ServerUnreachable."""
+        return self._with_token(call, (transport or self.transport).json)
 
     def content(self, call: Call) -> bytes:
         """The answer's bytes; raises as ``json`` does."""

@@ -1,6 +1,10 @@
 """The server's resources as a user's script calls them, with vantage6 4.x's names and arguments.
 
-Lists come as the server gives them: ``{"data": […], "links": {…}}``.
+A list comes as the server gives it, one page: ``{"data": […], "links": {…}}``. Text in a filter may hold ``%`` for
+anything and ``_`` for one character. An argument that is None is not sent. Times are UTC, such as
+``2026-11-21T08:30:00``. Every ``get``, ``list``, ``create`` and ``update`` can keep a part of its answer:
+``field``, ``fields``, ``filter_`` and ``filters`` of ``skerry.picking``. What the server refuses is raised as a
+ServerError with its words.
 """
 
 # ruff: noqa: PLR0917 - the arguments are vantage6's, in its order
@@ -8,12 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from skerry.errors import DecryptionError, InputError
+from skerry.errors import InputError
 from skerry.keys import Identity
-from skerry.transport import Call
+from skerry.picking import Fields, Filters, picks_fields, picks_rows
+from skerry.transport import REPEATABLE, Call
 
 if TYPE_CHECKING:
     from skerry.client import UserClient
@@ -26,24 +30,23 @@ Ids = list[int]
 """Names of their own, because ``list`` is a method below."""
 
 
-@dataclass(frozen=True, slots=True)
 class SubClient:
     """A group of a user's calls. What is None is not sent."""
 
-    parent: UserClient
+    def __init__(self, parent: UserClient) -> None:
+        self.parent = parent
 
-    def _get(self, path: str, **params: Any) -> dict[str, Any]:
-        return self._answer("get", path, params=_present(params))
+    def _get(self, path: str, **params: Any) -> Row:
+        return self._answer("GET", path, params=present(params))
 
-    def _post(self, path: str, body: Mapping[str, Any], *, repeatable: bool = False) -> dict[str, Any]:
-        call = Call("POST", path, json=_present(body), repeatable=repeatable)
-        return cast("dict[str, Any]", self.parent.session.json(call))
+    def _post(self, path: str, body: Mapping[str, Any], *, repeatable: bool = False) -> Row:
+        return self._answer("POST", path, json=present(body), repeatable=repeatable)
 
-    def _patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._answer("patch", path, json=_present(body))
+    def _patch(self, path: str, body: Mapping[str, Any]) -> Row:
+        return self._answer("PATCH", path, json=present(body))
 
-    def _delete(self, path: str, params: Mapping[str, Any] | None = None, body: Any = None) -> dict[str, Any]:
-        return self._answer("delete", path, params=params, json=body)
+    def _delete(self, path: str, params: Mapping[str, Any] | None = None, body: Any = None) -> Row:
+        return self._answer("DELETE", path, params=params, json=body)
 
     def _all(self, path: str, **params: Any) -> Rows:
         """All rows of all pages."""
@@ -55,11 +58,18 @@ class SubClient:
             more, page = "next" in (answer.get("links") or {}), page + 1
         return rows
 
-    def _answer(self, method: str, path: str, **details: Any) -> dict[str, Any]:
-        return cast("dict[str, Any]", self.parent.request(path, method=method, **details))
+    def _answer(self, method: str, path: str, *, repeatable: bool = False, **details: Any) -> Row:
+        call = Call(method, path, repeatable=repeatable or method in REPEATABLE, **details)
+        return cast("Row", self._send(call))
+
+    def _send(self, call: Call) -> Any:
+        return self.parent.session.json(call)
 
 
 class Organization(SubClient):
+    """Data owners and research groups."""
+
+    @picks_rows
     def list(
         self,
         name: str | None = None,
@@ -68,19 +78,23 @@ class Organization(SubClient):
         study: int | None = None,
         page: int = 1,
         per_page: int = 20,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Filters],
+    ) -> Row:
+        """Those that you may see; of a collaboration or a study, if you name one."""
         collaboration = self.parent.collaboration_or_default(collaboration)
         filters = {"name": name, "country": country, "collaboration_id": collaboration, "study_id": study}
         return self._get("organization", page=page, per_page=per_page, **filters)
 
     def all_of(self, collaboration: int) -> Rows:
-        """All members of a collaboration."""
+        """All members of a collaboration, of all pages."""
         return self._all("organization", collaboration_id=int(collaboration))
 
-    def get(self, id_: int | None = None) -> dict[str, Any]:
-        """An organization; without an id, the user's own."""
+    @picks_fields
+    def get(self, id_: int | None = None, **_pick: Unpack[Fields]) -> Row:
+        """One organization; without an id, your own."""
         return self._get(f"organization/{int(id_ or self.parent.organization_id)}")
 
+    @picks_fields
     def create(
         self,
         name: str,
@@ -90,10 +104,13 @@ class Organization(SubClient):
         country: str | None = None,
         domain: str | None = None,
         public_key: str | None = None,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Fields],
+    ) -> Row:
+        """A new organization. Its keys are registered by its own users or its node, not here."""
         address = {"address1": address1, "address2": address2, "zipcode": zipcode, "country": country}
         return self._post("organization", {"name": name, **address, "domain": domain, "public_key": public_key})
 
+    @picks_fields
     def update(
         self,
         id_: int | None = None,
@@ -104,73 +121,100 @@ class Organization(SubClient):
         country: str | None = None,
         domain: str | None = None,
         public_key: str | None = None,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Fields],
+    ) -> Row:
+        """Changes what is given; without an id, of your own organization."""
         address = {"address1": address1, "address2": address2, "zipcode": zipcode, "country": country}
         body = {"name": name, **address, "domain": domain, "public_key": public_key}
         return self._patch(f"organization/{int(id_ or self.parent.organization_id)}", body)
 
-    def delete(self, id_: int, delete_dependents: bool = False) -> dict[str, Any]:
+    def delete(self, id_: int, delete_dependents: bool = False) -> Row:
+        """With ``delete_dependents`` also its users, nodes, tasks and results; without it the server lists them."""
         return self._delete(f"organization/{int(id_)}", _dependents(delete_dependents))
 
 
 class CollaborationCalls(SubClient):
+    """Organizations that work together. Where no id is given, ``client.setup_collaboration`` says which is meant."""
+
+    @picks_rows
     def list(
         self,
         scope: str = "organization",
         name: str | None = None,
         encrypted: bool | None = None,
         organization: int | None = None,
+        algorithm_store: int | None = None,
         page: int = 1,
         per_page: int = 20,
-    ) -> dict[str, Any]:
-        """Those of the user's organization, or all that there are with ``scope="global"``."""
+        **_pick: Unpack[Filters],
+    ) -> Row:
+        """Those of your organization, or all that you may see with ``scope="global"``."""
+        if scope not in {"organization", "global"}:
+            raise InputError(f'The scope "{scope}" is none; give "organization" or "global".')
         if scope == "organization":
             organization = organization or self.parent.organization_id
         filters = {"name": name, "encrypted": encrypted, "organization_id": organization}
-        return self._get("collaboration", page=page, per_page=per_page, **filters)
+        return self._get("collaboration", page=page, per_page=per_page, algorithm_store_id=algorithm_store, **filters)
 
-    def get(self, id_: int | None = None) -> dict[str, Any]:
-        """A collaboration; without an id, the one of ``setup_collaboration``."""
-        id_ = self.parent.collaboration_or_default(id_)
-        if id_ is None:
-            raise InputError("Say which collaboration.")
-        return self._get(f"collaboration/{int(id_)}")
+    @picks_fields
+    def get(self, id_: int | None = None, **_pick: Unpack[Fields]) -> Row:
+        """One collaboration; without an id, the one of ``setup_collaboration``."""
+        return self._get(f"collaboration/{self._which(id_)}")
 
+    @picks_fields
     def create(
-        self, name: str, organizations: Ids, encrypted: bool = False, accept: str | None = None
-    ) -> dict[str, Any]:
+        self,
+        name: str,
+        organizations: Ids,
+        encrypted: bool = False,
+        accept: str | None = None,
+        **_pick: Unpack[Fields],
+    ) -> Row:
         """``accept``: which formats an encrypted one takes, ``native`` (the default), ``vantage6`` or ``both``."""
         body = {"name": name, "organization_ids": organizations, "encrypted": encrypted, "accept": accept}
         return self._post("collaboration", body)
 
+    @picks_fields
     def update(
         self,
         id_: int | None = None,
         name: str | None = None,
         encrypted: bool | None = None,
         organizations: Ids | None = None,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Fields],
+    ) -> Row:
+        """Changes what is given. ``organizations`` are then all its members."""
         body = {"name": name, "encrypted": encrypted, "organization_ids": organizations}
-        return self._patch(f"collaboration/{self._id(id_)}", body)
+        return self._patch(f"collaboration/{self._changed(id_)}", body)
 
-    def delete(self, id_: int | None = None, delete_dependents: bool = False) -> dict[str, Any]:
-        return self._delete(f"collaboration/{self._id(id_)}", _dependents(delete_dependents))
+    def delete(self, id_: int | None = None, delete_dependents: bool = False) -> Row:
+        """With ``delete_dependents`` also its studies, nodes, tasks and results; without it the server lists them."""
+        return self._delete(f"collaboration/{self._changed(id_)}", _dependents(delete_dependents))
 
     def add_organization(self, organization: int, collaboration: int | None = None) -> Any:
-        return self._post(f"collaboration/{self._id(collaboration)}/organization", {"id": organization})
+        """The members after it."""
+        return self._post(f"collaboration/{self._changed(collaboration)}/organization", {"id": organization})
 
     def remove_organization(self, organization: int, collaboration: int | None = None) -> Any:
-        return self._delete(f"collaboration/{self._id(collaboration)}/organization", body={"id": organization})
+        """The members after it."""
+        return self._delete(f"collaboration/{self._changed(collaboration)}/organization", body={"id": organization})
 
-    def _id(self, id_: int | None) -> int:
+    def _which(self, id_: int | None) -> int:
         id_ = self.parent.collaboration_or_default(id_)
         if id_ is None:
-            raise InputError("Say which collaboration.")
-        self.parent.forget_collaboration(id_)
+            raise InputError("Say which collaboration: by its id, or setup_collaboration(…) before.")
         return int(id_)
+
+    def _changed(self, id_: int | None) -> int:
+        id_ = self._which(id_)
+        self.parent.forget_collaboration(id_)
+        return id_
 
 
 class Study(SubClient):
+    """Parts of a collaboration: some of its organizations."""
+
+    @picks_rows
     def list(
         self,
         name: str | None = None,
@@ -179,24 +223,32 @@ class Study(SubClient):
         include_organizations: bool = False,
         page: int = 1,
         per_page: int = 20,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Filters],
+    ) -> Row:
+        """``include_organizations``: with the organizations themselves instead of a link to them."""
         collaboration = self.parent.collaboration_or_default(collaboration)
         filters = {"name": name, "organization_id": organization, "collaboration_id": collaboration}
         include = "organizations" if include_organizations else None
         return self._get("study", page=page, per_page=per_page, include=include, **filters)
 
-    def get(self, id_: int) -> dict[str, Any]:
+    @picks_fields
+    def get(self, id_: int, **_pick: Unpack[Fields]) -> Row:
         return self._get(f"study/{int(id_)}")
 
-    def create(self, name: str, organizations: Ids, collaboration: int | None = None) -> dict[str, Any]:
+    @picks_fields
+    def create(self, name: str, organizations: Ids, collaboration: int | None = None, **_pick: Unpack[Fields]) -> Row:
         collaboration = self.parent.collaboration_or_default(collaboration)
         body = {"name": name, "organization_ids": organizations, "collaboration_id": collaboration}
         return self._post("study", body)
 
-    def update(self, id_: int, name: str | None = None, organizations: Ids | None = None) -> dict[str, Any]:
+    @picks_fields
+    def update(
+        self, id_: int, name: str | None = None, organizations: Ids | None = None, **_pick: Unpack[Fields]
+    ) -> Row:
+        """Changes what is given. ``organizations`` are then all its members."""
         return self._patch(f"study/{int(id_)}", {"name": name, "organization_ids": organizations})
 
-    def delete(self, id_: int) -> dict[str, Any]:
+    def delete(self, id_: int) -> Row:
         return self._delete(f"study/{int(id_)}")
 
     def add_organization(self, organization: int, study: int) -> Any:
@@ -207,6 +259,9 @@ class Study(SubClient):
 
 
 class Node(SubClient):
+    """The daemons at the data owners, as the server knows them."""
+
+    @picks_rows
     def list(
         self,
         name: str | None = None,
@@ -214,24 +269,38 @@ class Node(SubClient):
         collaboration: int | None = None,
         study: int | None = None,
         is_online: bool | None = None,
+        ip: str | None = None,
+        last_seen_from: str | None = None,
+        last_seen_till: str | None = None,
         page: int = 1,
         per_page: int = 20,
-    ) -> dict[str, Any]:
-        status = None if is_online is None else ("online" if is_online else "offline")
+        **_pick: Unpack[Filters],
+    ) -> Row:
+        """``is_online``: only those that are, or only those that are not."""
         filters = {
             "name": name,
             "organization_id": organization,
             "collaboration_id": self.parent.collaboration_or_default(collaboration),
             "study_id": study,
+            "status": None if is_online is None else ("online" if is_online else "offline"),
+            "ip": ip,
+            "last_seen_from": last_seen_from,
+            "last_seen_till": last_seen_till,
         }
-        return self._get("node", page=page, per_page=per_page, status=status, **filters)
+        return self._get("node", page=page, per_page=per_page, **filters)
 
-    def get(self, id_: int) -> dict[str, Any]:
+    @picks_fields
+    def get(self, id_: int, **_pick: Unpack[Fields]) -> Row:
         return self._get(f"node/{int(id_)}")
 
+    @picks_fields
     def create(
-        self, collaboration: int | None = None, organization: int | None = None, name: str | None = None
-    ) -> dict[str, Any]:
+        self,
+        collaboration: int | None = None,
+        organization: int | None = None,
+        name: str | None = None,
+        **_pick: Unpack[Fields],
+    ) -> Row:
         """The new node with its ``api_key``, which is shown this once only."""
         body = {
             "collaboration_id": self.parent.collaboration_or_default(collaboration),
@@ -240,31 +309,50 @@ class Node(SubClient):
         }
         return self._post("node", body)
 
-    def update(self, id_: int, name: str | None = None) -> dict[str, Any]:
-        return self._patch(f"node/{int(id_)}", {"name": name})
+    @picks_fields
+    def update(self, id_: int, name: str | None = None, clear_ip: bool | None = None, **_pick: Unpack[Fields]) -> Row:
+        """``clear_ip``: forget the address that the node had."""
+        return self._patch(f"node/{int(id_)}", {"name": name, "clear_ip": clear_ip})
 
-    def delete(self, id_: int) -> dict[str, Any]:
+    def delete(self, id_: int) -> Row:
         return self._delete(f"node/{int(id_)}")
+
+    def kill_tasks(self, id_: int) -> Row:
+        """Ends all that the node does: the tasks of its runs, with their child tasks."""
+        return self._post("kill/node/tasks", {"id": int(id_)}, repeatable=True)
 
 
 class User(SubClient):
+    """People, each of one organization."""
+
+    @picks_rows
     def list(
         self,
         username: str | None = None,
         organization: int | None = None,
+        firstname: str | None = None,
+        lastname: str | None = None,
         email: str | None = None,
         role: int | None = None,
         rule: int | None = None,
+        last_seen_from: str | None = None,
+        last_seen_till: str | None = None,
         page: int = 1,
         per_page: int = 20,
-    ) -> dict[str, Any]:
-        filters = {"username": username, "organization_id": organization, "email": email}
-        return self._get("user", page=page, per_page=per_page, role_id=role, rule_id=rule, **filters)
+        **_pick: Unpack[Filters],
+    ) -> Row:
+        """``role`` and ``rule``: only those who have it."""
+        names = {"username": username, "firstname": firstname, "lastname": lastname, "email": email}
+        times = {"last_seen_from": last_seen_from, "last_seen_till": last_seen_till}
+        filters = {"organization_id": organization, "role_id": role, "rule_id": rule}
+        return self._get("user", page=page, per_page=per_page, **names, **times, **filters)
 
-    def get(self, id_: int | None = None) -> dict[str, Any]:
-        """A user; without an id, this one."""
+    @picks_fields
+    def get(self, id_: int | None = None, **_pick: Unpack[Fields]) -> Row:
+        """One user; without an id, you."""
         return self._get(f"user/{int(id_ or self.parent.user_id)}")
 
+    @picks_fields
     def create(
         self,
         username: str,
@@ -275,12 +363,15 @@ class User(SubClient):
         organization: int | None = None,
         roles: Ids | None = None,
         rules: Ids | None = None,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Fields],
+    ) -> Row:
+        """A new user of your organization or another one. You can hand out only rules that you have yourself."""
         names = {"username": username, "firstname": firstname, "lastname": lastname, "email": email}
         rights: Row = {"roles": roles or [], "rules": rules or []}
         organization = organization or self.parent.organization_id
         return self._post("user", {**names, **rights, "password": password, "organization_id": organization})
 
+    @picks_fields
     def update(
         self,
         id_: int | None = None,
@@ -290,43 +381,69 @@ class User(SubClient):
         rules: Ids | None = None,
         roles: Ids | None = None,
         email: str | None = None,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Fields],
+    ) -> Row:
+        """Changes what is given; without an id, of yourself. ``rules`` and ``roles`` are then all of theirs."""
         names = {"firstname": firstname, "lastname": lastname, "email": email}
         body = {**names, "organization_id": organization, "rules": rules, "roles": roles}
         return self._patch(f"user/{int(id_ or self.parent.user_id)}", body)
 
-    def delete(self, id_: int) -> dict[str, Any]:
+    def delete(self, id_: int) -> Row:
         return self._delete(f"user/{int(id_)}")
 
 
 class Role(SubClient):
+    """Named sets of rules."""
+
+    @picks_rows
     def list(
         self,
         name: str | None = None,
+        description: str | None = None,
         organization: int | None = None,
+        rule: int | None = None,
         user: int | None = None,
+        include_root: bool | None = None,
         page: int = 1,
         per_page: int = 20,
-    ) -> dict[str, Any]:
-        return self._get("role", name=name, organization_id=organization, user_id=user, page=page, per_page=per_page)
+        **_pick: Unpack[Filters],
+    ) -> Row:
+        """``include_root``: with the roles that belong to no organization."""
+        filters = {"name": name, "description": description, "include_root": include_root}
+        owners = {"organization_id": organization, "rule_id": rule, "user_id": user}
+        return self._get("role", page=page, per_page=per_page, **filters, **owners)
 
-    def get(self, id_: int) -> dict[str, Any]:
+    @picks_fields
+    def get(self, id_: int, **_pick: Unpack[Fields]) -> Row:
         return self._get(f"role/{int(id_)}")
 
-    def create(self, name: str, description: str, rules: Ids, organization: int | None = None) -> dict[str, Any]:
+    @picks_fields
+    def create(
+        self, name: str, description: str, rules: Ids, organization: int | None = None, **_pick: Unpack[Fields]
+    ) -> Row:
         body = {"name": name, "description": description, "rules": rules, "organization_id": organization}
         return self._post("role", body)
 
+    @picks_fields
     def update(
-        self, role: int, name: str | None = None, description: str | None = None, rules: Ids | None = None
-    ) -> dict[str, Any]:
+        self,
+        role: int,
+        name: str | None = None,
+        description: str | None = None,
+        rules: Ids | None = None,
+        **_pick: Unpack[Fields],
+    ) -> Row:
+        """Changes what is given. ``rules`` are then all of its rules."""
         return self._patch(f"role/{int(role)}", {"name": name, "description": description, "rules": rules})
 
-    def delete(self, role: int) -> dict[str, Any]:
+    def delete(self, role: int) -> Row:
         return self._delete(f"role/{int(role)}")
 
 
 class Rule(SubClient):
+    """What may be done: an operation on a resource, within a scope."""
+
+    @picks_rows
     def list(
         self,
         name: str | None = None,
@@ -335,87 +452,69 @@ class Rule(SubClient):
         role: int | None = None,
         page: int = 1,
         per_page: int = 20,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Filters],
+    ) -> Row:
+        """``name`` is that of the resource, such as ``task``; ``operation`` and ``scope`` are in capitals."""
         filters = {"name": name, "operation": operation, "scope": scope, "role_id": role}
         return self._get("rule", page=page, per_page=per_page, **filters)
 
-    def get(self, id_: int) -> dict[str, Any]:
+    @picks_fields
+    def get(self, id_: int, **_pick: Unpack[Fields]) -> Row:
         return self._get(f"rule/{int(id_)}")
 
 
-class Run(SubClient):
-    def get(self, id_: int, include_task: bool = False) -> dict[str, Any]:
-        return self._get(f"run/{int(id_)}", include="task" if include_task else None)
-
-    def list(
-        self,
-        task: int | None = None,
-        organization: int | None = None,
-        state: str | None = None,
-        node: int | None = None,
-        include_task: bool = False,
-        page: int = 1,
-        per_page: int = 20,
-    ) -> dict[str, Any]:
-        filters = {"task_id": task, "organization_id": organization, "state": state, "node_id": node}
-        include = "task" if include_task else None
-        return self._get("run", include=include, page=page, per_page=per_page, **filters)
-
-    def from_task(self, task_id: int, include_task: bool = False) -> dict[str, Any]:
-        return self._get("run", task_id=int(task_id), include="task" if include_task else None)
-
-    def all_of(self, task_id: int) -> Rows:
-        """All runs of a task."""
-        return self._all("run", task_id=int(task_id))
-
-
-class Result(SubClient):
-    def get(self, id_: int) -> str:
-        """The text of one run's result, decrypted; JSON as a rule."""
-        run = self._get(f"run/{int(id_)}")
-        task = self._get(f"task/{int(run['task']['id'])}")
-        return self._text(task, run)
-
-    def from_task(self, task_id: int) -> dict[str, Any]:
-        """What there is, as rows with the decrypted text in ``result``; None where a run has none."""
-        task, runs = self._get(f"task/{int(task_id)}"), self.parent.run.all_of(task_id)
-        rows = [{"id": run["id"], "run": {"id": run["id"]}, "result": self._text_or_none(task, run)} for run in runs]
-        return {"data": rows, "links": {}}
-
-    def plaintext(self, task: Mapping[str, Any], run_id: int, organization: int) -> bytes:
-        """The bytes of one run's result. Raises CryptoError when they are not what that organization made."""
-        call = Call("GET", f"skerry/run/{run_id}/result", repeatable=True)
-        return self.parent.open(self.parent.session.content(call), "result", task, organization)
-
-    def _text_or_none(self, task: Mapping[str, Any], run: Mapping[str, Any]) -> str | None:
-        return self._text(task, run) if run["status"] == "completed" else None
-
-    def _text(self, task: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-        organization = int(run["organization"]["id"])
-        try:
-            return self.plaintext(task, int(run["id"]), organization).decode()
-        except UnicodeDecodeError as error:
-            raise DecryptionError(f"The result of organization {organization} is not text.") from error
-
-
 class Util(SubClient):
-    def get_server_version(self, attempts_on_timeout: int | None = None) -> dict[str, Any]:  # noqa: ARG002 - vantage6's
+    """The server itself, your password, your second factor, your key file."""
+
+    def get_server_version(self, attempts_on_timeout: int | None = None) -> Row:  # noqa: ARG002 - vantage6's
         return self._get("version")
 
-    def get_server_health(self) -> dict[str, Any]:
+    def get_server_health(self) -> Row:
         return self._get("health")
 
-    def generate_private_key(self, file_: str) -> None:
-        """Makes a key file for the user's organization and registers its public half.
+    def change_my_password(self, current_password: str, new_password: str) -> Row:
+        """Log in again with the new one afterwards."""
+        return self._patch("password/change", {"current_password": current_password, "new_password": new_password})
 
-        Raises KeyFileError when the file exists, KeyChanged when the organization has registered other keys.
+    def reset_my_password(self, email: str | None = None, username: str | None = None) -> Row:
+        """Has the server mail you a token for ``set_my_password``. Needs no log-in."""
+        return self._recover("lost", _whom(email, username))
+
+    def set_my_password(self, token: str, password: str) -> Row:
+        """Sets a new password with the token that was mailed. Needs no log-in."""
+        return self._recover("reset", {"reset_token": token, "password": password})
+
+    def reset_two_factor_auth(self, password: str, email: str | None = None, username: str | None = None) -> Row:
+        """Has the server mail you a token for ``set_two_factor_auth``. Needs no log-in."""
+        return self._recover("2fa/lost", {**_whom(email, username), "password": password})
+
+    def set_two_factor_auth(self, token: str) -> Row:
+        """A new second factor, as ``qr_uri`` and ``otp_secret`` for your authenticator. Needs no log-in."""
+        return self._recover("2fa/reset", {"reset_token": token})
+
+    def generate_private_key(self, file_: str | None = None) -> None:
+        """Makes a key file for your organization and registers its public half.
+
+        Without a name, ``privkey_<organization>.pem`` here. Raises KeyFileError when the file exists, KeyChanged when
+        the organization has registered other keys.
         """
+        file_ = file_ or f"privkey_{self.parent.organization_id}.pem"
         Identity.generate().save(file_)
         self.parent.setup_encryption(file_)
 
+    def _recover(self, step: str, body: Row) -> Row:
+        return cast("Row", self.parent.without_token(Call("POST", f"recover/{step}", json=body)))
 
-def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+
+def present(values: Mapping[str, Any]) -> Row:
+    """Without those that are None."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _whom(email: str | None, username: str | None) -> Row:
+    if not email and not username:
+        raise InputError("Say who you are: email=… or username=….")
+    return present({"email": email, "username": username})
 
 
 def _dependents(delete_dependents: bool) -> dict[str, str]:

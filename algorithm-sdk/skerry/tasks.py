@@ -7,15 +7,25 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from skerry import outcomes
-from skerry.errors import ContextError, InputError, MissingKey, ServerUnreachable, SkerryError, TaskFailed, WaitTimeout
+from skerry import outcomes, tables, values
+from skerry.errors import (
+    ContextError,
+    InputError,
+    MissingKey,
+    ServerUnreachable,
+    SkerryError,
+    TaskFailed,
+    WaitInterrupted,
+    WaitTimeout,
+)
+from skerry.following import Follower
 from skerry.payloads import Collaboration, TaskFacts
+from skerry.picking import Fields, Filters, picks_fields, picks_rows
 from skerry.progress import describe, offline, showing
-from skerry.subclients import Ids, Rows, SubClient
+from skerry.subclients import Ids, Row, Rows, SubClient
 from skerry.transport import Call
-from skerry.wire import Format, detect_format, to_stored
 
 if TYPE_CHECKING:
     from skerry.client import UserClient
@@ -40,26 +50,42 @@ class TaskHandle(dict[str, Any]):
         """Returns the handle when all runs have ended, whether well or not.
 
         Ends by the server's push, and goes on through restarts of the server. Raises WaitTimeout after ``timeout``
-        seconds, with the runs that are missing and the nodes that are offline; the task itself goes on. ``progress``:
-        whether to show a bar; by default on a terminal only.
+        seconds, with the runs that are missing and the nodes that are offline; the task itself goes on. So it does
+        after Ctrl-C, which raises WaitInterrupted. ``progress``: whether to show a bar and, above it, what the runs
+        tell their logs; by default on a terminal and in a notebook.
         """
-        with showing(f"task {self['id']}", wanted=progress) as show:
-            for answer in self._answers(timeout):
-                self["status"], self._states = answer["status"], list(answer["runs"])
-                show(self._states)
+        try:
+            with showing(f"task {self['id']}", wanted=progress) as show:
+                follower = Follower(self._client, self) if show.wants_lines else None
+                for answer in self._answers(timeout):
+                    self["status"], self._states = answer["status"], list(answer["runs"])
+                    show.runs(self._states)
+                    for line in follower.lines(self._states) if follower else ():
+                        show.line(line)
+        except KeyboardInterrupt as error:
+            raise WaitInterrupted(
+                f"Stopped waiting; task {self['id']} goes on. `skerry task wait {self['id']}` or wait() waits again, "
+                f"`skerry task kill {self['id']}` or kill() ends it."
+            ) from error
         return self
 
-    def results(self) -> list[Any]:
-        """What each organization's run returned, in the order of the organizations; waits for them if need be.
-
-        Raises TaskFailed when a run has failed, and CryptoError when a result is not what its organization made for
-        this task.
-        """
+    def check(self) -> None:
+        """Waits if need be; raises TaskFailed when a run has failed, with a line for each that has."""
         if not self._states or not all(outcomes.ended(str(run["status"])) for run in self._states):
             self.wait()
         if any(outcomes.failed(str(run["status"])) for run in self._states):
             raise self._failure()
-        return [self._result(run) for run in self._in_order(self._states)]
+
+    def results(self, *, frames: bool = False) -> list[Any]:
+        """What each organization's run returned, in the order of the organizations; waits for them if need be.
+
+        With ``frames`` as data frames: from lists of records, columns, or what data frames write as JSON. Raises
+        TaskFailed when a run has failed, and CryptoError when a result is not what its organization made for this
+        task.
+        """
+        self.check()
+        found = [self._result(run) for run in self._in_order(self._states)]
+        return [tables.frame(one) for one in found] if frames else found
 
     def runs(self) -> list[dict[str, Any]]:
         """The task's runs in the order of the organizations, each with its log in the clear."""
@@ -111,7 +137,7 @@ class TaskHandle(dict[str, Any]):
     def _failure(self) -> TaskFailed:
         runs = [run for run in self.runs() if outcomes.failed(str(run["status"]))]
         told = [{name: run.get(name) for name in _TOLD} for run in runs]
-        return TaskFailed(f"Task {self['id']} failed. {outcomes.describe(told)}", told)
+        return TaskFailed(outcomes.describe(f"Task {self['id']}", told), told)
 
     def _result(self, run: Mapping[str, Any]) -> Any:
         raw = self._client.result.plaintext(self, int(run["id"]), int(run["organization_id"]))
@@ -122,11 +148,8 @@ class TaskHandle(dict[str, Any]):
 
     def _readable(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """The run with its organization's id, and its log in the clear."""
-        organization, log = int(run["organization"]["id"]), run.get("log")
-        if log and detect_format(log) is Format.NATIVE:
-            raw = self._client.open(to_stored(log, Format.NATIVE), "log", self, organization)
-            log = raw.decode("utf-8", "replace")
-        return {**run, "organization_id": organization, "log": log}
+        log = self._client.run.log_of(run, self)
+        return {**run, "organization_id": int(run["organization"]["id"]), "log": log}
 
     def _in_order(self, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """In the order of the organizations asked, which is that of the runs' numbers where it is not known."""
@@ -139,44 +162,58 @@ class TaskHandle(dict[str, Any]):
 
 
 class Task(SubClient):
-    def get(self, id_: int, include_results: bool = False) -> TaskHandle:
-        params = {"include": "results"} if include_results else {}
-        return TaskHandle(self.parent, self._get(f"task/{int(id_)}", **params))
+    """What nodes are asked to do."""
 
+    @picks_fields
+    def get(self, id_: int, include_results: bool = False, **_pick: Unpack[Fields]) -> TaskHandle:
+        """One task. ``include_results``: with the rows of its results, as the server keeps them."""
+        return TaskHandle(self.parent, self._get(f"task/{int(id_)}", include="results" if include_results else None))
+
+    @picks_rows
     def list(
         self,
         initiating_org: int | None = None,
         initiating_user: int | None = None,
         collaboration: int | None = None,
         study: int | None = None,
+        store: int | None = None,
         image: str | None = None,
         parent: int | None = None,
         job: int | None = None,
         name: str | None = None,
+        include_results: bool = False,
+        description: str | None = None,
+        database: str | None = None,
+        run: int | None = None,
         status: str | None = None,
         user_created: bool | None = None,
         page: int = 1,
         per_page: int = 20,
-    ) -> dict[str, Any]:
+        **_pick: Unpack[Filters],
+    ) -> Row:
+        """The newest first. ``job``: a top-level task and all that came of it; ``user_created=False``: child tasks."""
+        words = {"image": image, "name": name, "description": description, "database": database, "status": status}
         return self._get(
             "task",
+            **words,
             init_org_id=initiating_org,
             init_user_id=initiating_user,
             collaboration_id=self.parent.collaboration_or_default(collaboration),
             study_id=study,
-            image=image,
+            store_id=store,
             parent_id=parent,
             job_id=job,
-            name=name,
-            status=status,
+            run_id=run,
+            include="results" if include_results else None,
             is_user_created=None if user_created is None else int(user_created),
             page=page,
             per_page=per_page,
         )
 
+    @picks_fields
     def create(
         self,
-        organizations: Sequence[int],
+        organizations: Sequence[int] | None,
         name: str = "",
         image: str = "",
         description: str = "",
@@ -186,16 +223,21 @@ class Task(SubClient):
         store: int | None = None,
         server_url: str | None = None,
         databases: Sequence[Mapping[str, Any]] | str | None = None,
+        **_pick: Unpack[Fields],
     ) -> TaskHandle:
         """Has these organizations' nodes run a function of the image: ``{"method": …, "args": […], "kwargs": {…}}``.
 
         The input is encrypted and signed here, once for each organization. When no answer comes the call is
-        repeated; the task's UUID, made here, keeps it from being created twice. Raises InputError, ServerError,
-        CryptoError or ConfigurationError.
+        repeated; the task's UUID, made here, keeps it from being created twice. ``store``: the algorithm store that
+        the image is looked up in; by default the one of ``client.store.set``, if there is one. Raises InputError,
+        ServerError, CryptoError or ConfigurationError.
         """
+        if not image:
+            raise InputError("Say which algorithm: image=….")
         where = self._collaboration(collaboration, study)
-        raw, targets = _dump_input(input_), [int(organization) for organization in organizations]
+        raw, targets = _dump_input(input_), [int(organization) for organization in organizations or ()]
         facts = TaskFacts(str(uuid.uuid4()), where, image, _databases(databases))
+        store = store or self.parent.store.store_id
         optional = {"name": name, "description": description, "study_id": study, "store_id": store}
         body: dict[str, Any] = {
             "uuid": facts.uuid,
@@ -216,9 +258,11 @@ class Task(SubClient):
         return TaskHandle(self.parent, {**answer, **own}, tuple(targets))
 
     def delete(self, id_: int) -> None:
-        self.parent.request(f"task/{int(id_)}", method="delete")
+        """With its child tasks, runs and results."""
+        self._delete(f"task/{int(id_)}")
 
-    def kill(self, id_: int) -> dict[str, Any]:
+    def kill(self, id_: int) -> Row:
+        """Asks for the end of a task and of all its child tasks."""
         return self._post("kill/task", {"id": int(id_)}, repeatable=True)
 
     def _collaboration(self, collaboration: int | None, study: int | None) -> Collaboration:
@@ -262,6 +306,6 @@ def _dump_input(input_: Mapping[str, Any] | None) -> bytes:
     if not isinstance(input_, Mapping) or not isinstance(input_.get("method"), str):
         raise InputError('The input must be a dict with the name of a function: input_={"method": …, "kwargs": {…}}.')
     try:
-        return json.dumps(dict(input_)).encode()
-    except (TypeError, ValueError) as error:
+        return values.dump(dict(input_), "input_")
+    except ValueError as error:
         raise InputError(f"The input can't be written as JSON: {error}.") from error

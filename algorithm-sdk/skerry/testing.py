@@ -28,7 +28,6 @@ from skerry.wire import Input, Status, b64, canonical, unb64
 if TYPE_CHECKING:
     from skerry.transport import Call
 
-_COLLABORATION = 1
 _IMAGE = "in-memory"
 
 
@@ -60,45 +59,65 @@ class _Task:
 class Federation:
     """Organizations 1 to n, each with its own tables, all with the same algorithm."""
 
-    def __init__(self, algorithm: ModuleType, tables: Sequence[Any]) -> None:
-        """``tables``: for each organization a data frame, the path of a file, or several of them by label."""
+    def __init__(
+        self,
+        algorithm: ModuleType,
+        tables: Sequence[Any],
+        *,
+        organizations: Sequence[int] | None = None,
+        nodes: Sequence[int] | None = None,
+        collaboration: int = 1,
+    ) -> None:
+        """``tables``: for each organization a data frame, a file's path, a Database, or several of them by label.
+
+        ``organizations``: their ids, instead of 1 to n; ``nodes``: those of their nodes, instead of the same.
+        """
         if not tables:
             raise ConfigurationError("A federation needs at least one organization: give one table for each.")
         if getattr(algorithm, "__file__", "") is None:  # a namespace package
             name = algorithm.__name__
             raise ConfigurationError(f'"{name}" is a folder without __init__.py, not the package: run inside of it.')
         self._algorithm = algorithm
-        self._tables = [table if isinstance(table, Mapping) else {"default": table} for table in tables]
+        self.organizations = list(organizations or range(1, len(tables) + 1))
+        for what, ids in (("organizations", self.organizations), ("nodes", nodes or self.organizations)):
+            if len(ids) != len(tables) or len(set(ids)) != len(tables):
+                raise ConfigurationError(
+                    f"There are tables for {len(tables)} organizations: give as many ids of {what}."
+                )
+        self.collaboration = collaboration
+        self.nodes = dict(zip(self.organizations, nodes or self.organizations, strict=True))
+        by_label = [table if isinstance(table, Mapping) else {"default": table} for table in tables]
+        self._tables = dict(zip(self.organizations, by_label, strict=True))
         self._tasks: list[_Task] = []
         self._runs: list[_Run] = []
 
-    @property
-    def organizations(self) -> list[int]:
-        return list(range(1, len(self._tables) + 1))
+    def run(self, method: str, /, *args: Any, at: int | None = None, **kwargs: Any) -> Any:
+        """The result of a function at one organization, by default the first.
 
-    def run(self, method: str, /, *args: Any, at: int = 1, **kwargs: Any) -> Any:
-        """The result of a function at one organization. Raises AlgorithmError with its own words when it fails."""
-        return self._results(method, [at], args, kwargs)[0]
+        Raises AlgorithmError with its own words when it fails.
+        """
+        return self._results(method, [self.organizations[0] if at is None else at], args, kwargs)[0]
 
     def run_all(self, method: str, /, *args: Any, **kwargs: Any) -> list[Any]:
         """The results of a function at each organization, in their order. Raises as ``run`` does."""
         return self._results(method, self.organizations, args, kwargs)
 
-    def client(self, organization: int = 1) -> AlgorithmClient:
-        """The client that a central function at that organization would get."""
-        return self.client_of(self._add_task(None, "task"), organization)
+    def client(self, organization: int | None = None) -> AlgorithmClient:
+        """The client that a central function at that organization, by default the first, would get."""
+        here = self.organizations[0] if organization is None else organization
+        return self.client_of(self.add_task(None, "task"), here)
 
     def tables(self, organization: int) -> Mapping[str, Any]:
         """By label. Raises NotFound when there is no such organization."""
-        if organization not in self.organizations:
+        if organization not in self._tables:
             raise NotFound(f"There is no organization {organization} in this federation.", 404)
-        return self._tables[organization - 1]
+        return self._tables[organization]
 
     def create(self, parent_id: int | None, name: str, inputs: Mapping[int, bytes]) -> _Task:
         """A task with all its runs, which have ended. Raises NotFound when there is no such organization."""
         for organization in inputs:
             self.tables(organization)
-        task = self._add_task(parent_id, name)
+        task = self.add_task(parent_id, name)
         for organization, raw in inputs.items():
             self._execute(task, organization, raw)
         return task
@@ -114,10 +133,10 @@ class Federation:
         return self._runs[id_ - 1]
 
     def client_of(self, task: _Task, organization: int) -> AlgorithmClient:
-        token = _token(task.id, organization, self.tables(organization))
-        return AlgorithmClient(token, contract.GATE_HOST, contract.GATE_PORT, gate=_Gate(self, task))
+        gate = InMemoryGate(self, task)
+        return AlgorithmClient(gate.token(organization), contract.GATE_HOST, contract.GATE_PORT, gate=gate)
 
-    def _add_task(self, parent_id: int | None, name: str) -> _Task:
+    def add_task(self, parent_id: int | None, name: str) -> _Task:
         task = _Task(len(self._tasks) + 1, parent_id, name)
         self._tasks.append(task)
         return task
@@ -140,7 +159,7 @@ class Federation:
         raw = functions.dump({"method": method, "args": args, "kwargs": kwargs}, method)
         task = self.create(None, method, dict.fromkeys(organizations, raw))
         if task.status.failed:
-            raise AlgorithmError(outcomes.describe(_run_as_told(run) for run in task.runs))
+            raise AlgorithmError("\n".join(outcomes.lines(_run_as_told(run) for run in task.runs)))
         return [json.loads(run.result) for run in task.runs]
 
 
@@ -163,17 +182,36 @@ class _Place:
         tables = self.federation.tables(self.organization)
         return [_database(label, tables[label]) for label in take(list(tables), count)]
 
+    def connections(self, count: int) -> Sequence[tuple[Any, Callable[[], Any]]]:
+        raise DataError(f"A federation in memory has no {count} database connection(s): call the function itself.")
+
     def metadata(self) -> functions.RunMetadata:
-        ids = (self.task.id, self.organization, _COLLABORATION, self.organization)
+        federation, organization = self.federation, self.organization
+        ids = (self.task.id, federation.nodes[organization], federation.collaboration, organization)
         return functions.RunMetadata(*ids, "", "", "", "")
 
 
 @dataclass(frozen=True, slots=True)
-class _Gate:
+class InMemoryGate:
     """Answers the calls of one run as its gate would."""
 
     federation: Federation
     task: _Task
+
+    def token(self, organization: int) -> str:
+        """With the claims that a run's token has; no one verifies it."""
+        subject = {
+            "client_type": "container",
+            "task_id": self.task.id,
+            "node_id": self.federation.nodes[organization],
+            "organization_id": organization,
+            "collaboration_id": self.federation.collaboration,
+            "study_id": None,
+            "store_id": None,
+            "image": _IMAGE,
+            "databases": [{"label": label} for label in self.federation.tables(organization)],
+        }
+        return f"e30.{b64(canonical({'sub': subject})).rstrip('=')}.e30"
 
     def json(self, call: Call) -> Any:
         for method, pattern, answer in _ROUTES:
@@ -228,35 +266,19 @@ class _Gate:
 
 
 _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
-    ("GET", "organization", _Gate.organizations),
-    ("GET", r"organization/(\d+)", _Gate.organization),
-    ("GET", r"collaboration/(\d+)", _Gate.collaboration),
-    ("GET", r"node/(\d+)", _Gate.node),
-    ("GET", "study", _Gate.studies),
-    ("GET", r"task/(\d+)", _Gate.get_task),
-    ("POST", "task", _Gate.create_task),
-    ("GET", r"skerry/task/(\d+)/wait", _Gate.wait),
-    ("GET", "run", _Gate.runs),
-    ("GET", r"run/(\d+)", _Gate.get_run),
-    ("GET", "result", _Gate.results),
-    ("GET", r"result/(\d+)", _Gate.result),
+    ("GET", "organization", InMemoryGate.organizations),
+    ("GET", r"organization/(\d+)", InMemoryGate.organization),
+    ("GET", r"collaboration/(\d+)", InMemoryGate.collaboration),
+    ("GET", r"node/(\d+)", InMemoryGate.node),
+    ("GET", "study", InMemoryGate.studies),
+    ("GET", r"task/(\d+)", InMemoryGate.get_task),
+    ("POST", "task", InMemoryGate.create_task),
+    ("GET", r"skerry/task/(\d+)/wait", InMemoryGate.wait),
+    ("GET", "run", InMemoryGate.runs),
+    ("GET", r"run/(\d+)", InMemoryGate.get_run),
+    ("GET", "result", InMemoryGate.results),
+    ("GET", r"result/(\d+)", InMemoryGate.result),
 ]
-
-
-def _token(task_id: int, organization: int, labels: Mapping[str, Any]) -> str:
-    """A token with the claims that a gate's has; no one verifies it."""
-    subject = {
-        "client_type": "container",
-        "task_id": task_id,
-        "node_id": organization,
-        "organization_id": organization,
-        "collaboration_id": _COLLABORATION,
-        "study_id": None,
-        "store_id": None,
-        "image": _IMAGE,
-        "databases": [{"label": label} for label in labels],
-    }
-    return f"e30.{b64(canonical({'sub': subject})).rstrip('=')}.e30"
 
 
 def _organization(id_: int) -> dict[str, Any]:
@@ -286,10 +308,13 @@ def _result_as_told(run: _Run) -> dict[str, Any]:
 
 def _frame(label: str, table: Any) -> Any:
     """A copy, so that one run can't change the next one's data."""
-    return databases.load(_database(label, table)) if isinstance(table, str | PurePath) else table.copy()
+    is_file = isinstance(table, str | PurePath | Database)
+    return databases.load(_database(label, table)) if is_file else table.copy()
 
 
 def _database(label: str, table: Any) -> Database:
+    if isinstance(table, Database):
+        return table
     if not isinstance(table, str | PurePath):
         raise DataError(f'The database "{label}" is a data frame of the test; give the path of a file instead.')
     suffix = PurePath(table).suffix

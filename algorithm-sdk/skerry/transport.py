@@ -29,6 +29,8 @@ from skerry.errors import (
 )
 from skerry.unix_sockets import UnixAdapter
 
+REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+"""Methods whose calls may be done twice."""
 CONNECT_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 60.0
 _FIRST_PAUSE = 0.1

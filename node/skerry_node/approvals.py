@@ -130,6 +130,10 @@ class Approvals:
         kept += [one for one in questions if one.runs]
         replace_file(self._folder / "asked.json", _QUESTIONS.dump_json(tuple(kept), indent=1).decode())
 
+    def waiting_images(self) -> set[str]:
+        """The ids of the images that runs wait for. Raises ConfigurationError when the file is damaged."""
+        return {one.image for one in self.questions() if one.runs}
+
     # --- for the owner -----------------------------------------------------------------------------------
 
     def questions(self) -> tuple[Question, ...]:

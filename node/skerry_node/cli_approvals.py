@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def algorithms(path: Path, *, as_json: bool) -> None:
 @_YES
 @_JSON
 def approve(ref: str, path: Path, functions: tuple[str, ...], *, all_functions: bool, yes: bool, as_json: bool) -> None:
-    """Approve an image, named by its REF in `skerry node algorithms`: for the functions that were asked for.
+    """Approve an image, named by its REF in `skerry node algorithms`: for the functions that wait for a decision.
 
     Runs that wait for it go on at once. It holds for this very content of the image, until `skerry node refuse`.
     """
@@ -77,19 +77,22 @@ class _Wish:
         self._functions = functions
         self._all = all_functions
 
-    def choose(self, questions: Iterable[Question]) -> list[str | None]:
-        """Raises UsageError for a function that nobody asked for."""
+    def choose(self, questions: Sequence[Question], approvals: Approvals) -> list[str | None]:
+        """Without a word about functions: those not decided yet, or else all. Raises UsageError for an unknown one."""
         asked = [question.function for question in questions]
         for function in self._functions:
             if function not in asked:
                 raise click.UsageError(f'Nobody asked for a function "{function}"; asked for: {", ".join(asked)}.')
-        return [None] if self._all else list(self._functions or asked)
+        if self._all:
+            return [None]
+        undecided = [one.function for one in questions if approvals.find_verdict(one.image, one.function) is None]
+        return list(self._functions or undecided or asked)
 
 
 def _decide(path: Path, ref: str, wish: _Wish, *, yes: bool, as_json: bool) -> None:
     approvals = Approvals(load(path).state_folder)
     questions = _find(approvals.questions(), ref)
-    functions = wish.choose(questions)
+    functions = wish.choose(questions, approvals)
     image = questions[0].image
     if not yes:
         _show(questions)

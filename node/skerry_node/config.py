@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from skerry import contract
 from skerry.errors import ConfigurationError
 from skerry_node.policies import Entries, OnlyFor, Policies, Rule
+from skerry_node.references import DOCKER_HUB
 from skerry_node.sections import File, Section, Size
 from skerry_node.services import Address
 from skerry_node.variables import describe_label_problem, describe_problem, name_variables
@@ -194,7 +195,7 @@ def load(path: Path) -> Config:
     path = path.absolute()
     problems: list[str] = []
     try:
-        config = _absolute(Config.model_validate(_read(path)), path.parent)
+        config = _absolute(Config.model_validate(read_yaml(path)), path.parent)
     except ValidationError as error:
         problems = [_sentence(detail) for detail in error.errors()]
     else:
@@ -204,7 +205,8 @@ def load(path: Path) -> Config:
     return config
 
 
-def _read(path: Path) -> object:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a file. Raises ConfigurationError."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -246,7 +248,7 @@ def _absolute_database(database: Database, folder: Path) -> Database:
 
 
 def _problems(config: Config) -> Iterator[str]:
-    yield from _server_problems(config)
+    yield from server_problems(config.server, development=config.development)
     yield from _secret_problems("api_key_file", config.api_key_file)
     if config.encryption is not None:
         yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
@@ -261,16 +263,17 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"state_folder: {config.state_folder} is too long a path for a socket; choose a shorter one."
 
 
-def _server_problems(config: Config) -> Iterator[str]:
-    url = urlsplit(config.server.url)
+def server_problems(server: ServerSettings, *, development: bool) -> Iterator[str]:
+    """What is wrong with the address of a server, a sentence a problem."""
+    url = urlsplit(server.url)
     if url.scheme not in {"http", "https"} or not url.hostname or url.path not in {"", "/"}:
         yield "server.url: write it as https://host or https://host:port; the path belongs into server.api_path."
-    elif url.scheme == "http" and not config.development and not _is_loopback(url.hostname):
+    elif url.scheme == "http" and not development and not _is_loopback(url.hostname):
         yield "server.url: use https; http is for a server on this very machine."
-    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", config.server.api_path):
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", server.api_path):
         yield "server.api_path: write it as /api, or leave it empty."
-    if config.server.ca_file is not None and not config.server.ca_file.is_file():
-        yield f"server.ca_file: there is no file {config.server.ca_file}."
+    if server.ca_file is not None and not server.ca_file.is_file():
+        yield f"server.ca_file: there is no file {server.ca_file}."
 
 
 def _is_loopback(host: str) -> bool:
@@ -298,6 +301,8 @@ def _registry_problems(registries: Sequence[Registry]) -> Iterator[str]:
         yield from _secret_problems(f"docker.registries.{number}.password_file", registry.password_file)
         if registry.registry in {one.registry for one in registries[:number]}:
             yield f"docker.registries.{number}.registry: {registry.registry} is there twice."
+        if registry.registry != DOCKER_HUB and registry.registry.endswith(f".{DOCKER_HUB}"):
+            yield f"docker.registries.{number}.registry: Docker Hub is written {DOCKER_HUB} here."
 
 
 def _database_problems(config: Config) -> Iterator[str]:

@@ -14,6 +14,7 @@ import requests
 from docker.errors import APIError
 
 from skerry_node import areas
+from skerry_node.approvals import Approvals
 from skerry_node.config import Config
 from skerry_node.launchers import images
 from skerry_node.launchers.docker import connect
@@ -30,9 +31,10 @@ class Leftover:
 
 
 def find_images(config: Config) -> Iterator[Leftover]:
-    """The images that the owner's policy lets go. Raises LauncherError."""
+    """The images that the owner's policy lets go. Raises LauncherError or ConfigurationError."""
     api, pulled = connect(config.docker.host), PulledImages(config.state_folder)
-    for image in images.list_removable(api, pulled, config.docker.keep_images, time.time()):
+    needed = Approvals(config.state_folder).waiting_images()
+    for image in images.list_removable(api, pulled, needed, config.docker.keep_images, time.time()):
         yield Leftover(f"image {', '.join(image.references)}", partial(images.remove, api, pulled, image))
 
 

@@ -36,6 +36,7 @@ from skerry_node.launchers.launcher import (
     Vanished,
     task_folder,
 )
+from skerry_node.live_log import LiveLog
 from skerry_node.namespace import listen_at
 from skerry_node.orders import Order
 from skerry_node.output import BadOutput, Output, open_output
@@ -466,14 +467,14 @@ class Pipeline:
     def _watch(self) -> Ended:
         """Waits for the end. Raises RunEnded when it has vanished, GivenUp when it was stopped."""
         deadline, expired = self._deadline(), False
-        back_off = BackOff()
+        back_off, live = BackOff(), LiveLog(self._read_log, self._show_log, self._parts.clock)
         while True:
             left = deadline - self._parts.clock()
             expired = expired or left <= 0
             if expired or self._stopped.is_set():
                 self._stop_container()
             try:
-                ended = self._parts.launcher.poll(self.key, self._patience(left))
+                ended = self._parts.launcher.poll(self.key, min(self._patience(left), live.seconds_left()))
             except Vanished as error:
                 self._check_stopped()
                 raise RunEnded(Status.CRASHED, f"The algorithm vanished while the node was away: {error}") from error
@@ -486,6 +487,13 @@ class Pipeline:
                 return replace(ended, reason=self._time_limit()) if expired else ended
             if not self._reported:
                 self._report_active()
+            live.tell_if_due()
+
+    def _show_log(self, text: str) -> None:
+        """Sealed for the asker, as the whole log at the end is."""
+        if self._entry.resume is not None:
+            sealed = self._parts.proxy.seal(self._entry.resume, text, None, None)
+            self._parts.server.show_log(self.key, sealed.log)
 
     def _deadline(self) -> float:
         started = self._entry.started

@@ -17,6 +17,8 @@ from skerry_node.files import replace_file
 
 log = logging.getLogger(__name__)
 
+_FRESH = 60.0
+"""Seconds in which another use is not written down anew."""
 _GRACE = 3600.0
 """Seconds in which an image that was just asked for may not have got its container yet."""
 
@@ -55,8 +57,11 @@ class PulledImages:
         """A run asked for it. One that is neither ``new`` on the machine nor known is not the node's."""
         with self._lock:
             known = {one.image: one for one in self.list()}
-            if new or image in known:
-                names = known[image].references if image in known else ()
+            old = known.get(image)
+            if old is None and not new:
+                return
+            if old is None or reference not in old.references or now > old.used + _FRESH:
+                names = old.references if old is not None else ()
                 known[image] = Pulled(image=image, references=tuple(dict.fromkeys((*names, reference))), used=now)
                 self._write(known)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 _PATTERN = re.compile(r"[*\\?$^\[\](){}|+]")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,254}(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?")
-_HUB = "docker.io"
-_HUBS = frozenset({_HUB, "index.docker.io"})
+DOCKER_HUB = "docker.io"
+_HUBS = frozenset({DOCKER_HUB, "index.docker.io"})
 _LATEST = "latest"
 
 
@@ -44,10 +44,10 @@ def _complete(name: str) -> str:
     """With the registry that an engine takes when none is named."""
     host, slash, rest = name.partition("/")
     if not slash or not ("." in host or ":" in host or host == "localhost"):
-        host, rest = _HUB, name
+        host, rest = DOCKER_HUB, name
     if host not in _HUBS:
         return name
-    return f"{_HUB}/{rest}" if "/" in rest else f"{_HUB}/library/{rest}"
+    return f"{DOCKER_HUB}/{rest}" if "/" in rest else f"{DOCKER_HUB}/library/{rest}"
 
 
 def is_pattern(entry: str) -> bool:
@@ -85,7 +85,7 @@ def matches(entry: str, reference: str, digests: Collection[str] | None) -> bool
 
 
 def _spellings(reference: str, asked: Reference) -> set[str]:
-    short = asked.repository.removeprefix(f"{_HUB}/").removeprefix("library/")
+    short = asked.repository.removeprefix(f"{DOCKER_HUB}/").removeprefix("library/")
     ends = {(f":{tag}" if tag else "") + (f"@{asked.digest}" if asked.digest else "") for tag in asked.tags}
-    names = {asked.repository, short} if asked.repository.startswith(f"{_HUB}/") else {asked.repository}
+    names = {asked.repository, short} if asked.repository.startswith(f"{DOCKER_HUB}/") else {asked.repository}
     return {reference} | {name + end for name in names for end in ends}

@@ -23,6 +23,8 @@ _CONTRACT = frozenset(
         *contract.PROXIES,
         *contract.NO_PROXIES,
         "RUN_CONTEXT_FILE",
+        "GATE_SOCKET",
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     }
 )
 _OF_A_DATABASE = re.compile(r".+_(DATABASE_URI|DATABASE_TYPE|DB_PARAM_.+|QUERY|SHEET_NAME|PREPROCESSING|GATE_ADDRESS)")

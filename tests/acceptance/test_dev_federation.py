@@ -89,12 +89,21 @@ def test_status_and_logs(federation) -> None:
     status = skerry("dev", "status", "--name", federation.name)
     assert status.returncode == 0, status.stdout
     assert status.stdout.count("online") == 3
+    everything = skerry("dev", "status")
+    assert f"{federation.name}\n" in everything.stdout
+    assert everything.stdout.count("online") >= 3
     logs = skerry("dev", "logs", "--name", federation.name, "node-2")
     assert logs.returncode == 0
     assert logs.stdout
     wrong = skerry("dev", "logs", "--name", federation.name, "node-9")
     assert "node-9" in wrong.stderr
     assert "node-2" in wrong.stderr
+
+
+def test_status_of_all_federations_where_there_is_none(tmp_path) -> None:
+    status = skerry("dev", "status", env={**os.environ, "XDG_STATE_HOME": str(tmp_path)})
+    assert (status.returncode, status.stdout) == (0, "")
+    assert "there is no federation; start one with: skerry dev up" in status.stderr
 
 
 def test_status_of_a_part_that_died(own_federation) -> None:

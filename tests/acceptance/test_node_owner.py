@@ -120,3 +120,23 @@ def test_who_waits_while_the_node_restarts_still_waits(owner, probe_image) -> No
         assert owner.wait_for_question("raises")["image"] == question["image"]
         owner.ask("approve", question["ref"], "--all-functions", "--yes")
         owner.federation.wait_for_status(task["id"], "crashed")
+
+
+def test_what_leaves_the_node(owner, probe_image) -> None:
+    share = {"logs": False, "configuration": True, "columns": True}
+    owner.configure(share=share, policies={"allowed_algorithms": ["skerry-tests/.*"]}, algorithm_env={"SITE": "north"})
+    client, [node] = owner.federation.client(), owner.federation.facts["nodes"]
+    end = time.monotonic() + PATIENCE
+    while not (rows := client.request(f"node/{node['id']}")["config"]):
+        assert time.monotonic() < end, "the node shares nothing"
+        time.sleep(0.1)
+    shared = {(row["key"], row["value"]) for row in rows}
+    assert {("allowed_algorithms", "skerry-tests/.*"), ("database_labels", "default")} <= shared
+    assert {("columns_default", "age"), ("columns_default", "height"), ("db_type_default", "csv")} <= shared
+    task = owner.create(probe_image, "raises", message="a patient's name")
+    owner.federation.wait_for_status(task["id"], "crashed")
+    [log] = task.logs()
+    assert "does not give out what algorithms write" in log
+    assert "patient" not in log
+    [seen] = owner.create(probe_image, "look_around", targets=[], names=[]).wait(timeout=PATIENCE).results()
+    assert "SITE" in seen["environment"]

@@ -100,11 +100,12 @@ def launcher(served: Served, tmp_path: Path) -> Iterator[Callable[..., DockerLau
     subprocess.run(["docker", "rmi", "-f", served.reference], check=False, capture_output=True)
 
 
-def tidy(made: DockerLauncher, state: Path, image: Image, *, idle_days: float) -> bool:
+def tidy(made: DockerLauncher, state: Path, image: Image, *, idle_days: float, needed: tuple[str, ...] = ()) -> bool:
     """Whether the image is still there after the node tidied, that long after it was used."""
     pulled = PulledImages(state)
+    (state / "images.json").unlink(missing_ok=True)
     pulled.note_use(image.id, image.reference, time.time() - idle_days * 86400, new=image.new)
-    made.tidy(pulled)
+    made.tidy(pulled, needed)
     shown = subprocess.run(["docker", "image", "inspect", image.id], check=False, capture_output=True)
     return shown.returncode == 0
 
@@ -115,6 +116,7 @@ def test_an_image_that_the_node_pulled_goes_when_no_run_used_it(launcher, served
     assert image.new
     assert tidy(made, tmp_path, image, idle_days=29)
     assert not made.resolve(served.reference).new
+    assert tidy(made, tmp_path, image, idle_days=400, needed=(image.id,))
     assert not tidy(made, tmp_path, image, idle_days=31)
     assert PulledImages(tmp_path).list() == ()
 

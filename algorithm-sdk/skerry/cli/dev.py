@@ -26,6 +26,12 @@ def dev() -> None:
     """A whole federation on this machine: a server and some nodes, each with an organization, a key and its data.
 
     For trying algorithms and for tests. Everything is stopped and removed by `skerry dev down`.
+
+    \b
+      skerry dev up --nodes 3 --database default=a.csv,b.csv,c.csv --json >federation.json
+      skerry dev status
+      skerry dev logs node-2 --follow
+      skerry dev down
     """
 
 
@@ -94,17 +100,15 @@ def down(name: str, everything: bool) -> None:
 
 
 @dev.command()
-@name_option
-def status(name: str) -> None:
+@click.option("--name", help="Only this one; without it, every federation of this user.")
+def status(name: str | None) -> None:
     """Show which parts live and which nodes the server sees. Exit status 1 when one is missing."""
     places = federations.Places.of_user()
-    alive, online = federations.alive(name, places), federations.online(name, places)
-    for part, lives in alive.items():
-        seen = online.get(part.replace("-", " "))
-        words = ["running" if lives else "DEAD"] + ([] if seen is None else ["online" if seen else "OFFLINE"])
-        click.echo(f"{part:<10} {', '.join(words)}")
-    if not all(alive.values()) or not all(online.values()):
-        click.echo(f"start what is missing with the same options as before: skerry dev up --name {name} …", err=True)
+    names = [name] if name else federations.names(places)
+    if not names:
+        _say("there is no federation; start one with: skerry dev up")
+    whole = [_show_parts(one, places) for one in names]
+    if not all(whole):
         sys.exit(1)
 
 
@@ -141,6 +145,26 @@ def _show(federation: federations.Federation) -> None:
     click.echo("")
     click.echo(f"For scripts: skerry dev up … --json. Logs: skerry dev logs --name {name}.")
     click.echo(f"Stop it with: skerry dev down --name {name}")
+
+
+def _show_parts(name: str, places: federations.Places) -> bool:
+    """Whether all parts are there."""
+    alive, online = federations.alive(name, places), federations.online(name, places)
+    click.echo(name)
+    for part, lives in alive.items():
+        seen = online.get(part.replace("-", " "))
+        words = [_word("running" if lives else "DEAD", good=lives)]
+        words += [] if seen is None else [_word("online" if seen else "OFFLINE", good=seen)]
+        click.echo(f"  {part:<10} {', '.join(words)}")
+    whole = all(alive.values()) and all(online.values())
+    if not whole:
+        click.echo(f"start what is missing with the same options as before: skerry dev up --name {name} …", err=True)
+    return whole
+
+
+def _word(word: str, *, good: bool) -> str:
+    """Coloured, which click leaves out where the output is not a terminal."""
+    return click.style(word, fg="green" if good else "red")
 
 
 @contextmanager

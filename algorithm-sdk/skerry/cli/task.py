@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skerry import outcomes
 from skerry.cli.connection import Login, ask_password, connect, connected, forget, save
 from skerry.errors import InputError
+from skerry.output import printable
 from skerry.wire import Status
 
 if TYPE_CHECKING:
@@ -20,7 +22,19 @@ _LONGEST_NAME = 40
 
 @click.group()
 def task() -> None:
-    """Create tasks, wait for them, read their results."""
+    """Create tasks, wait for them, read their results.
+
+    \b
+    Log in once, or name a connection file that `skerry dev up --json` printed:
+      skerry task login --server https://server.example.org --username ada --key key.pem --collaboration 1
+      export SKERRY_CONNECTION=federation.json
+
+    \b
+    Then:
+      skerry task create --image mean --method mean --arg column=age --database default --wait
+      skerry task list --status active
+      skerry task show 7
+    """
 
 
 @task.command()
@@ -84,7 +98,12 @@ def create(  # noqa: PLR0917 - one for each option
 ) -> None:
     """Create a task and print its id, or with --wait its results as JSON.
 
-    Arguments on the command line can be seen by other users of this machine: give secret ones with --input -.
+    \b
+      skerry task create --image mean --method mean --arg column=age --arg 'digits=2' \\
+          --organization 1 --organization 2 --database default --wait
+
+    Without --organization it is for the node of your own. Arguments on the command line can be seen by other users of
+    this machine: give secret ones with --input -.
     """
     client = connect(connection, username)
     handle = client.task.create(
@@ -117,17 +136,36 @@ def results(task_id: int, connection: Path | None, username: str | None) -> None
 
 @task.command("list")
 @click.option("--collaboration", type=int, help="Only those of one collaboration.")
+@click.option("--status", type=click.Choice([str(one) for one in Status]), help="Only those with this status.")
+@click.option("--job", type=int, metavar="ID", help="Only a top-level task and all that came of it.")
+@click.option("--parent", type=int, metavar="ID", help="Only the child tasks of one task.")
 @click.option("--page", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @connected
-def list_(collaboration: int | None, page: int, as_json: bool, connection: Path | None, username: str | None) -> None:
-    """List tasks, the newest first."""
-    rows = connect(connection, username).task.list(collaboration=collaboration, page=page)["data"]
+def list_(  # noqa: PLR0917 - one for each option
+    collaboration: int | None,
+    status: str | None,
+    job: int | None,
+    parent: int | None,
+    page: int,
+    as_json: bool,
+    connection: Path | None,
+    username: str | None,
+) -> None:
+    """List tasks, the newest first, with the task that created each."""
+    tasks = connect(connection, username).task
+    answer = tasks.list(collaboration=collaboration, status=status, job=job, parent=parent, page=page)
     if as_json:
-        click.echo(json.dumps(rows))
+        click.echo(json.dumps(answer["data"]))
         return
-    for row in rows:
-        click.echo(f"{row['id']:>6}  {row['status']:<14} {row['name'][:_LONGEST_NAME]:<{_LONGEST_NAME}} {row['image']}")
+    click.echo(f"{'ID':>6}  {'PARENT':>6}  {'STATUS':<14}  {'NAME':<{_LONGEST_NAME}}  IMAGE")
+    for row in answer["data"]:
+        above = (row.get("parent") or {}).get("id", "")
+        name = printable(row["name"] or "")[:_LONGEST_NAME]
+        status = _coloured(row["status"], 14)
+        click.echo(f"{row['id']:>6}  {above:>6}  {status}  {name:<{_LONGEST_NAME}}  {printable(row['image'])}")
+    if "next" in (answer.get("links") or {}):
+        click.echo(f"there are more: --page {page + 1}", err=True)
 
 
 @task.command()
@@ -136,11 +174,13 @@ def list_(collaboration: int | None, page: int, as_json: bool, connection: Path 
 def show(task_id: int, connection: Path | None, username: str | None) -> None:
     """Show a task, and how its runs went, with their logs."""
     handle = connect(connection, username).task.get(task_id)
-    click.echo(f"task {handle['id']}: {handle['name']}, {handle['image']}, {handle['status']}")
+    name, image = printable(handle["name"] or ""), printable(handle["image"])
+    above = f", child of task {handle['parent']['id']}" if handle.get("parent") else ""
+    click.echo(f"task {handle['id']}: {name}, {image}, {_coloured(handle['status'])}{above}")
     for run in handle.runs():
-        click.echo(f"run {run['id']} at organization {run['organization_id']}: {run['status']}")
+        click.echo(f"run {run['id']} at organization {run['organization_id']}: {_coloured(run['status'])}")
         for line in (run["log"] or "").splitlines():
-            click.echo(f"    {line}")
+            click.echo(f"    {printable(line)}")
 
 
 @task.command()
@@ -158,6 +198,12 @@ def _awaited(task: TaskHandle, timeout: float | None = None) -> TaskHandle:
         words = f"waiting for task {task['id']}; Ctrl-C leaves it running (skerry task wait {task['id']}, or kill)"
         click.echo(words, err=True)
     return task.wait(timeout)
+
+
+def _coloured(status: str, width: int = 0) -> str:
+    """Click leaves the colours out where the output is not a terminal."""
+    colour = "red" if outcomes.failed(status) else ("green" if outcomes.ended(status) else "yellow")
+    return click.style(f"{status:<{width}}", fg=colour)
 
 
 def _arguments(pairs: tuple[str, ...], input_file: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from skerry.errors import MissingExtra, SkerryError
+from skerry.errors import MissingExtra, SkerryError, WaitInterrupted
 
 _GROUP = "skerry.commands"
 _OWN = ("skerry", "skerry_node", "skerry_proxy", "skerry_server")
@@ -53,8 +53,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
-        return _say("stopped.", _INTERRUPTED)
+    except click.Abort as error:
+        return _say(str(error.__cause__) if isinstance(error.__cause__, WaitInterrupted) else "stopped.", _INTERRUPTED)
     except BrokenPipeError:
         return 1
     except Exception as error:  # noqa: BLE001 - the top of the command line
@@ -100,7 +100,16 @@ def _unavailable(name: str, error: MissingExtra) -> click.Command:
 def skerry() -> None:
     """Runs algorithms where the data is.
 
-    `skerry dev up` starts a whole federation on this machine; `skerry algorithm new` makes a first algorithm.
+    \b
+    To try it, from nothing to a result:
+      skerry dev up --database default=ages.csv --json >federation.json
+      export SKERRY_CONNECTION=federation.json
+      skerry algorithm new mean && skerry algorithm build mean
+      skerry task create --image mean --method average --arg column=age --database default --wait
+      skerry task show 1
+      skerry dev down
+
+    Every command explains itself: skerry task create --help. The tab key knows them after skerry completion --help.
     """
 
 
@@ -109,7 +118,11 @@ def skerry() -> None:
 def completion(shell: str) -> None:
     """Print the completion script of a shell.
 
-    For bash, put this line into ~/.bashrc: eval "$(skerry completion bash)"
+    \b
+    Once, for every shell that you open from then on:
+      bash   echo 'eval "$(skerry completion bash)"' >>~/.bashrc
+      zsh    echo 'eval "$(skerry completion zsh)"' >>~/.zshrc     (after compinit)
+      fish   skerry completion fish >~/.config/fish/completions/skerry.fish
     """
     completer = get_completion_class(shell)
     if completer is None:

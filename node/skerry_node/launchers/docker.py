@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -198,8 +198,8 @@ class DockerLauncher:
             containers = self._api.containers(all=True, filters={"label": wanted})
         return [_found(container) for container in containers]
 
-    def tidy(self, pulled: PulledImages) -> None:
-        for image in images.list_removable(self._api, pulled, self._settings.keep_images, time.time()):
+    def tidy(self, pulled: PulledImages, needed: Collection[str]) -> None:
+        for image in images.list_removable(self._api, pulled, needed, self._settings.keep_images, time.time()):
             images.remove(self._api, pulled, image)
 
     def close(self) -> None:

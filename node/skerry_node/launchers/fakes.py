@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from skerry_node.launchers.launcher import (
@@ -122,7 +122,7 @@ class FakeLauncher:
         if listener is not None:
             listener.close()
 
-    def tidy(self, pulled: PulledImages) -> None:
+    def tidy(self, pulled: PulledImages, needed: Collection[str]) -> None:
         """Keeps no images."""
 
     def list(self) -> list[Found]:

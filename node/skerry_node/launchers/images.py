@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import docker
 import requests
@@ -15,15 +16,17 @@ from skerry_node.pulled import Pulled, PulledImages, choose
 log = logging.getLogger(__name__)
 
 
-def list_removable(api: docker.APIClient, pulled: PulledImages, keep: KeepImages, now: float) -> list[Pulled]:
-    """What the policy lets go at present. Raises LauncherError."""
+def list_removable(
+    api: docker.APIClient, pulled: PulledImages, needed: Collection[str], keep: KeepImages, now: float
+) -> list[Pulled]:
+    """What the policy lets go at present, but for the ids in ``needed``. Raises LauncherError."""
     entries = pulled.list()
     try:
         sizes = {one.image: size for one in entries if (size := _size(api, one.image)) is not None}
         in_use = {str(container["ImageID"]) for container in api.containers(all=True)}
     except (APIError, requests.RequestException) as error:
         raise LauncherError(f"The engine's images can't be looked at: {error}") from error
-    return choose(entries, sizes, in_use, keep, now)
+    return choose(entries, sizes, in_use.union(needed), keep, now)
 
 
 def _size(api: docker.APIClient, image: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -183,8 +183,8 @@ class Launcher(Protocol):
     def list(self) -> list[Found]:
         """All attempts of this installation, also of earlier processes."""
 
-    def tidy(self, pulled: PulledImages) -> None:
-        """Removes those images that the owner's policy lets go."""
+    def tidy(self, pulled: PulledImages, needed: Collection[str]) -> None:
+        """Removes those images that the owner's policy lets go, but for the ids in ``needed``."""
 
     def close(self) -> None:
         """Gives up what was made ahead; running attempts go on."""

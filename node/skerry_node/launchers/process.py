@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ class ProcessLauncher:
             _wait(pid, None)
         shutil.rmtree(self._home(attempt), ignore_errors=True)
 
-    def tidy(self, pulled: PulledImages) -> None:
+    def tidy(self, pulled: PulledImages, needed: Collection[str]) -> None:
         """Images here are folders of whoever built them."""
 
     def list(self) -> list[Found]:

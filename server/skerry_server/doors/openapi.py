@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from flask import Flask
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, TypeAdapter
 
 from skerry_server.doors.handling import Declared, declared
 
@@ -24,14 +23,6 @@ _PROBLEM = {
     "type": "object",
     "required": ["msg"],
     "properties": {"msg": {"type": "string"}, "message": {"type": "string"}, "errors": {"type": "object"}},
-}
-_PAGE = {
-    "type": "object",
-    "required": ["data", "links"],
-    "properties": {
-        "data": {"type": "array", "items": {"type": "object"}},
-        "links": {"type": "object", "additionalProperties": {"type": "string"}},
-    },
 }
 
 
@@ -47,25 +38,33 @@ class _Operation:
 def describe(app: Flask, door: str, prefix: str) -> dict[str, Any]:
     """The operations of one door, as they are registered under ``prefix``."""
     operations = sorted(_operations(app, door, prefix), key=lambda one: (one.path, one.method))
-    models = {model for one in operations for model in (one.declared.body, one.declared.query) if model is not None}
-    ordered = sorted(models, key=lambda model: (model.__module__, model.__qualname__))
-    schemas, definitions = models_json_schema([(m, "validation") for m in ordered], ref_template=_REFERENCE)
-    found: dict[type[BaseModel], dict[str, Any]] = {key[0]: value for key, value in schemas.items()}  # type: ignore[misc]
+    schemas, definitions = _schemas(operations)
     paths: dict[str, Any] = {}
     for one in operations:
-        paths.setdefault(_CONVERTER.sub(r"{\2}", one.path), {})[one.method] = _describe(
-            one, found, definitions.get("$defs", {})
-        )
+        path = _CONVERTER.sub(r"{\2}", one.path)
+        paths.setdefault(path, {})[one.method] = _describe(one, schemas, definitions)
     return {
         "openapi": "3.1.0",
         "info": {"title": f"skerry: {door}", "version": version("skerry")},
         "servers": [{"url": prefix or "/"}],
         "paths": paths,
         "components": {
-            "schemas": {**definitions.get("$defs", {}), "Problem": _PROBLEM, "Page": _PAGE},
+            "schemas": {**definitions, "Problem": _PROBLEM},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
         },
     }
+
+
+def _schemas(operations: Sequence[_Operation]) -> tuple[Mapping[Any, Any], Mapping[str, Any]]:
+    """Of all that the operations take and answer: type → schema, and the definitions that the schemas refer to."""
+    declared = [one.declared for one in operations]
+    taken = {type_ for one in declared for type_ in (one.body, one.query) if type_ is not None}
+    wanted = [(type_, "validation") for type_ in taken] + [
+        (type_, "serialization") for type_ in {d.answer for d in declared}
+    ]
+    adapters: list[Any] = [(type_, mode, TypeAdapter(type_)) for type_, mode in sorted(wanted, key=str)]
+    found, document = TypeAdapter.json_schemas(adapters, ref_template=_REFERENCE)
+    return {type_: schema for (type_, _), schema in found.items()}, document.get("$defs", {})
 
 
 def _operations(app: Flask, door: str, prefix: str) -> Iterator[_Operation]:
@@ -80,9 +79,7 @@ def _operations(app: Flask, door: str, prefix: str) -> Iterator[_Operation]:
             )
 
 
-def _describe(
-    one: _Operation, schemas: Mapping[type[BaseModel], Any], definitions: Mapping[str, Any]
-) -> dict[str, Any]:
+def _describe(one: _Operation, schemas: Mapping[Any, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"operationId": one.name, "summary": one.summary}
     if one.declared.kinds:
         described["security"] = [{"token": []}]
@@ -93,7 +90,7 @@ def _describe(
     if one.declared.body is not None:
         content = {"application/json": {"schema": schemas[one.declared.body]}}
         described["requestBody"] = {"required": True, "content": content}
-    described["responses"] = _responses(one)
+    described["responses"] = _responses(schemas[one.declared.answer])
     return described
 
 
@@ -103,7 +100,7 @@ def _path_parameters(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _query_parameters(
-    model: type[BaseModel] | None, schemas: Mapping[type[BaseModel], Any], definitions: Mapping[str, Any]
+    model: type[BaseModel] | None, schemas: Mapping[Any, Any], definitions: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     if model is None:
         return
@@ -112,12 +109,13 @@ def _query_parameters(
         yield {"name": name, "in": "query", "required": name in schema.get("required", []), "schema": value}
 
 
-def _responses(one: _Operation) -> dict[str, Any]:
-    page = one.declared.query is not None and "per_page" in one.declared.query.model_fields
-    good: dict[str, Any] = {"$ref": "#/components/schemas/Page"} if page else {"type": ["object", "array"]}
+def _responses(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a schema of its own, an operation is always refused."""
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    media = answer.get("contentMediaType", "application/json")
+    good = {"2XX": {"description": "Done.", "content": {media: {"schema": answer}}}} if answer else {}
     return {
-        "2XX": {"description": "Done.", "content": {"application/json": {"schema": good}}},
+        **good,
         "4XX": {"description": "Refused; msg says why.", "content": problem},
         "501": {"description": "Not offered here.", "content": problem},
     }

@@ -14,6 +14,7 @@ from skerry.crypto import parse_header
 from skerry.wire import Format, Status, detect_format, to_stored
 from skerry_server.blobforms import header_size
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, StaleAttempt
+from skerry_server.events import announce, task_topic
 from skerry_server.lifecycle import HELD, State, advance, reported
 from skerry_server.models import Payload, Run, Task
 from skerry_server.payloads import PayloadStore
@@ -85,6 +86,14 @@ def report_status(
     return run
 
 
+def show_log(session: Session, actor: Actor, run_id: int, attempt: int, log: str, *, now: datetime) -> None:
+    """What an open run has logged so far, for those who wait. Raises StaleAttempt, NotKnown or PermissionDenied."""
+    run = held_run(session, actor, run_id, attempt)
+    run.log = log
+    run.live_log += 1
+    announce(session, [task_topic(run.task_id)], now)
+
+
 def finish_run(
     session: Session, actor: Actor, run_id: int, outcome: Outcome, *, store: PayloadStore, now: datetime
 ) -> tuple[Run, Payload | None]:
@@ -101,7 +110,7 @@ def finish_run(
         return run, None
     dropped = _take_result(run, outcome, store)
     _name_result(run)
-    run.log = outcome.log
+    run.log, run.live_log = outcome.log, 0
     advance(run, reported(outcome.status), now)
     end_run(session, run, now)
     _LOG.info("run %s of task %s: attempt %s ended: %s", run.id, run.task_id, run.attempt, outcome.status)
@@ -165,8 +174,8 @@ def _repeat(run: Run, outcome: Outcome) -> None:
     """A killed run's node may still say what the container had written; else the end must be the recorded one."""
     if run.state.shown is not outcome.status:
         raise StaleAttempt(f'Run {run.id} ended as "{run.state.shown}".')
-    if run.state is State.KILLED and run.log is None:
-        run.log = outcome.log
+    if run.state is State.KILLED and (run.log is None or run.live_log):
+        run.log, run.live_log = outcome.log, 0
 
 
 def _take_result(run: Run, outcome: Outcome, store: PayloadStore) -> Payload | None:

@@ -83,6 +83,7 @@ class FakeProxy:
 class FakeServer:
     reports: list[tuple] = field(default_factory=list)
     finished: list[tuple] = field(default_factory=list)
+    shown: list[tuple] = field(default_factory=list)
     fenced: bool = False
 
     def report(self, attempt, status):
@@ -92,6 +93,9 @@ class FakeServer:
 
     def run_token(self, attempt):
         return "fresh"
+
+    def show_log(self, attempt, log):
+        self.shown.append((attempt, log[::-1]))
 
     def finish(self, attempt, status, text):
         self.finished.append((attempt, str(status), text))

@@ -259,6 +259,15 @@ def test_approve_and_refuse(asked, development) -> None:
     assert asked.find_verdict(IMAGE, "anything") is Verdict.APPROVED
 
 
+def test_what_was_refused_is_not_approved_by_the_way(asked, development) -> None:
+    assert skerry(development, "refuse", "abab", "--yes", "--function", "mean").exit_code == 0
+    assert skerry(development, "approve", "abab", "--yes").exit_code == 0
+    assert asked.find_verdict(IMAGE, "mean") is Verdict.REFUSED
+    assert asked.find_verdict(IMAGE, "median") is Verdict.APPROVED
+    assert skerry(development, "approve", "abab", "--yes").exit_code == 0
+    assert asked.find_verdict(IMAGE, "mean") is Verdict.APPROVED
+
+
 def test_without_yes_it_asks(asked, development) -> None:
     no = skerry(development, "approve", "abab", input="n\n")
     assert no.exit_code == 1

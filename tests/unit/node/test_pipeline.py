@@ -275,3 +275,14 @@ def test_the_gate_is_given_to_a_new_proxy(parts, proxy, server, make_order) -> N
     assert proxy.served == 2
     pipeline.stop("over")
     thread.join(10)
+
+
+def test_an_active_run_shows_its_log(parts, proxy, server, make_order) -> None:
+    """By a clock that runs faster than the tests'."""
+    quick = replace(parts, clock=lambda: time.time() * 50)
+    pipeline = Pipeline(quick, Entry(make_order("wait")))
+    thread = in_thread(pipeline)
+    until(lambda: server.shown)
+    pipeline.stop("killed by user")
+    thread.join(10)
+    assert server.shown == [(pipeline.key, "waiting\n")]

@@ -59,3 +59,12 @@ def test_only_what_the_node_pulled_is_remembered(tmp_path) -> None:
 def test_a_damaged_list_removes_nothing(tmp_path) -> None:
     (tmp_path / "images.json").write_text('[{"image": "a"}]')
     assert PulledImages(tmp_path).list() == ()
+
+
+def test_many_uses_in_a_row_are_written_once(tmp_path) -> None:
+    pulled = PulledImages(tmp_path)
+    pulled.note_use("a", "team/a", 1.0, new=True)
+    pulled.note_use("a", "team/a", 50.0, new=False)
+    assert pulled.list()[0].used == 1.0
+    pulled.note_use("a", "team/a", 70.0, new=False)
+    assert pulled.list()[0].used == 70.0

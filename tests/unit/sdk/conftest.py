@@ -52,6 +52,10 @@ class ScriptedServer:
         """An answer is JSON (200), a (status, JSON or bytes) pair, a function of the call, or None: hang up."""
         self._answers[method, path] = list(answers)
 
+    def answers(self, method: str, path: str) -> list[Any]:
+        """What is still to be answered."""
+        return self._answers[method, path]
+
     def calls(self, method: str, path: str) -> list[Asked]:
         return [one for one in self.asked if (one.method, one.path) == (method, path)]
 

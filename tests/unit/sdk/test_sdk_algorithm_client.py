@@ -114,7 +114,7 @@ def test_a_failed_child_says_who_and_why(server, client) -> None:
     server.on("GET", "run", {"data": runs})
     with pytest.raises(ChildTaskFailed) as caught:
         client.wait_for_results(7)
-    told = "Child task 7 failed. Organization 2: crashed: too few rows Organization 3: killed by user."
+    told = "Child task 7 failed. Organization 2: crashed: too few rows; Organization 3: killed by user."
     assert str(caught.value) == told
 
 

@@ -22,6 +22,7 @@ from skerry.errors import (
     NotFound,
     SkerryError,
     TaskFailed,
+    WaitInterrupted,
     WaitTimeout,
 )
 from skerry.wire import Context, b64, unb64
@@ -175,6 +176,9 @@ def test_a_sealed_task(script, sealing, identities) -> None:
     ("changes", "words"),
     [
         ({"organizations": []}, "at least one organization"),
+        ({"organizations": None}, "at least one organization"),
+        ({"image": ""}, "Say which algorithm"),
+        ({"input_": {"method": "f", "kwargs": {"x": [1, float("inf")]}}}, r"input_\['kwargs'\]\['x'\]\[1\] is inf"),
         ({"organizations": [2, 2]}, "each of them once"),
         ({"input_": None}, "name of a function"),
         ({"input_": {"kwargs": {}}}, "name of a function"),
@@ -187,6 +191,15 @@ def test_a_task_that_is_refused_before_anything_is_sent(script, client, changes,
     with pytest.raises(InputError, match=words):
         create(client, **changes)
     assert script.calls("POST", "task") == []
+
+
+def test_the_store_that_was_set(script, client) -> None:
+    script.on("GET", "algorithmstore/4", {"id": 4, "url": "https://store.example.org/api"})
+    create(client)
+    client.store.set(4)
+    create(client)
+    create(client, store=5)
+    assert [call.json.get("store_id") for call in script.calls("POST", "task")] == [None, 4, 5]
 
 
 def test_databases_in_short(script, client) -> None:
@@ -281,12 +294,66 @@ def test_results_wait_by_themselves(script, client) -> None:
     assert create(client, organizations=[1]).results() == [1]
 
 
-def test_wait_for_results_of_any_task(script, client) -> None:
-    body = {"uuid": UUID, "image": "i", "databases": [], "collaboration_id": 1}
-    script.on("GET", "task/5", described(body))
+def test_wait_for_results_as_vantage6_gives_them(script, client) -> None:
+    script.on("GET", "task/5", described({"uuid": UUID, "image": "i", "databases": [], "collaboration_id": 1}))
     script.on("GET", "skerry/task/5/wait", state("completed"))
-    results(script, b"1")
-    assert client.wait_for_results(5) == [1]
+    rows = [{"id": 11, "status": "completed", "log": "", "organization": {"id": 1}, "task": {"id": 5}}]
+    script.on("GET", "run", {"data": rows, "links": {}})
+    results(script, b'{"a": 1}')
+    answer = client.wait_for_results(5)
+    assert [row["result"] for row in answer["data"]] == ['{"a": 1}']
+
+
+def test_results_as_data_frames(script, client) -> None:
+    script.on("GET", "skerry/task/5/wait", state("completed", "completed"))
+    results(script, b'[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]', b'{"a": [3], "b": ["z"]}')
+    frames = create(client).wait().results(frames=True)
+    assert [frame.to_dict("list") for frame in frames] == [{"a": [1, 2], "b": ["x", "y"]}, {"a": [3], "b": ["z"]}]
+
+
+def test_ctrl_c_says_what_goes_on(script, client, monkeypatch) -> None:
+    task = create(client)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.session.transport, "json", interrupted)
+    with pytest.raises(WaitInterrupted, match=r"task 5 goes on.*skerry task kill 5"):
+        task.wait()
+
+
+def test_log_lines_while_waiting(script, client, capsys) -> None:
+    runs = {
+        "run/11": {"id": 11, "status": "completed", "log": "info > a\ninfo > b\n", "organization": {"id": 1}},
+        "run/12": (401, {"msg": "You lack the permission to do that!"}),
+    }
+    for path, answer in runs.items():
+        script.on("GET", path, answer)
+    first, second = state("completed", "active"), state("completed", "crashed", seen="s2")
+    script.on("GET", "skerry/task/5/wait", first, second)
+    create(client).wait(progress=True)
+    shown = capsys.readouterr().err
+    assert shown.index("organization 1 | info > a") < shown.index("organization 1 | info > b")
+    assert "organization 2 | (its log can't be read: You lack the permission to do that!)" in shown
+    assert len(script.calls("GET", "run/11")) == 1
+
+
+def test_log_lines_of_active_runs(script, client, capsys) -> None:
+    def active(version: int) -> dict:
+        answer = state("active", seen=f"s{version}")
+        return {**answer, "runs": [{**answer["runs"][0], "live_log": version}]}
+
+    def row(log: str) -> dict:
+        return {"id": 11, "status": "active", "log": log, "organization": {"id": 1}}
+
+    script.on("GET", "skerry/task/5/wait", *map(active, (1, 1, 2, 3)), state("completed", seen="end"))
+    cut = "info > one\n[… 9 bytes are left out …]\ninfo > two\ninfo > three\ninfo > fi"
+    logs = ["info > one\ninfo > tw", "info > one\ninfo > two\n", cut, f"{cut}ve\nlast"]
+    script.on("GET", "run/11", *map(row, logs))
+    create(client, organizations=[1]).wait(progress=True)
+    lines = [line.partition(" | ")[2] for line in capsys.readouterr().err.splitlines() if " | " in line]
+    assert [line.strip() for line in lines] == ["info > one", "info > two", "info > three", "info > five", "last"]
+    assert len(script.calls("GET", "run/11")) == 4
 
 
 def test_waiting_goes_on_through_a_restart_of_the_server(script, client) -> None:
@@ -331,6 +398,22 @@ def test_a_failed_run_is_told_in_a_sentence(script, client) -> None:
     assert (run["organization_id"], run["status"]) == (2, "crashed")
     assert "no column age" in run["log"]
     assert task.logs() == ["fine", rows[0]["log"]]
+
+
+def test_failures_of_several_organizations_are_a_line_each(script, client) -> None:
+    script.on("GET", "skerry/task/5/wait", state("crashed", "killed by user"))
+    rows = [
+        {"id": 12, "status": "killed by user", "log": None, "organization": {"id": 2}},
+        {"id": 11, "status": "crashed", "log": "error > no column age", "organization": {"id": 1}},
+    ]
+    script.on("GET", "run", {"data": rows, "links": {}})
+    with pytest.raises(TaskFailed) as caught:
+        create(client).results()
+    assert str(caught.value).splitlines() == [
+        "Task 5 failed.",
+        "Organization 1: crashed: no column age",
+        "Organization 2: killed by user.",
+    ]
 
 
 def test_all_pages_of_runs(script, client) -> None:
@@ -502,9 +585,6 @@ ANSWER = {"id": 3, "collaboration": {"id": 1}}
         (lambda c: c.role.delete(3), "DELETE", "role/3", {}, None),
         (lambda c: c.rule.list(operation="VIEW"), "GET", "rule", {"operation": "VIEW"}, None),
         (lambda c: c.rule.get(3), "GET", "rule/3", {}, None),
-        (lambda c: c.run.list(task=3, include_task=True), "GET", "run", {"task_id": "3", "include": "task"}, None),
-        (lambda c: c.run.get(3), "GET", "run/3", {}, None),
-        (lambda c: c.run.from_task(3), "GET", "run", {"task_id": "3"}, None),
         (lambda c: c.task.list(collaboration=1, user_created=False), "GET", "task", {"is_user_created": "0"}, None),
         (lambda c: c.task.get(3, include_results=True), "GET", "task/3", {"include": "results"}, None),
         (lambda c: c.task.delete(3), "DELETE", "task/3", {}, None),

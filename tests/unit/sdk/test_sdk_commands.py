@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import runpy
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from skerry.errors import ConfigurationError, MissingExtra
 from skerry.images import BuildFailed
 from skerry.keys import Identity
 from skerry.pins import Pins
+from skerry.statements import Announced
 
 pytestmark = pytest.mark.unit
 
@@ -207,7 +209,7 @@ def pin(identity, organization: int):
 
 def test_pinned_keys_are_confirmed(skerry, tmp_path, identities) -> None:
     file = tmp_path / "pins.json"
-    Pins(file).trust(pin(identities[2], 2))
+    Pins(file).trust(Announced(pin(identities[2], 2)))
     fingerprint = pin(identities[2], 2).fingerprint
     assert skerry("key", "pins", file)[1] == f"organization 2  {fingerprint}  seen\n"
     code, _, err = skerry("key", "confirm", file, "--organization", 2, "--fingerprint", "0" * 64)
@@ -281,13 +283,62 @@ def test_the_input_from_standard_input(skerry, script, connection, monkeypatch, 
     [
         (["wait", 5], "completed\n"),
         (["results", 5], '[{"mean": 3}]\n'),
-        (["list"], "     5  completed      mean                                     i\n"),
         (["show", 5], "task 5: mean, i, completed\nrun 11 at organization 1: completed\n    one\n    two\n"),
         (["kill", 5], ""),
     ],
 )
 def test_what_one_does_with_tasks(skerry, connection, arguments, out) -> None:
     assert skerry("task", *arguments, "--connection", connection)[:2] == (0, out)
+
+
+def test_a_list_of_tasks(skerry, script, connection) -> None:
+    child = {"id": 6, "name": "a\x1b[31mchild", "image": "i", "status": "killed by user", "parent": {"id": 5}}
+    first = {"id": 5, "name": "mean", "image": "i", "status": "completed", "parent": None}
+    script.on("GET", "task", {"data": [child, first], "links": {"next": "x"}})
+    asked = ("--job", 5, "--parent", 5, "--status", "killed by user", "--connection", connection)
+    code, out, err = skerry("task", "list", *asked)
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert lines == [
+        ["ID", "PARENT", "STATUS", "NAME", "IMAGE"],
+        ["6", "5", "killed", "by", "user", "a\ufffd[31mchild", "i"],
+        ["5", "completed", "mean", "i"],
+    ]
+    assert "\x1b" not in out
+    assert "--page 2" in err
+    params = script.calls("GET", "task")[0].params
+    assert {name: params[name] for name in ("job_id", "parent_id", "status")} == {
+        "job_id": "5",
+        "parent_id": "5",
+        "status": "killed by user",
+    }
+
+
+def test_colours_only_on_a_terminal(script, connection) -> None:
+    command = [str(Path(sys.executable).with_name("skerry")), "task", "list", "--connection", str(connection)]
+    piped = subprocess.run(command, capture_output=True, check=True).stdout
+    assert b"\x1b" not in piped
+    leader, follower = pty.openpty()
+    try:
+        on_terminal = subprocess.Popen(command, stdout=follower, stderr=follower)
+        assert on_terminal.wait(timeout=120) == 0
+        assert b"\x1b[32mcompleted" in os.read(leader, 65536)
+    finally:
+        os.close(leader)
+        os.close(follower)
+
+
+def test_ctrl_c_while_waiting_says_that_the_task_goes_on(skerry, script, connection, monkeypatch) -> None:
+    script.on("GET", "task/5", {**script.answers("GET", "task/5")[0], "status": "active"})
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skerry.tasks.TaskHandle._answers", interrupted)
+    code, out, err = skerry("task", "wait", 5, "--connection", connection)
+    assert (code, out) == (130, "")
+    assert "skerry: Stopped waiting; task 5 goes on." in err
+    assert "`skerry task kill 5`" in err
 
 
 def test_another_user_of_the_connection_file(skerry, script, connection, monkeypatch) -> None:

@@ -133,13 +133,14 @@ def test_a_central_function_gets_its_gate(container) -> None:
     ("method", "args", "code", "last"),
     [
         ("nope", [], 2, 'The algorithm "algo" has no function "nope"; it has: columns, coordinate, echo'),
-        ("deeper", ["x"], 2, 'has no function "deeper"'),
+        ("deeper", ["x"], 2, 'has a function "deeper" that is not marked: put @partial or @central above it'),
         ("echo", [1, 2], 2, 'The function "echo" can\'t be called so: too many positional arguments'),
         ("raises", ["the column\nis empty"], 1, "ValueError: the column is empty"),
         ("wordless", [], 1, "KeyError"),
         ("refuses", [], 1, "too few"),
         ("nothing", [], 1, "returned nothing"),
-        ("echo", [float("nan")], 0, None),
+        ("echo", [{"mean": float("nan")}], 1, "result['mean'] is nan, for which JSON has no word"),
+        ("echo", [7], 0, None),
     ],
 )
 def test_how_a_run_ends(container, capsys, method, args, code, last) -> None:  # noqa: PLR0917

@@ -139,14 +139,30 @@ def test_a_package_that_marks_none_offers_its_own_public_functions() -> None:
     assert set(functions.offered(algo)) == {"deep"}
 
 
-@pytest.mark.parametrize("name", ["system", "__import__", "os.system", "", "_hidden"])
+@pytest.mark.parametrize("name", ["system", "__import__", "os.system", "", "getcwd"])
 def test_nothing_else_can_be_called(name) -> None:
-    algo = module(own=plain("own"), system=os.system, _hidden=plain("hidden"))
+    algo = module(own=plain("own"), system=os.system, getcwd=plain("getcwd", of="os"))
     with pytest.raises(MethodNotFound, match="it has: own"):
         functions.find(algo, name)
 
 
-@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "x"]}, [], 0, False, "", float("inf")])
+@pytest.mark.parametrize(
+    ("algo", "name", "words"),
+    [
+        (module(mean=partial(plain("mean")), helper=plain("helper")), "helper", "put @partial or @central above it"),
+        (module(mean=plain("mean"), _helper=plain("helper")), "_helper", "a name without an underscore"),
+        (module(mean=plain("mean"), helper=plain("helper"), __all__=["mean"]), "helper", "name it in __all__"),
+    ],
+)
+def test_an_own_function_that_is_not_offered_comes_with_the_remedy(algo, name, words) -> None:
+    with pytest.raises(MethodNotFound) as caught:
+        functions.find(algo, name)
+    assert f'has a function "{name}" that' in str(caught.value)
+    assert words in str(caught.value)
+    assert str(caught.value).endswith("those that a task may call: mean.")
+
+
+@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "x"]}, [], 0, False, ""])
 def test_a_result_is_json(value) -> None:
     assert json.loads(functions.dump(value, "f")) == value
 
@@ -158,6 +174,10 @@ def test_a_result_is_json(value) -> None:
         ({1, 2}, "result is of type set"),
         ({"a": [1, {"b": b"x"}]}, r"result\['a'\]\[1\]\['b'\] is of type bytes"),
         ({(1, 2): 3}, "key of type tuple"),
+        ({"a": [1, float("nan")]}, r"result\['a'\]\[1\] is nan, for which JSON has no word; give None"),
+        ({"a": float("-inf")}, r"result\['a'\] is -inf"),
+        (np.float64("nan"), "result is nan"),
+        ({float("nan"): 1}, "JSON"),
     ],
 )
 def test_what_is_no_result(value, words) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 
 from skerry import outcomes, progress
@@ -40,18 +43,26 @@ def test_ended(status, ended) -> None:
 
 def test_the_reason_stands_in_for_a_log() -> None:
     run = {"organization_id": 1, "status": "unknown error", "log": None, "reason": "the node was lost"}
-    assert outcomes.describe([run]) == "Organization 1: unknown error: the node was lost"
-    assert outcomes.describe([{**run, "reason": "unknown error"}]) == "Organization 1: unknown error."
+    assert outcomes.lines([run]) == ["Organization 1: unknown error: the node was lost"]
+    assert outcomes.lines([{**run, "reason": "unknown error"}]) == ["Organization 1: unknown error."]
 
 
-def test_one_sentence_for_each_failed_run() -> None:
+def test_a_line_for_each_failed_run() -> None:
     runs = [
         {"organization_id": 1, "status": "completed", "log": "fine"},
         {"organization_id": 2, "status": "crashed", "log": "error > no such column\n"},
         {"organization_id": 3, "status": "killed by user", "log": None},
     ]
-    told = outcomes.describe(runs, {3: "north"})
-    assert told == "Organization 2: crashed: no such column Organization 3 (north): killed by user."
+    assert outcomes.describe("Task 5", runs).splitlines() == [
+        "Task 5 failed.",
+        "Organization 2: crashed: no such column",
+        "Organization 3: killed by user.",
+    ]
+    assert outcomes.describe("Task 5", runs[:2]) == "Task 5 failed. Organization 2: crashed: no such column"
+
+
+def test_last_words_do_not_steer_the_terminal() -> None:
+    assert outcomes.last_words("error > \x1b]0;owned\x07 \x1b[2Jé\tx") == "\ufffd]0;owned\ufffd \ufffd[2Jé\tx"
 
 
 def test_progress_names_who_is_missing() -> None:
@@ -67,10 +78,47 @@ def test_progress_names_who_is_missing() -> None:
 
 def test_a_bar_only_where_it_is_wanted(capsys) -> None:
     with progress.showing("task 1", wanted=None) as show:
-        show([{"organization_id": 1, "status": "pending", "node_online": True}])
+        show.runs([{"organization_id": 1, "status": "pending", "node_online": True}])
+        show.line("unseen")
+        assert not show.wants_lines
     assert capsys.readouterr() == ("", "")
     with progress.showing("task 1", wanted=True) as show:
-        show([{"organization_id": 1, "status": "completed", "node_online": True}])
+        show.runs([{"organization_id": 1, "status": "completed", "node_online": True}])
+        show.line("organization 1 | [bold]info > a")
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "1 of 1 runs ended" in captured.err
+    assert "organization 1 | [bold]info > a" in captured.err
+
+
+def test_a_notebook_shows_one_output_that_is_written_anew(monkeypatch) -> None:
+    class ZMQInteractiveShell:
+        pass
+
+    written = []
+
+    class Handle:
+        def update(self, content, *, raw):
+            assert raw
+            written.append(content["text/plain"])
+
+    def display(content, *, display_id, raw):
+        assert (display_id, raw) == (True, True)
+        written.append(content["text/plain"])
+        return Handle()
+
+    notebook = types.ModuleType("IPython")
+    notebook.get_ipython = ZMQInteractiveShell
+    notebook.display = types.ModuleType("IPython.display")
+    notebook.display.display = display
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook.display)
+    with progress.showing("task 1", wanted=None) as show:
+        show.runs([{"organization_id": 1, "status": "active", "node_online": True}])
+        for number in range(300):
+            show.line(str(number))
+    assert written[:2] == ["task 1", "task 1: 0 of 1 runs ended"]
+    assert written[-1].splitlines() == [*map(str, range(100, 300)), "task 1: 0 of 1 runs ended"]
+    with progress.showing("task 1", wanted=False) as show:
+        show.line("unseen")
+    assert len(written) == 302

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.unit
 
 BASE_MODULES = (
     *("algorithm_client", "contract", "databases", "decorators", "entrypoint", "errors", "functions"),
+    *("environment", "exceptions", "mock_client", "omop", "tables", "values"),
     *("outcomes", "output", "session", "testing", "transport", "wire", "cli.main"),
 )
 EXTRAS = ("pandas", "numpy", "pyarrow", "cryptography", "click", "rich", "docker", "pydantic", "yaml")

@@ -19,6 +19,8 @@ from skerry_server.services import runs
 
 _HEADER_BYTES = (1 << 20) + 8
 _FINISH_LIMIT = 16 << 20
+LIVE_LOG = 256 * 1024
+"""Characters of a log that is shown while its run is active."""
 Attempt = Annotated[int, Field(ge=1, lt=2**31)]
 
 
@@ -35,6 +37,11 @@ class AttemptQuery(Query):
     attempt: Attempt
 
 
+class LogBody(Body):
+    attempt: Attempt
+    log: Annotated[Text, Field(max_length=LIVE_LOG)]
+
+
 class FinishBody(Body):
     attempt: Attempt
     status: Status
@@ -49,6 +56,12 @@ def report_status(call: Call, id_: int, body: StatusBody) -> dict[str, Any]:
         call.session, call.actor, id_, body.attempt, body.status, lease=call.server.lease, now=call.now
     )
     return {"status": run.state.shown}
+
+
+@calls(Kind.NODE, body=LogBody, limit=2 * LIVE_LOG)
+def show_log(call: Call, id_: int, body: LogBody) -> dict[str, Any]:
+    runs.show_log(call.session, call.actor, id_, body.attempt, body.log, now=call.now)
+    return {}
 
 
 @calls(Kind.NODE, Kind.RUN, body=TokenBody)
@@ -109,6 +122,7 @@ def finish(call: Call, id_: int, body: FinishBody) -> dict[str, Any]:
 def register(door: Blueprint) -> None:
     door.post("/run/<id:id_>/status")(report_status)
     door.post("/run/<id:id_>/token")(renew_token)
+    door.put("/run/<id:id_>/log")(show_log)
     door.get("/run/<id:id_>/input")(read_input)
     door.get("/run/<id:id_>/result")(read_result)
     door.put("/run/<id:id_>/result")(stage_result)

@@ -20,16 +20,17 @@ from skerry_server.doors.handling import (
     respond,
     stream_body,
 )
+from skerry_server.doors.vantage6 import answers
 from skerry_server.policy import Kind
 from skerry_server.services import blobs
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.BlobStatus)
 def blobstream_status(call: Call) -> dict[str, Any]:
     return {"blob_store_enabled": call.server.settings.blob_store is not None}
 
 
-@declaring(Kind.USER, Kind.NODE, Kind.RUN)
+@declaring(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.Blob)
 def send_blob() -> Response:
     """Written down in constant memory, with no transaction open meanwhile."""
     kind, claims = present(Kind.USER, Kind.NODE, Kind.RUN)
@@ -50,7 +51,7 @@ def send_blob() -> Response:
     return respond(Reply({"uuid": name}, 201))
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.Octets)
 def read_blob(call: Call, name: UUID) -> Response:
     blobs.check_offered(offered=call.server.settings.blob_store is not None)
     payload = blobs.find_blob(call.session, call.actor, name)

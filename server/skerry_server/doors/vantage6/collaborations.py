@@ -12,8 +12,8 @@ from sqlalchemy.orm import selectinload
 
 from skerry_server.doors.fields import Body, Dependents, Flag, Id, Member, Name, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import answers, organizations
 from skerry_server.doors.vantage6 import nodes as node_door
-from skerry_server.doors.vantage6 import organizations
 from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.shapes import many
 from skerry_server.models import Collaboration, member, store_member
@@ -52,7 +52,7 @@ class NewCollaboration(CollaborationChange):
     accept: Literal["native", "vantage6", "both"] = "native"
 
 
-@calls(Kind.USER, Kind.NODE, query=CollaborationQuery)
+@calls(Kind.USER, Kind.NODE, query=CollaborationQuery, answer=answers.Page[answers.Collaboration])
 def list_collaborations(call: Call, query: CollaborationQuery) -> Reply:
     statement = select(Collaboration).where(collaborations.visible_collaborations(call.actor))
     if query.name is not None:
@@ -77,25 +77,25 @@ def list_collaborations(call: Call, query: CollaborationQuery) -> Reply:
     return paged(call, statement, query, shown, sorts=SORTS, default=Collaboration.id.asc())
 
 
-@calls(Kind.USER, body=NewCollaboration)
+@calls(Kind.USER, body=NewCollaboration, answer=answers.Collaboration)
 def create(call: Call, body: NewCollaboration) -> dict[str, Any]:
     made = collaborations.create_collaboration(call.session, call.actor, body.fields(), body.organization_ids)
     return show(call, made)
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Collaboration)
 def get(call: Call, id_: int, query: Include) -> dict[str, Any]:
     found = collaborations.find_collaboration(call.session, call.actor, id_)
     return show(call, found, nested="organizations" in query.include)
 
 
-@calls(Kind.USER, body=CollaborationChange)
+@calls(Kind.USER, body=CollaborationChange, answer=answers.Collaboration)
 def change(call: Call, id_: int, body: CollaborationChange) -> dict[str, Any]:
     changed = collaborations.change_collaboration(call.session, call.actor, id_, body.fields(), body.organization_ids)
     return show(call, changed)
 
 
-@calls(Kind.USER, query=Dependents)
+@calls(Kind.USER, query=Dependents, answer=answers.Message)
 def delete(call: Call, id_: int, query: Dependents) -> dict[str, Any]:
     payloads = collaborations.delete_collaboration(
         call.session, call.actor, id_, dependents=query.delete_dependents, now=call.now
@@ -104,25 +104,25 @@ def delete(call: Call, id_: int, query: Dependents) -> dict[str, Any]:
     return {"msg": f"Collaboration id={id_} successfully deleted"}
 
 
-@calls(Kind.USER, body=Member)
+@calls(Kind.USER, body=Member, answer=list[answers.Organization])
 def add_member(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
     collaboration = collaborations.add_member(call.session, call.actor, id_, body.id)
     return [organizations.show(call, organization) for organization in collaboration.organizations]
 
 
-@calls(Kind.USER, body=Member)
+@calls(Kind.USER, body=Member, answer=list[answers.Organization])
 def remove_member(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
     collaboration = collaborations.remove_member(call.session, call.actor, id_, body.id)
     return [organizations.show(call, organization) for organization in collaboration.organizations]
 
 
-@calls(Kind.USER, body=Member)
+@calls(Kind.USER, body=Member, answer=list[answers.Node])
 def add_node(call: Call, id_: int, body: Member) -> Reply:
     moved = nodes.move_node(call.session, call.actor, body.id, id_)
     return Reply([node_door.show(call, node) for node in nodes.nodes_of(call.session, moved.collaboration_id)], 201)
 
 
-@calls(Kind.USER, body=Member)
+@calls(Kind.USER, body=Member, answer=list[answers.Node])
 def remove_node(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
     nodes.remove_node(call.session, call.actor, body.id, id_, call.now)
     return [node_door.show(call, node) for node in nodes.nodes_of(call.session, id_)]

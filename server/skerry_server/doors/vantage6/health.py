@@ -9,22 +9,23 @@ from flask import Blueprint
 from sqlalchemy import text
 
 from skerry_server.doors.handling import Call, calls
+from skerry_server.doors.vantage6 import answers
 from skerry_server.errors import NotOffered
 from skerry_server.policy import Kind
 
 
-@calls()
+@calls(answer=answers.Version)
 def show_version(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler has a call
     return {"version": version("skerry")}
 
 
-@calls()
+@calls(answer=answers.Health)
 def show_health(call: Call) -> dict[str, Any]:
     call.session.execute(text("SELECT 1"))
     return {"database": True}
 
 
-@calls(Kind.NODE)
+@calls(Kind.NODE, answer=answers.Nothing)
 def vpn_profile(call: Call) -> None:  # noqa: ARG001 - every handler has a call
     raise NotOffered("There is no eduVPN here: skerry's nodes make their own network.")
 

@@ -19,8 +19,10 @@ from skerry_server.doors.handling import (
     open_actor,
     parse_body,
     present,
+    proving,
     respond,
 )
+from skerry_server.doors.vantage6 import answers
 from skerry_server.errors import LoginFailed, NotOffered
 from skerry_server.models import Node, User
 from skerry_server.policy import Kind
@@ -37,7 +39,8 @@ class NodeLogin(Body):
     api_key: Annotated[UUID, Field(strict=False)]
 
 
-@declaring(body=UserLogin)
+@proving
+@declaring(body=UserLogin, answer=answers.UserTokens | answers.Enrolment | answers.Message)
 def log_in_user() -> Response:
     """The password is checked between two transactions, since it takes a while on purpose."""
     body, server = parse_body(UserLogin), current_server()
@@ -69,12 +72,13 @@ _LACKING: dict[login.Missing, Reply | LoginFailed] = {
 }
 
 
-@calls(body=NodeLogin)
+@proving
+@calls(body=NodeLogin, answer=answers.NodeTokens)
 def log_in_node(call: Call, body: NodeLogin) -> Reply:
     return _node_tokens(call, login.log_in_node(call.session, str(body.api_key)))
 
 
-@declaring(Kind.USER, Kind.NODE)
+@declaring(Kind.USER, Kind.NODE, answer=answers.UserTokens | answers.NodeTokens)
 def refresh() -> Response:
     kind, claims = tokens.presented(refresh=True)
     server = current_server()
@@ -85,7 +89,7 @@ def refresh() -> Response:
         return respond(_node_tokens(call, session.get_one(Node, actor.id)))
 
 
-@declaring(Kind.USER)
+@declaring(Kind.USER, answer=answers.ValidUser)
 def validate_user() -> Response:
     """What an algorithm store asks, with the token that it was given: all that a store's token is good for."""
     kind, claims = present(Kind.USER, store=True)
@@ -101,7 +105,7 @@ def validate_user() -> Response:
     return respond(answer)
 
 
-@calls(Kind.NODE)
+@calls(Kind.NODE, answer=answers.ValidNode)
 def validate_node(call: Call) -> dict[str, Any]:
     node = call.session.get_one(Node, call.actor.id)
     return {
@@ -112,7 +116,7 @@ def validate_node(call: Call) -> dict[str, Any]:
     }
 
 
-@calls(Kind.NODE)
+@calls(Kind.NODE, answer=answers.Nothing)
 def make_container_token(call: Call) -> None:  # noqa: ARG001 - every handler has a call
     """vantage6's own node is not a target: a run's token comes with the run."""
     raise NotOffered("This server hands a run's token to the node with the run; containers get none from here.")

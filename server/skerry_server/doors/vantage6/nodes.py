@@ -12,6 +12,7 @@ from sqlalchemy.orm import selectinload
 
 from skerry_server.doors.fields import Body, Id, Member, Name, Short
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.models import ONLINE_FOR, Node, study_member
@@ -44,7 +45,7 @@ class NodeChange(Body):
     clear_ip: bool = False
 
 
-@calls(Kind.USER, Kind.NODE, query=NodeQuery)
+@calls(Kind.USER, Kind.NODE, query=NodeQuery, answer=answers.Page[answers.Node])
 def list_nodes(call: Call, query: NodeQuery) -> Reply:
     statement = select(Node).where(nodes.visible_nodes(call.actor))
     for column in (Node.organization_id, Node.collaboration_id, Node.ip):
@@ -71,34 +72,34 @@ def list_nodes(call: Call, query: NodeQuery) -> Reply:
     return paged(call, statement, query, each(show), sorts=SORTS, default=Node.id.asc())
 
 
-@calls(Kind.USER, body=NewNode)
+@calls(Kind.USER, body=NewNode, answer=answers.NodeWithKey)
 def create(call: Call, body: NewNode) -> Reply:
     node, key = nodes.create_node(call.session, call.actor, body.collaboration_id, body.organization_id, body.name)
     return Reply({**show(call, node), "api_key": key}, 201)
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.Node)
 def get(call: Call, id_: int) -> dict[str, Any]:
     return show(call, nodes.find_node(call.session, call.actor, id_))
 
 
-@calls(Kind.USER, Kind.NODE, body=NodeChange)
+@calls(Kind.USER, Kind.NODE, body=NodeChange, answer=answers.Node)
 def change(call: Call, id_: int, body: NodeChange) -> dict[str, Any]:
     return show(call, nodes.change_node(call.session, call.actor, id_, body.name, body.ip, clear_ip=body.clear_ip))
 
 
-@calls(Kind.USER)
+@calls(Kind.USER, answer=answers.Message)
 def delete(call: Call, id_: int) -> dict[str, Any]:
     nodes.delete_node(call.session, call.actor, id_, call.now)
     return {"msg": f"Node id={id_} successfully deleted"}
 
 
-@calls(Kind.USER, body=Member)
+@calls(Kind.USER, body=Member, answer=answers.ApiKey)
 def renew_key(call: Call, body: Member) -> dict[str, Any]:
-    return {"api_key": nodes.renew_api_key(call.session, call.actor, body.id)}
+    return {"api_key": nodes.renew_api_key(call.session, call.actor, body.id, call.now)}
 
 
-@calls(Kind.USER, body=Member)
+@calls(Kind.USER, body=Member, answer=answers.Message)
 def kill_tasks(call: Call, body: Member) -> dict[str, Any]:
     node = nodes.kill_tasks(call.session, call.actor, body.id, call.now)
     return {"msg": f"All tasks of node {node.id} have been killed."}

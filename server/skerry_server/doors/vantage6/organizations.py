@@ -10,6 +10,7 @@ from sqlalchemy import select
 from skerry.wire import b64
 from skerry_server.doors.fields import Body, Dependents, Id, Name, Short, Text
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import many
 from skerry_server.models import Organization, member, study_member
@@ -48,7 +49,7 @@ class NewOrganization(OrganizationChange):
     name: Name
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=OrganizationQuery)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=OrganizationQuery, answer=answers.Page[answers.Organization])
 def list_organizations(call: Call, query: OrganizationQuery) -> Reply:
     statement = select(Organization).where(organizations.visible_organizations(call.actor))
     if query.name is not None:
@@ -68,22 +69,22 @@ def list_organizations(call: Call, query: OrganizationQuery) -> Reply:
     return paged(call, statement, query, each(show), sorts=SORTS, default=Organization.id.asc())
 
 
-@calls(Kind.USER, body=NewOrganization)
+@calls(Kind.USER, body=NewOrganization, answer=answers.Organization)
 def create(call: Call, body: NewOrganization) -> Reply:
     return Reply(show(call, organizations.create_organization(call.session, call.actor, body.fields())), 201)
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.Organization)
 def get(call: Call, id_: int) -> dict[str, Any]:
     return show(call, organizations.find_organization(call.session, call.actor, id_))
 
 
-@calls(Kind.USER, Kind.NODE, body=OrganizationChange)
+@calls(Kind.USER, Kind.NODE, body=OrganizationChange, answer=answers.Organization)
 def change(call: Call, id_: int, body: OrganizationChange) -> dict[str, Any]:
     return show(call, organizations.change_organization(call.session, call.actor, id_, body.fields()))
 
 
-@calls(Kind.USER, query=Dependents)
+@calls(Kind.USER, query=Dependents, answer=answers.Message)
 def delete(call: Call, id_: int, query: Dependents) -> dict[str, Any]:
     payloads = organizations.delete_organization(
         call.session, call.actor, id_, dependents=query.delete_dependents, now=call.now

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from skerry_server.doors.fields import Body, Flag, Id, Query, Short
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import answers
 from skerry_server.models import Port
 from skerry_server.policy import Kind
 from skerry_server.services import ports
@@ -40,19 +41,19 @@ class AddressQuery(Query):
     label: Short | None = None
 
 
-@calls(Kind.NODE, body=NewPort)
+@calls(Kind.NODE, body=NewPort, answer=answers.RunPort)
 def create(call: Call, body: NewPort) -> Reply:
     port = ports.open_port(call.session, call.actor, body.run_id, body.attempt, number=body.port, label=body.label)
     return Reply({"id": port.id, "port": port.port, "label": port.label}, 201)
 
 
-@calls(Kind.NODE, query=PortQuery)
+@calls(Kind.NODE, query=PortQuery, answer=answers.Message)
 def delete(call: Call, query: PortQuery) -> dict[str, Any]:
     ports.close_ports(call.session, call.actor, query.run_id, query.attempt)
     return {"msg": "Ports removed"}
 
 
-@calls(Kind.RUN, query=AddressQuery)
+@calls(Kind.RUN, query=AddressQuery, answer=answers.Addresses)
 def addresses(call: Call, query: AddressQuery) -> dict[str, Any]:
     flags = [name for name in ports.FLAGS if getattr(query, name)]
     return {"addresses": [_show(port) for port in ports.addresses(call.session, call.actor, flags, query.label)]}

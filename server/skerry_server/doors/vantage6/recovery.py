@@ -22,10 +22,12 @@ from skerry_server.doors.handling import (
     open_actor,
     parse_body,
     present,
+    proving,
     respond,
 )
+from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.login import show_enrolment
-from skerry_server.errors import InvalidRequest
+from skerry_server.errors import InvalidRequest, LetterTokenRefused
 from skerry_server.mail import Letter
 from skerry_server.policy import Kind
 from skerry_server.server import Server
@@ -68,20 +70,22 @@ class PasswordChange(Body):
     new_password: Word
 
 
-@declaring(body=Whom)
+@declaring(body=Whom, answer=answers.Message)
 def lost_password() -> Response:
     body = parse_body(Whom)
     _write_later(current_server(), body, Purpose.PASSWORD)
     return respond(_LOST)
 
 
-@calls(body=NewPassword)
+@proving
+@calls(body=NewPassword, answer=answers.Message)
 def reset_password(call: Call, body: NewPassword) -> dict[str, Any]:
     recovery.reset_password(call.session, *_holder(call, body, Purpose.PASSWORD), body.password)
     return {"msg": "The password has successfully been reset!"}
 
 
-@declaring(body=WhomWithPassword)
+@proving
+@declaring(body=WhomWithPassword, answer=answers.Message)
 def lost_second_factor() -> Response:
     body, server = parse_body(WhomWithPassword), current_server()
     with server.database.reading() as session:
@@ -97,13 +101,15 @@ def lost_second_factor() -> Response:
     return respond({"msg": "You should have received an email with a token to set a new second factor."})
 
 
-@calls(body=TokenBody)
+@proving
+@calls(body=TokenBody, answer=answers.Enrolment)
 def reset_second_factor(call: Call, body: TokenBody) -> dict[str, Any]:
     holder = _holder(call, body, Purpose.SECOND_FACTOR)
     return show_enrolment(recovery.reset_second_factor(call.session, *holder))
 
 
-@declaring(Kind.USER, body=PasswordChange)
+@proving
+@declaring(Kind.USER, body=PasswordChange, answer=answers.Message)
 def change_password() -> Response:
     """The password is checked between two transactions; a wrong one counts as a failed log-in."""
     kind, claims = present(Kind.USER)
@@ -131,7 +137,7 @@ def _holder(call: Call, body: TokenBody, purpose: Purpose) -> tuple[int, int]:
     try:
         return tokens.read_reset(body.reset_token, purpose, call.now)
     except (jwt.InvalidTokenError, ValueError, TypeError) as error:
-        raise recovery.invalid_token() from error
+        raise LetterTokenRefused from error
 
 
 def _write_later(server: Server, whom: Whom, purpose: Purpose) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import joinedload, selectinload, undefer
 from skerry.wire import Format, from_stored
 from skerry_server.doors.fields import Id, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.doors.vantage6.task_shape import show as show_task
@@ -77,7 +78,7 @@ class Include(Query):
     include: Words = Field(default_factory=list)
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery, answer=answers.Page[answers.Run])
 def list_runs(call: Call, query: RunQuery) -> Reply:
     statement = select(Run).join(Run.task).where(runs.visible_runs(call.actor)).options(*LOADED)
 
@@ -89,12 +90,12 @@ def list_runs(call: Call, query: RunQuery) -> Reply:
     )
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Run)
 def get_run(call: Call, id_: int, query: Include) -> dict[str, Any]:
     return show_all(call, [runs.find_run(call.session, call.actor, id_)], nested="task" in query.include)[0]
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery, answer=answers.Page[answers.Result])
 def list_results(call: Call, query: RunQuery) -> Reply:
     statement = (
         select(Run)
@@ -107,7 +108,7 @@ def list_results(call: Call, query: RunQuery) -> Reply:
     )
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.Result)
 def get_result(call: Call, id_: int) -> dict[str, Any]:
     return show_results(call, [runs.find_result(call.session, call.actor, id_)])[0]
 

@@ -21,6 +21,7 @@ from skerry_server.doors.handling import (
     present,
     respond,
 )
+from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import one
 from skerry_server.errors import InvalidRequest
@@ -71,7 +72,7 @@ class StoreChange(Body):
         return {key: part for key, part in value.items() if part is not None} | everywhere
 
 
-@calls(Kind.USER, query=StoreQuery)
+@calls(Kind.USER, query=StoreQuery, answer=answers.Page[answers.Store])
 def list_stores(call: Call, query: StoreQuery) -> Reply:
     statement = select(AlgorithmStore).where(stores.visible_stores(call.actor))
     if query.name is not None:
@@ -85,7 +86,7 @@ def list_stores(call: Call, query: StoreQuery) -> Reply:
     return paged(call, statement, query, each(show), sorts=SORTS, default=AlgorithmStore.id.asc())
 
 
-@declaring(Kind.USER, body=NewStore)
+@declaring(Kind.USER, body=NewStore, answer=answers.Store)
 def create() -> Response:
     """The store is asked between two transactions, and only for those who may link it."""
     kind, claims = present(Kind.USER)
@@ -104,12 +105,12 @@ def create() -> Response:
     return respond(answer)
 
 
-@calls(Kind.USER, Kind.NODE)
+@calls(Kind.USER, Kind.NODE, answer=answers.Store)
 def get(call: Call, id_: int) -> dict[str, Any]:
     return show(call, stores.find_store(call.session, call.actor, id_))
 
 
-@calls(Kind.USER, body=StoreChange)
+@calls(Kind.USER, body=StoreChange, answer=answers.Store)
 def change(call: Call, id_: int, body: StoreChange) -> dict[str, Any]:
     store = stores.change_store(
         call.session, call.actor, id_, body.name, body.collaboration_id, everywhere=body.everywhere
@@ -117,7 +118,7 @@ def change(call: Call, id_: int, body: StoreChange) -> dict[str, Any]:
     return show(call, store)
 
 
-@calls(Kind.USER)
+@calls(Kind.USER, answer=answers.Message)
 def delete(call: Call, id_: int) -> dict[str, Any]:
     stores.delete_store(call.session, call.actor, id_)
     return {"msg": f"Algorithm store id={id_} successfully deleted"}

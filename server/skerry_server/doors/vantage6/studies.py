@@ -12,7 +12,7 @@ from sqlalchemy.orm import selectinload
 
 from skerry_server.doors.fields import Body, Id, Member, Name, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
-from skerry_server.doors.vantage6 import organizations
+from skerry_server.doors.vantage6 import answers, organizations
 from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.shapes import many, one
 from skerry_server.models import Study, study_member
@@ -44,7 +44,7 @@ class NewStudy(Body):
     organization_ids: Annotated[list[Id], Field(max_length=10_000)]
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=StudyQuery)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=StudyQuery, answer=answers.Page[answers.Study])
 def list_studies(call: Call, query: StudyQuery) -> Reply:
     statement = select(Study).where(collaborations.visible_studies(call.actor))
     if query.name is not None:
@@ -64,7 +64,7 @@ def list_studies(call: Call, query: StudyQuery) -> Reply:
     return paged(call, statement, query, shown, sorts=SORTS, default=Study.id.asc())
 
 
-@calls(Kind.USER, body=NewStudy)
+@calls(Kind.USER, body=NewStudy, answer=answers.Study)
 def create(call: Call, body: NewStudy) -> Reply:
     study = collaborations.create_study(
         call.session, call.actor, body.name, body.collaboration_id, body.organization_ids
@@ -72,30 +72,30 @@ def create(call: Call, body: NewStudy) -> Reply:
     return Reply(show(call, study, nested=True), 201)
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Study)
 def get(call: Call, id_: int, query: Include) -> dict[str, Any]:
     study = collaborations.find_study(call.session, call.actor, id_)
     return show(call, study, nested="organizations" in query.include)
 
 
-@calls(Kind.USER, body=StudyChange)
+@calls(Kind.USER, body=StudyChange, answer=answers.Study)
 def change(call: Call, id_: int, body: StudyChange) -> dict[str, Any]:
     return show(call, collaborations.change_study(call.session, call.actor, id_, body.name, body.organization_ids))
 
 
-@calls(Kind.USER)
+@calls(Kind.USER, answer=answers.Message)
 def delete(call: Call, id_: int) -> dict[str, Any]:
     collaborations.delete_study(call.session, call.actor, id_)
     return {"msg": f"Study id={id_} successfully deleted"}
 
 
-@calls(Kind.USER, body=Member)
+@calls(Kind.USER, body=Member, answer=list[answers.Organization])
 def add_member(call: Call, id_: int, body: Member) -> Reply:
     study = collaborations.add_to_study(call.session, call.actor, id_, body.id)
     return Reply([organizations.show(call, organization) for organization in study.organizations], 200)
 
 
-@calls(Kind.USER, body=Member)
+@calls(Kind.USER, body=Member, answer=list[answers.Organization])
 def remove_member(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
     study = collaborations.remove_from_study(call.session, call.actor, id_, body.id)
     return [organizations.show(call, organization) for organization in study.organizations]

@@ -27,7 +27,7 @@ from skerry_server.doors.handling import (
     present,
     respond,
 )
-from skerry_server.doors.vantage6 import runs
+from skerry_server.doors.vantage6 import answers, runs
 from skerry_server.doors.vantage6.paging import Listing, paged
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.models import Run, Task
@@ -64,14 +64,14 @@ class Database(Body):
     sheet_name: Annotated[Text, Field(max_length=128)] | None = None
 
 
-class Organization(Body):
+class Target(Body):
     id: Id
     input: str
 
 
 class NewTask(Body):
     image: Annotated[Text, Field(min_length=1, max_length=1024)]
-    organizations: Annotated[list[Organization], Field(min_length=1, max_length=10_000)]
+    organizations: Annotated[list[Target], Field(min_length=1, max_length=10_000)]
     collaboration_id: Id | None = None
     study_id: Id | None = None
     name: Name | None = None
@@ -107,7 +107,7 @@ class Columns(Body):
 
     collaboration_id: Id
     db_label: Annotated[Text, Field(min_length=1, max_length=128)]
-    organizations: Annotated[list[Organization], Field(min_length=1, max_length=10_000)]
+    organizations: Annotated[list[Target], Field(min_length=1, max_length=10_000)]
     sheet_name: Annotated[Text, Field(max_length=128)] | None = None
     query: Annotated[Text, Field(max_length=65_536)] | None = None
 
@@ -148,7 +148,7 @@ class Kill(Body):
     id: Id
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=TaskQuery)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=TaskQuery, answer=answers.Page[answers.Task])
 def list_tasks(call: Call, query: TaskQuery) -> Reply:
     statement = select(Task).where(tasks.visible_tasks(call.actor))
     for column in (
@@ -185,7 +185,7 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc())
 
 
-@declaring(Kind.USER, Kind.RUN, body=NewTask)
+@declaring(Kind.USER, Kind.RUN, body=NewTask, answer=answers.Task)
 def create() -> Response:
     """A store is asked for the image's digest before the transaction begins."""
     kind, claims = present(Kind.USER, Kind.RUN)
@@ -211,29 +211,29 @@ def _introduce(session: Session, actor: Actor, body: NewTask) -> webcalls.Introd
     return webcalls.Introduction(body.server_url, tokens.for_store(login.user_by_id(session, actor.id)))
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Task)
 def get(call: Call, id_: int, query: Include) -> dict[str, Any]:
     return show_all(call, [tasks.find_task(call.session, call.actor, id_)], query.include)[0]
 
 
-@calls(Kind.USER, Kind.NODE, Kind.RUN)
+@calls(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.TaskStatus)
 def get_status(call: Call, id_: int) -> dict[str, Any]:
     return {"status": tasks.find_task(call.session, call.actor, id_).status}
 
 
-@calls(Kind.USER)
+@calls(Kind.USER, answer=answers.Message)
 def delete(call: Call, id_: int) -> dict[str, Any]:
     call.forget(tasks.delete_task(call.session, call.actor, id_, call.now))
     return {"msg": f"Task id={id_} and its runs successfully deleted"}
 
 
-@calls(Kind.USER, body=Kill)
+@calls(Kind.USER, body=Kill, answer=answers.Message)
 def kill(call: Call, body: Kill) -> dict[str, Any]:
     tasks.kill_task(call.session, call.actor, body.id, call.now)
     return {"msg": f"Nodes have been instructed to kill task {body.id}."}
 
 
-@calls(Kind.USER, body=Columns, limit=tasks.LARGEST_REQUEST)
+@calls(Kind.USER, body=Columns, limit=tasks.LARGEST_REQUEST, answer=answers.Columns | answers.Task)
 def ask_columns(call: Call, body: Columns) -> Reply:
     """From what the nodes tell of themselves; where they do not, or for a query, a task asks them."""
     tasks.check_may_create(call.actor, body.collaboration_id)

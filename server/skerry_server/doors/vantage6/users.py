@@ -11,6 +11,7 @@ from sqlalchemy import or_, select
 
 from skerry_server.doors.fields import Body, Dependents, Email, Flag, Id, Name, Query, Short, Text, Username
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.paging import Listing, each, paged
 from skerry_server.doors.vantage6.shapes import many, moment, one
 from skerry_server.errors import InvalidRequest, NotKnown
@@ -103,7 +104,7 @@ class RuleQuery(Listing):
     user_id: Id | None = None
 
 
-@calls(Kind.USER, query=UserQuery)
+@calls(Kind.USER, query=UserQuery, answer=answers.Page[answers.User])
 def list_users(call: Call, query: UserQuery) -> Reply:
     statement = select(User).where(users.visible_users(call.actor))
     for column in (User.username, User.firstname, User.lastname, User.email):
@@ -130,33 +131,33 @@ def list_users(call: Call, query: UserQuery) -> Reply:
     return paged(call, statement, query, each(show_user), sorts=USER_SORTS, default=User.id.asc())
 
 
-@calls(Kind.USER, body=NewUser)
+@calls(Kind.USER, body=NewUser, answer=answers.User)
 def create_user(call: Call, body: NewUser) -> Reply:
     powers = users.Powers(body.roles, body.rules)
     user = users.create_user(call.session, call.actor, body.fields(), body.organization_id, powers)
     return Reply(show_user(call, user), 201)
 
 
-@calls(Kind.USER, query=OneUserQuery)
+@calls(Kind.USER, query=OneUserQuery, answer=answers.User | answers.UserWithPermissions)
 def get_user(call: Call, id_: int, query: OneUserQuery) -> dict[str, Any]:
     user = users.find_user(call.session, call.actor, id_)
     shown = show_user(call, user)
     return {**shown, "permissions": users.permissions_of(call.actor, user)} if query.include_permissions else shown
 
 
-@calls(Kind.USER, body=UserChange)
+@calls(Kind.USER, body=UserChange, answer=answers.User)
 def change_user(call: Call, id_: int, body: UserChange) -> dict[str, Any]:
     powers = users.Powers(body.roles, body.rules)
     return show_user(call, users.change_user(call.session, call.actor, id_, body.fields(), powers))
 
 
-@calls(Kind.USER, query=Dependents)
+@calls(Kind.USER, query=Dependents, answer=answers.Message)
 def delete_user(call: Call, id_: int, query: Dependents) -> dict[str, Any]:
     call.forget(users.delete_user(call.session, call.actor, id_, dependents=query.delete_dependents, now=call.now))
     return {"msg": f"User id={id_} successfully deleted"}
 
 
-@calls(Kind.USER, query=RoleQuery)
+@calls(Kind.USER, query=RoleQuery, answer=answers.Page[answers.Role])
 def list_roles(call: Call, query: RoleQuery) -> Reply:
     statement = select(Role).where(users.visible_roles(call.actor))
     for column in (Role.name, Role.description):
@@ -180,7 +181,7 @@ def list_roles(call: Call, query: RoleQuery) -> Reply:
     return paged(call, statement, query, each(show_role), sorts=ROLE_SORTS, default=Role.id.asc())
 
 
-@calls(Kind.USER, body=NewRole)
+@calls(Kind.USER, body=NewRole, answer=answers.Role)
 def create_role(call: Call, body: NewRole) -> Reply:
     role = users.create_role(
         call.session, call.actor, body.name, body.description, rule_ids=body.rules, organization_id=body.organization_id
@@ -188,36 +189,36 @@ def create_role(call: Call, body: NewRole) -> Reply:
     return Reply(show_role(call, role), 201)
 
 
-@calls(Kind.USER)
+@calls(Kind.USER, answer=answers.Role)
 def get_role(call: Call, id_: int) -> dict[str, Any]:
     return show_role(call, users.find_role(call.session, call.actor, id_))
 
 
-@calls(Kind.USER, body=RoleChange)
+@calls(Kind.USER, body=RoleChange, answer=answers.Role)
 def change_role(call: Call, id_: int, body: RoleChange) -> dict[str, Any]:
     fields = body.model_dump(exclude_none=True, exclude={"rules"})
     return show_role(call, users.change_role(call.session, call.actor, id_, fields, body.rules))
 
 
-@calls(Kind.USER, query=Dependents)
+@calls(Kind.USER, query=Dependents, answer=answers.Message)
 def delete_role(call: Call, id_: int, query: Dependents) -> dict[str, Any]:
     users.delete_role(call.session, call.actor, id_, dependents=query.delete_dependents)
     return {"msg": f"Role id={id_} successfully deleted"}
 
 
-@calls(Kind.USER)
+@calls(Kind.USER, answer=list[answers.Rule])
 def add_rule(call: Call, id_: int, rule_id: int) -> Reply:
     role = users.add_rule(call.session, call.actor, id_, rule_id)
     return Reply([show_rule(call, rule) for rule in role.rules], 201)
 
 
-@calls(Kind.USER)
+@calls(Kind.USER, answer=list[answers.Rule])
 def remove_rule(call: Call, id_: int, rule_id: int) -> list[dict[str, Any]]:
     role = users.remove_rule(call.session, call.actor, id_, rule_id)
     return [show_rule(call, rule) for rule in role.rules]
 
 
-@calls(Kind.USER, query=RuleQuery)
+@calls(Kind.USER, query=RuleQuery, answer=answers.Page[answers.Rule])
 def list_rules(call: Call, query: RuleQuery) -> Reply:
     statement = select(Rule)
     for column in (Rule.name, Rule.operation, Rule.scope):
@@ -235,7 +236,7 @@ def list_rules(call: Call, query: RuleQuery) -> Reply:
     return paged(call, statement, query, each(show_rule), sorts=RULE_SORTS, default=Rule.id.asc())
 
 
-@calls(Kind.USER)
+@calls(Kind.USER, answer=answers.Rule)
 def get_rule(call: Call, id_: int) -> dict[str, Any]:
     rule = call.session.get(Rule, id_)
     if rule is None:

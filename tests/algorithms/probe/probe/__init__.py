@@ -37,6 +37,13 @@ def sleep(seconds: float) -> dict[str, float]:
 
 
 @partial
+def tells(message: str, seconds: float) -> None:
+    """Logs, and goes on."""
+    info(message)
+    time.sleep(seconds)
+
+
+@partial
 def wait_for_file(name: str, seconds: float) -> dict[str, Any]:
     """Until a file of that name lies in the job's shared folder, or time is up."""
     path, end = Path(os.environ["TEMPORARY_FOLDER"]) / name, time.time() + seconds
