@@ -185,11 +185,13 @@ def _wrap(key: bytes, recipients: Sequence[bytes]) -> list[dict[str, str]]:
 
 
 def _unwrap(header: Header, identity: Identity) -> bytes:
-    wrapped = dict(header.keys).get(encryption_fingerprint(identity.encryption.public_key()))
-    if wrapped is None:
+    wrapped = dict(header.keys)
+    own = (key for key in identity.decryption_keys if encryption_fingerprint(key.public_key()) in wrapped)
+    private = next(own, None)
+    if private is None:
         raise DecryptionError(_UNREADABLE)
     try:
-        key = identity.encryption.decrypt(wrapped, _OAEP)
+        key = private.decrypt(wrapped[encryption_fingerprint(private.public_key())], _OAEP)
     except ValueError as error:
         raise DecryptionError(_UNREADABLE) from error
     if len(key) != _KEY_BYTES:

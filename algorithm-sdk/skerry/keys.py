@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_der_private_key,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -64,12 +65,26 @@ def encryption_fingerprint(key: RSAPublicKey) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class RetiredKey:
+    """A signing key that its organization has replaced: believed for what is dated no later than ``until``."""
+
+    signing: bytes
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrganizationKeys:
-    """The public keys of an organization: ``encryption`` as PEM, ``signing`` as 32 raw bytes, or None."""
+    """The public keys of an organization: ``encryption`` as PEM, ``signing`` as 32 raw bytes, or None.
+
+    ``retired`` and ``revoked`` (user, until when) are what the organization has said of keys that no longer count;
+    they make no other keys of these.
+    """
 
     organization_id: int
     encryption: bytes
     signing: bytes | None
+    retired: tuple[RetiredKey, ...] = field(default=(), compare=False)
+    revoked: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
     @classmethod
     def from_wire(cls, value: dict[str, Any]) -> OrganizationKeys:
@@ -101,6 +116,14 @@ class OrganizationKeys:
                 "its owner makes one with `skerry key new` and registers it."
             )
         return self.signing
+
+    def signing_keys(self, at: float) -> tuple[bytes, ...]:
+        """The keys that count for what is dated then, the present one first. Raises MissingKey."""
+        return self.require_signing(), *(key.signing for key in self.retired if at <= key.until)
+
+    def revokes(self, certificate: Certificate) -> bool:
+        """Whether the organization has taken its word for that user's key back."""
+        return any(user == certificate.user and certificate.created <= before for user, before in self.revoked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +174,43 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviousKey:
+    """An encryption key that was replaced, kept to read what is still on its way; beside it, what it signed with."""
+
+    encryption: RSAPrivateKey
+    retired: RetiredKey
+
+    @classmethod
+    def parse(cls, body: bytes) -> PreviousKey:
+        """Raises KeyFileError."""
+        try:
+            value = json.loads(_unwrap(body))
+            key = load_der_private_key(unb64(value["encryption"]), password=None)
+            retired = RetiredKey(unb64(value["signing"]), int(value["until"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise KeyFileError("A previous key in the key file is malformed.") from error
+        if not isinstance(key, RSAPrivateKey):
+            raise KeyFileError("A previous key in the key file is not an RSA key.")
+        return cls(key, retired)
+
+    def dump(self) -> bytes:
+        """A block of the key file."""
+        der = self.encryption.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        value = {"encryption": b64(der), "signing": b64(self.retired.signing), "until": self.retired.until}
+        return _block("SKERRY PREVIOUS KEY", canonical(value))
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
-    """The private keys in one key file. ``signing`` is None in a file that vantage6 made."""
+    """The private keys in one key file. ``signing`` is None in a file that vantage6 made.
+
+    ``previous`` are keys that these have replaced, the newest first: they decrypt, and sign nothing.
+    """
 
     encryption: RSAPrivateKey
     signing: Ed25519PrivateKey | None = None
     certificate: Certificate | None = None
+    previous: tuple[PreviousKey, ...] = ()
 
     @classmethod
     def generate(cls) -> Identity:
@@ -168,7 +222,11 @@ class Identity:
         encryption: RSAPrivateKey | None = None
         signing: Ed25519PrivateKey | None = None
         certificate: Certificate | None = None
+        previous: list[PreviousKey] = []
         for block in _BLOCK.finditer(pem):
+            if block[1] == b"SKERRY PREVIOUS KEY":
+                previous.append(PreviousKey.parse(block[2]))
+                continue
             if block[1] == b"SKERRY CERTIFICATE":
                 certificate = _parse_certificate(block[2])
                 continue
@@ -181,7 +239,7 @@ class Identity:
                 raise KeyFileError("The key file holds a key of another kind, or one too many.")
         if encryption is None:
             raise KeyFileError("The key file holds no RSA private key. Make one with `skerry key new FILE`.")
-        return cls(encryption, signing, certificate)
+        return cls(encryption, signing, certificate, tuple(previous))
 
     @classmethod
     def load(cls, path: Path | str) -> Identity:
@@ -202,25 +260,27 @@ class Identity:
         if self.signing is not None:
             blocks.append(self.signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         if self.certificate is not None:
-            body = b64(canonical(self.certificate.as_dict()))
-            lines = "\n".join(body[i : i + 64] for i in range(0, len(body), 64))
-            blocks.append(f"-----BEGIN SKERRY CERTIFICATE-----\n{lines}\n-----END SKERRY CERTIFICATE-----\n".encode())
+            blocks.append(_block("SKERRY CERTIFICATE", canonical(self.certificate.as_dict())))
+        blocks.extend(previous.dump() for previous in self.previous)
         return b"".join(blocks)
 
     def save(self, path: Path | str) -> None:
         """Writes a new file with mode 0600; raises KeyFileError when there is one already."""
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise KeyFileError(f"{path} exists already; a key is never overwritten.") from error
-        except OSError as error:
-            raise KeyFileError(f"{path} can't be written: {error.strerror}.") from error
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(self.dump())
+        write_secret(path, self.dump())
 
     @property
     def public_pem(self) -> bytes:
         return self.encryption.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def decryption_keys(self) -> tuple[RSAPrivateKey, ...]:
+        """The present one first."""
+        return self.encryption, *(previous.encryption for previous in self.previous)
+
+    def own_keys(self, organization_id: int) -> OrganizationKeys:
+        """What the organization of this file knows of its own keys; raises KeyFileError for a user's file."""
+        keys = OrganizationKeys.from_wire(self.organization_keys(organization_id))
+        return replace(keys, retired=tuple(previous.retired for previous in self.previous))
 
     def require_signing(self) -> Ed25519PrivateKey:
         """The signing key; raises MissingKey for a file without one."""
@@ -244,6 +304,31 @@ class Identity:
         return keys
 
 
+def write_secret(path: Path | str, content: bytes) -> None:
+    """A new file with mode 0600; raises KeyFileError when there is one already."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise KeyFileError(f"{path} exists already; a key is never overwritten.") from error
+    except OSError as error:
+        raise KeyFileError(f"{path} can't be written: {error.strerror}.") from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _block(name: str, content: bytes) -> bytes:
+    body = b64(content)
+    lines = "\n".join(body[i : i + 64] for i in range(0, len(body), 64))
+    return f"-----BEGIN {name}-----\n{lines}\n-----END {name}-----\n".encode()
+
+
+def _unwrap(body: bytes) -> bytes:
+    """What a block holds; raises ValueError."""
+    return unb64("".join(body.decode("ascii").split()))
+
+
 def _binding_message(encryption: bytes) -> bytes:
     return _BINDING + hashlib.sha256(encryption).digest()
 
@@ -257,6 +342,6 @@ def _load_private(pem: bytes) -> object:
 
 def _parse_certificate(body: bytes) -> Certificate:
     try:
-        return Certificate.parse(json.loads(unb64("".join(body.decode("ascii").split()))))
-    except (ValueError, UnicodeDecodeError) as error:
+        return Certificate.parse(json.loads(_unwrap(body)))
+    except ValueError as error:
         raise KeyFileError("The certificate in the key file is malformed.") from error

@@ -16,6 +16,7 @@ from skerry import crypto, trust
 from skerry.errors import ConfigurationError, ContextError, DecryptionError, KeyChanged, MissingKey
 from skerry.keys import Identity, OrganizationKeys
 from skerry.pins import Pins
+from skerry.statements import Announced
 from skerry.wire import MAGIC, Context, Format, b64
 
 LIFETIME = 14 * 24 * 3600
@@ -198,10 +199,10 @@ class Payloads:
         if missing := sorted(wanted - shown.keys()):
             raise MissingKey(f"No key is registered for organization {', '.join(map(str, missing))}.")
         for organization in sorted(wanted):
-            keys = OrganizationKeys.from_wire(shown[organization])
+            announced = Announced.from_wire(shown[organization])
             if organization == self.owner.organization_id:
-                self.keyring.check_own(keys)
-            self._keys[organization] = self.keyring.pins.trust(keys)
+                self.keyring.check_own(announced.keys)
+            self._keys[organization] = self.keyring.pins.trust(announced)
 
     def _seal(self, raw: bytes, task: TaskFacts, recipient: int, fmt: Format) -> str:
         key = self._keys[recipient].encryption

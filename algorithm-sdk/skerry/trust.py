@@ -84,12 +84,32 @@ def _check_times(context: Context, now: float) -> None:
 
 def _verify_author(header: Header, proof: Proof, keys_of: KeysOf) -> None:
     context, certificate = header.context, header.certificate
-    signing_key = keys_of(context.sender).require_signing()
+    keys = keys_of(context.sender)
     if certificate is not None:
         if (certificate.organization, certificate.user) != (context.sender, context.user):
             raise SignatureError("The certificate in the envelope is for another user.")
-        signing_key = certificate.verify(signing_key, at=context.created)
-    proof.verify(signing_key)
+        if keys.revokes(certificate):
+            raise SignatureError(f"The certificate of user {certificate.user} was revoked by their organization.")
+    present, *retired = keys.signing_keys(at=context.created)
+    try:
+        _verify_signature(header, proof, present)
+    except SignatureError:
+        if not any(_holds(header, proof, key) for key in retired):
+            raise
+
+
+def _holds(header: Header, proof: Proof, issuer: bytes) -> bool:
+    try:
+        _verify_signature(header, proof, issuer)
+    except SignatureError:
+        return False
+    return True
+
+
+def _verify_signature(header: Header, proof: Proof, issuer: bytes) -> None:
+    """By the issuer's own key, or by one that it certified."""
+    certificate = header.certificate
+    proof.verify(issuer if certificate is None else certificate.verify(issuer, at=header.context.created))
 
 
 def _verify_chain(header: Header, keys_of: KeysOf) -> Context:

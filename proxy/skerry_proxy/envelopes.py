@@ -15,7 +15,7 @@ from typing import Protocol
 from skerry import crypto
 from skerry.errors import ContextError, CryptoError, DecryptionError, SignatureError
 from skerry.keys import Identity, OrganizationKeys
-from skerry.trust import LONGEST_LIFE, Expected, Sender, verify
+from skerry.trust import LONGEST_LIFE, Expected, Sender, parse_link, verify
 from skerry.wire import Context, Format, b64, unb64
 from skerry_proxy.keyring import Keyring
 from skerry_proxy.ledger import Child, Ledger
@@ -85,6 +85,7 @@ class NativeProtection:
         self._clock = clock
 
     def open_input(self, order: Order, stored: Iterable[bytes], destination: Destination) -> Opened:
+        self._keyring.refresh(order.keys_version, order.token)
         envelope = crypto.unseal(stored, self._identity)
         for chunk in envelope.chunks:
             destination.write(chunk)
@@ -159,9 +160,10 @@ class NativeProtection:
         try:
             return verify(envelope.header, envelope.proof, expected, keys_of, self._clock())
         except SignatureError:
-            # When the author's keys have changed since they were pinned, that is what the owner must be told.
-            self._keyring.check(envelope.header.context.sender, token)
-            raise
+            # The author's keys may have changed since they were pinned: a successor is followed, or the owner told.
+            for context in (envelope.header.context, *(parse_link(link).context for link in envelope.header.chain)):
+                self._keyring.check(context.sender, token)
+        return verify(envelope.header, envelope.proof, expected, keys_of, self._clock())
 
     def _answer_context(self, direction: str, run: Run) -> Context:
         now = int(self._clock())

@@ -13,7 +13,8 @@ from skerry_proxy.fields import Fields
 class Order:
     """What the server says about a run: claims, until an envelope confirms them.
 
-    ``input`` is the stored payload, or None when it is too large to travel inside the order.
+    ``input`` is the stored payload, or None when it is too large to travel inside the order. ``keys_version`` changes
+    when an organization of the collaboration has said something new about its keys.
     """
 
     run: int
@@ -32,6 +33,7 @@ class Order:
     init_user: int | None
     input: bytes | None
     token: str
+    keys_version: str | None
 
     @classmethod
     def parse(cls, value: Any) -> Order:
@@ -58,4 +60,5 @@ class Order:
             init_user=task.optional_identifier("init_user_id"),
             input=None if payload is None else unb64(payload),
             token=fields.text("token", 16384),
+            keys_version=fields.optional_text("keys_version"),
         )

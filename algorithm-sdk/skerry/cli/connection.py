@@ -61,10 +61,13 @@ def connected(command: CommandT) -> CommandT:
     )
 
 
-def connect(connection: Path | None, username: str | None = None) -> UserClient:
-    """A client that is logged in. Raises ConfigurationError, AuthenticationError, ServerUnreachable or KeyFileError."""
+def connect(connection: Path | None, username: str | None = None, *, encryption: bool = True) -> UserClient:
+    """A client that is logged in; without ``encryption`` it sends and reads no payloads, and needs no key file.
+
+    Raises ConfigurationError, AuthenticationError, ServerUnreachable or KeyFileError.
+    """
     if connection is not None:
-        return _connect_by_file(_read_json(connection), connection, username)
+        return _connect_by_file(_read_json(connection), connection, username, encryption=encryption)
     login = _read_login()
     client = login.client()
     try:
@@ -72,7 +75,8 @@ def connect(connection: Path | None, username: str | None = None) -> UserClient:
     except AuthenticationError as error:
         raise AuthenticationError("Your log-in has expired: `skerry task login` again.", 401) from error
     save(replace(login, refresh_token=client.session.tokens.refresh))
-    login.set_up(client)
+    if encryption:
+        login.set_up(client)
     return client
 
 
@@ -104,7 +108,7 @@ def ask_password(username: str) -> str:
     return password
 
 
-def _connect_by_file(facts: Any, path: Path, username: str | None) -> UserClient:
+def _connect_by_file(facts: Any, path: Path, username: str | None, *, encryption: bool) -> UserClient:
     try:
         users = {user["username"]: user for user in facts["users"]}
         user = users[username] if username else facts["users"][0]
@@ -118,7 +122,8 @@ def _connect_by_file(facts: Any, path: Path, username: str | None) -> UserClient
         raise ConfigurationError(f"The connection file {path} {what}.") from error
     client = login.client()
     client.authenticate(user["username"], password)
-    login.set_up(client)
+    if encryption:
+        login.set_up(client)
     return client
 
 

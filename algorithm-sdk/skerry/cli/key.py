@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
+from skerry.backups import lock, unlock
 from skerry.cli.connection import connect, connected
+from skerry.cli.passphrases import ask_passphrase, passphrase_option
+from skerry.client import UserClient
 from skerry.errors import ConfigurationError, KeyFileError
-from skerry.keys import Certificate, Identity, OrganizationKeys
+from skerry.keys import Certificate, Identity, OrganizationKeys, write_secret
 from skerry.pins import Pins
+from skerry.statements import Announced, revoked, succeed
 
 _file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
@@ -48,6 +55,14 @@ def show(file: Path) -> None:
 
 @key.command()
 @_file
+def fingerprint(file: Path) -> None:
+    """Print the fingerprint of an organization's FILE in groups, to read it out by telephone."""
+    whole = _fingerprint(Identity.load(file))
+    click.echo(" ".join(whole[start : start + 4] for start in range(0, len(whole), 4)))
+
+
+@key.command()
+@_file
 @connected
 def register(file: Path, connection: Path | None, username: str | None) -> None:
     """Register the public half of your organization's FILE at the server."""
@@ -72,8 +87,91 @@ def certify(file: Path, target: Path, organization: int, user: int) -> None:
     fresh = Identity.generate().require_signing()
     public = fresh.public_key().public_bytes_raw()
     certificate = Certificate.issue(issuer.require_signing(), organization, user, public)
-    Identity(issuer.encryption, fresh, certificate).save(target)
+    Identity(issuer.encryption, fresh, certificate, issuer.previous).save(target)
     click.echo(f"{target}: user {user} of organization {organization}, valid for a year")
+
+
+@key.command()
+@_file
+@click.option("--compromised", is_flag=True, help="The old key fell into wrong hands: nothing that it signed counts.")
+@connected
+def rotate(file: Path, *, compromised: bool, connection: Path | None, username: str | None) -> None:
+    """Replace the keys of your organization, in FILE and at the server, while tasks are under way.
+
+    The old key signs that the new ones succeed it, so that nobody has to believe the server. FILE keeps the old
+    decryption key; the old file stays as FILE.old. Within a day, restart your nodes with the new FILE and give your
+    users new ones (`skerry key certify`).
+    """
+    client, old, draft = connect(connection, username, encryption=False), Identity.load(file), Path(f"{file}.new")
+    organization = client.organization_id
+    known = _own_entry(client, organization)
+    if Announced.from_wire(known).keys != old.own_keys(organization):
+        raise ConfigurationError(f"Your organization has registered other keys at the server than those in {file}.")
+    fresh, statement = succeed(old, organization, compromised=compromised)
+    kept = file.with_name(f"{file.name}.old")
+    if kept.exists():
+        raise KeyFileError(f"{kept} is there already: move it to a safe place first.")
+    fresh.save(draft)
+    client.request(f"skerry/organization/{organization}/successor", json=statement, method="post")
+    file.rename(kept)
+    draft.rename(file)
+    click.echo(f"{file}: {_fingerprint(fresh)}")
+    click.echo(f"The old keys are in {kept}. Restart your nodes with the new file within a day.")
+
+
+@key.command()
+@_file
+def forget(file: Path) -> None:
+    """Remove the previous keys from FILE, once no task from before a rotation is under way any more."""
+    identity = Identity.load(file)
+    if not identity.previous:
+        raise KeyFileError(f"{file} holds no previous keys.")
+    draft = file.with_name(f"{file.name}.new")
+    replace(identity, previous=()).save(draft)
+    draft.rename(file)
+    click.echo(f"{file}: {len(identity.previous)} previous keys removed; what was encrypted for them can't be read.")
+
+
+@key.command()
+@_file
+@click.option("--user", required=True, type=int, help="The user's id at the server.")
+@connected
+def revoke(file: Path, user: int, connection: Path | None, username: str | None) -> None:
+    """Take back all certificates of a user of your organization that were made until now, with the keys in FILE.
+
+    Nodes refuse what the user signs from their next task on. A certificate that you make later is good again.
+    """
+    client, issuer = connect(connection, username, encryption=False), Identity.load(file)
+    organization = client.organization_id
+    known = Announced.from_wire(_own_entry(client, organization)).revocation
+    if known is not None:
+        known.verify(issuer.own_keys(organization))
+    entries = dict(known.revoked) if known is not None else {}
+    statement = revoked(issuer, organization, entries | {user: int(time.time())})
+    client.request(f"skerry/organization/{organization}/revocation", json=statement, method="put")
+    click.echo(f"revoked: the certificates of user {user} of organization {organization}")
+
+
+@key.command()
+@_file
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@passphrase_option
+def backup(file: Path, target: Path, passphrase_file: Path | None) -> None:
+    """Write a copy of FILE to TARGET that only a passphrase opens."""
+    content = Identity.load(file).dump()
+    write_secret(target, lock(content, ask_passphrase(passphrase_file, confirm=True)))
+    click.echo(f"{target}: a copy of {file}; without the passphrase it is worthless")
+
+
+@key.command()
+@click.argument("backup", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_file
+@passphrase_option
+def restore(backup: Path, file: Path, passphrase_file: Path | None) -> None:
+    """Write the keys in BACKUP to FILE, which must not exist."""
+    identity = Identity.parse(unlock(backup.read_bytes(), ask_passphrase(passphrase_file)))
+    identity.save(file)
+    click.echo(f"{file} is restored")
 
 
 @key.command()
@@ -116,6 +214,14 @@ def confirm(  # noqa: PLR0917 - one for each option
         raise ConfigurationError(f"There are no keys of organization {organization} with this fingerprint {where}.")
     known.confirm(found)
     click.echo(f"confirmed: organization {organization}  {found.fingerprint}")
+
+
+def _own_entry(client: UserClient, organization: int) -> dict[str, Any]:
+    """What the server shows of the organization's own keys."""
+    answer: dict[str, Any] = client.request(f"skerry/organization/{organization}/keys")
+    if not answer.get("public_key"):
+        raise ConfigurationError("Your organization has registered no keys yet: `skerry key register`.")
+    return answer
 
 
 def _find(candidates: list[OrganizationKeys], organization: int, fingerprint: str) -> OrganizationKeys | None:

@@ -175,7 +175,7 @@ def test_unconfirmed_keys_are_refused_where_the_owner_wants_to_confirm(make_benc
     with pytest.raises(KeyNotConfirmed):
         bench.open()
     pins = bench.office.list_pins()
-    assert [(pin["organization_id"], pin["confirmed"]) for pin in pins] == [(1, False)]
+    assert [(pin["organization_id"], pin["confirmed"]) for pin in pins] == [(1, False), (2, True)]
     assert len(pins[0]["fingerprint"]) == 64
 
 

@@ -20,6 +20,7 @@ from skerry.errors import ConfigurationError, MissingExtra
 from skerry.images import BuildFailed
 from skerry.keys import Identity
 from skerry.pins import Pins
+from skerry.statements import Announced
 
 pytestmark = pytest.mark.unit
 
@@ -207,7 +208,7 @@ def pin(identity, organization: int):
 
 def test_pinned_keys_are_confirmed(skerry, tmp_path, identities) -> None:
     file = tmp_path / "pins.json"
-    Pins(file).trust(pin(identities[2], 2))
+    Pins(file).trust(Announced(pin(identities[2], 2)))
     fingerprint = pin(identities[2], 2).fingerprint
     assert skerry("key", "pins", file)[1] == f"organization 2  {fingerprint}  seen\n"
     code, _, err = skerry("key", "confirm", file, "--organization", 2, "--fingerprint", "0" * 64)
