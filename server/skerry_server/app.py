@@ -8,10 +8,11 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.routing import IntegerConverter
 
-from skerry_server import tokens
+from skerry_server import addresses, tokens
 from skerry_server.doors import handling, native, openapi, vantage6
 from skerry_server.doors.fields import LARGEST_ID
 from skerry_server.server import Server
+from skerry_server.settings import Settings
 
 _Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -35,7 +36,8 @@ def create_app(server: Server) -> Flask:
     app.get("/robots.txt")(_robots)
     description = describe_api(server.settings.api_path)
     app.get(f"{server.settings.api_path}/openapi.json", endpoint="openapi")(lambda: jsonify(description))
-    app.after_request(_headers(server.settings.cors_allowed_origins))
+    app.before_request(_refuse_unsafe(server.settings))
+    app.after_request(_headers(server.settings))
     app.wsgi_app = _terminated(app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
 
@@ -52,12 +54,45 @@ def _robots() -> Response:
     return Response("User-agent: *\nDisallow: /\n", mimetype="text/plain")
 
 
-def _headers(origins: list[str]) -> Callable[[Response], Response]:
-    """No caching, no sniffing; other origins' web pages only where the configuration names them."""
+def _refuse_unsafe(settings: Settings) -> Callable[[], Response | None]:
+    """No body that unpacks to a larger one; and behind a proxy, nobody who does not come through it."""
+
+    def look() -> Response | None:
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            return _refusal("A compressed body is not taken: send it as it is.", 415)
+        plain = settings.tls is None and bool(settings.trusted_proxies)
+        if plain and not addresses.may_speak_plainly(request.remote_addr, settings.trusted_proxies):
+            return _refusal("This server is to be reached through its reverse proxy.", 403)
+        return None
+
+    return look
+
+
+def _refusal(message: str, status: int) -> Response:
+    response = jsonify({"msg": message})
+    response.status_code = status
+    return response
+
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def _headers(settings: Settings) -> Callable[[Response], Response]:
+    """No caching, sniffing or framing; other origins' web pages only where the configuration names them.
+
+    Where others can reach the server at all, it is by TLS, and browsers are told to keep to that.
+    """
+    origins = settings.cors_allowed_origins
+    fixed = _HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if _has_tls(settings) else {})
 
     def add(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.update(fixed)
         origin = request.headers.get("Origin")
         if origin is not None and (origin in origins or "*" in origins):
             response.headers["Access-Control-Allow-Origin"] = origin
@@ -67,6 +102,10 @@ def _headers(origins: list[str]) -> Callable[[Response], Response]:
         return response
 
     return add
+
+
+def _has_tls(settings: Settings) -> bool:
+    return settings.tls is not None or bool(settings.trusted_proxies)
 
 
 def _terminated(wsgi: _Wsgi) -> _Wsgi:

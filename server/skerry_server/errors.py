@@ -32,6 +32,20 @@ class LoginFailed(Refused):
     """Name and password, or the API key, do not fit. Says no more on purpose."""
 
 
+class LetterTokenRefused(InvalidRequest):
+    """A token that is to have come by mail is none, was used, or is too old."""
+
+    def __init__(self) -> None:
+        super().__init__("Invalid recovery token!")
+
+
+class TooManyFailures(Refused):
+    """From this address credentials were guessed at too often; the right ones aren't taken either for a while."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many failed attempts from your address: try again in a quarter of an hour.")
+
+
 class PermissionDenied(Refused):
     """The caller is known and may not do this."""
 

@@ -94,7 +94,10 @@ user_rule = Table(
 
 
 class Organization(Base):
-    """``public_key`` is PEM; ``signing_key`` and ``binding`` come with native keys only."""
+    """``public_key`` is PEM; ``signing_key`` and ``binding`` come with native keys only.
+
+    ``revocation`` is the organization's newest list of users whose certificates are void, as it was signed.
+    """
 
     __tablename__ = "organization"
 
@@ -107,6 +110,18 @@ class Organization(Base):
     public_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     signing_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     binding: Mapped[bytes | None] = mapped_column(LargeBinary)
+    revocation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+    successions: Mapped[list[Succession]] = relationship(order_by="Succession.id", passive_deletes=True)
+
+
+class Succession(Base):
+    """An organization's word, signed by its old key, that new keys take the place of the old ones."""
+
+    __tablename__ = "succession"
+
+    organization_id: Mapped[int] = mapped_column(ForeignKey("organization.id", ondelete=_CASCADE), index=True)
+    statement: Mapped[dict[str, Any]]
 
 
 class Collaboration(Base):
@@ -133,7 +148,8 @@ class Study(Base):
 class Node(Base):
     """``api_key`` is the SHA-256 of the key. ``online`` is what was last announced; :meth:`is_online` is what is so.
 
-    ``epoch`` counts the keys: tokens of an earlier one are dead.
+    ``next_api_key`` takes its place when the node first logs in with it. ``epoch`` counts the keys: tokens of an
+    earlier one are dead.
     """
 
     __tablename__ = "node"
@@ -143,6 +159,7 @@ class Node(Base):
     organization_id: Mapped[int] = mapped_column(ForeignKey("organization.id", ondelete=_CASCADE))
     collaboration_id: Mapped[int] = mapped_column(ForeignKey("collaboration.id", ondelete=_CASCADE), index=True)
     api_key: Mapped[str] = mapped_column(String(64), unique=True)
+    next_api_key: Mapped[str | None] = mapped_column(String(64), index=True)
     epoch: Mapped[int] = mapped_column(default=1)
     ip: Mapped[str | None] = mapped_column(String(64))
     last_seen: Mapped[datetime | None] = mapped_column(index=True)
@@ -165,6 +182,28 @@ class NodeSetting(Base):
     node_id: Mapped[int] = mapped_column(ForeignKey("node.id", ondelete=_CASCADE), index=True)
     key: Mapped[str] = mapped_column(String(NAME))
     value: Mapped[str] = mapped_column(String(1024))
+
+
+class Invitation(Base):
+    """Who shows the secret, of which this is the SHA-256, gets the node's API key, once."""
+
+    __tablename__ = "invitation"
+
+    node_id: Mapped[int] = mapped_column(ForeignKey("node.id", ondelete=_CASCADE), unique=True)
+    secret: Mapped[str] = mapped_column(String(64), unique=True)
+    expires: Mapped[datetime]
+
+    node: Mapped[Node] = relationship()
+
+
+class Failure(Base):
+    """Somebody at this address showed a password, a code, a key or a token that was none."""
+
+    __tablename__ = "failure"
+    __table_args__ = (Index(None, "address", "at"), Base.__table_args__)
+
+    address: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Rule(Base):

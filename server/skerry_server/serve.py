@@ -8,6 +8,7 @@ import logging
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import FrameType
 from typing import Any, cast
@@ -18,6 +19,7 @@ from a2wsgi import WSGIMiddleware
 from skerry.errors import ConfigurationError
 from skerry_server.app import create_app
 from skerry_server.server import Server
+from skerry_server.settings import Settings, check_exposure
 from skerry_server.waiting import App, Receive, Scope, Send, WaitingRoom
 
 _LOG = logging.getLogger(__name__)
@@ -31,11 +33,12 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
 
     ``announce`` gets the address once requests are answered. Raises ConfigurationError when it can't listen.
     """
+    check_exposure(server.settings)
     raise_file_limit()
     listener = listen(server.settings.host, server.settings.port)
     server.begin()
     config = uvicorn.Config(
-        _Shell(server, lambda: announce(_address(listener))),
+        _Shell(server, lambda: announce(_address(server.settings, listener))),
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -43,7 +46,9 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=75,
+        **_tls_options(server.settings),
     )
+    _load_certificate(config)
     with contextlib.closing(listener):
         _Uvicorn(config, server).run(sockets=[listener])
     server.mailer.close()
@@ -137,6 +142,24 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-def _address(listener: socket.socket) -> str:
+def _tls_options(settings: Settings) -> dict[str, Any]:
+    if settings.tls is None:
+        return {}
+    files = {"ssl_certfile": settings.tls.certificate, "ssl_keyfile": settings.tls.private_key}
+    return {option: str(settings.folder / file) for option, file in files.items()}
+
+
+def _load_certificate(config: uvicorn.Config) -> None:
+    """Raises ConfigurationError before anything is served, where the files are no certificate and its key."""
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f'"tls": the certificate or its private key can\'t be used ({error.strerror or error}).'
+        ) from error
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    scheme = "http" if settings.tls is None else "https"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
+from skerry_server.services import failures
 from skerry_server.services.blobs import remove_waiting
 from skerry_server.services.users import write_policy
 from skerry_server.services.work import give_up_lost, note_absence, renew_leases
@@ -50,6 +52,11 @@ class Server:
     told: Repeats = field(default_factory=Repeats)
 
     @property
+    def id(self) -> str:
+        """The same for as long as the server keeps its secret, and no hint at it."""
+        return hashlib.sha256(b"skerry server id\0" + self.secret.encode()).hexdigest()[:32]
+
+    @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.settings.leases.seconds)
 
@@ -70,6 +77,7 @@ class Server:
             note_absence(session, now)
             give_up_lost(session, timedelta(seconds=self.settings.leases.lost_after_seconds), now)
             prune(session, now - _EVENTS_KEPT)
+            failures.forget_old(session, now)
             forgotten = remove_waiting(session, now)
         for payload in forgotten:
             self.payloads.forget(payload)

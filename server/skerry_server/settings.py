@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 import secrets
+import stat
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from skerry.errors import ConfigurationError
+from skerry_server import addresses
 
 _MINIMUM_SECRET = 32
+_ORIGIN = r"^(\*|https?://[^\s/,]+)$"
 _SECRET_FILE = "jwt-secret"  # noqa: S105 - the name of a file
 
 
@@ -38,11 +42,19 @@ class Leases(_Strict):
 
 
 class Limits(_Strict):
-    """Bounds on what one request may cost."""
+    """Bounds on what one request may cost; ``failures``: wrong credentials from one address in a quarter of an hour."""
 
     threads: Annotated[int, Field(ge=1, le=256)] = 16
     waiters: Annotated[int, Field(ge=1)] = 20_000
     result_bytes: Annotated[int, Field(ge=1024)] = 64 << 30
+    failures: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+
+
+class Tls(_Strict):
+    """The server's own certificate (PEM, with those that lead to its authority) and its private key."""
+
+    certificate: str
+    private_key: str
 
 
 class Mail(_Strict):
@@ -69,6 +81,11 @@ class BlobStore(_Strict):
     folder: str = "payloads"
 
 
+def _network(value: object) -> object:
+    """Of an address or a network in text; raises ValueError for a text that is neither."""
+    return ip_network(value) if isinstance(value, str) else value
+
+
 class Settings(_Strict):
     """``folder`` is where the file lies: relative paths start there."""
 
@@ -78,7 +95,9 @@ class Settings(_Strict):
     api_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)*$")] = "/api"
     database: str | None = None
     state_folder: str = "."
-    cors_allowed_origins: list[str] = []
+    tls: Tls | None = None
+    trusted_proxies: list[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]] = []
+    cors_allowed_origins: list[Annotated[str, Field(pattern=_ORIGIN)]] = []
     tokens: Tokens = Tokens()
     two_factor_auth: bool = False
     mail: Mail | None = None
@@ -104,11 +123,14 @@ class Settings(_Strict):
 TEMPLATE = """\
 # The configuration of a skerry server. What is commented out shows the default.
 
-# host: 127.0.0.1        # put a reverse proxy with TLS in front of it to serve others
+# host: 127.0.0.1        # other machines are served with TLS only: set tls, or trusted_proxies
 # port: 5000
 # api_path: /api
 # state_folder: .        # the database, large payloads and the secret; relative to this file
 # database: null         # a database URL; null means SQLite in the state folder
+# tls: null              # certificate: server.pem and private_key: server-key.pem, relative to this file
+# trusted_proxies: []    # addresses or networks of reverse proxies that speak TLS: ["10.0.0.5", "10.1.0.0/24"];
+#                        # nobody else may then speak to the server, and their X-Forwarded-For is believed
 # cors_allowed_origins: []   # web pages of these origins may call the server from a browser
 # log_level: info
 
@@ -136,6 +158,7 @@ TEMPLATE = """\
 #   threads: 16          # requests that are worked on at the same time; waiting ones need none
 #   waiters: 20000
 #   result_bytes: 68719476736
+#   failures: 100        # wrong passwords, keys and tokens from one address in a quarter of an hour
 """
 
 
@@ -167,6 +190,26 @@ def parse(text: str, path: Path) -> Settings:
         raise ConfigurationError(f"{path}: {_first_sentence(error)}") from error
     except TypeError as error:
         raise ConfigurationError(f"{path}: every key must be a word.") from error
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises ConfigurationError where passwords would travel in the clear, or the private key is not private."""
+    if settings.tls is not None:
+        _check_private(settings.folder / settings.tls.private_key)
+    elif not settings.trusted_proxies and not addresses.is_loopback(settings.host):
+        raise ConfigurationError(
+            f'"host": {settings.host} is open to other machines, and this server would speak to them in the clear. Set '
+            '"tls", or "trusted_proxies" when a reverse proxy with TLS stands before it, or listen on 127.0.0.1.'
+        )
+
+
+def _check_private(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigurationError(f'"tls.private_key": {path} can\'t be read: {error.strerror}.') from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigurationError(f'"tls.private_key": {path} is open to other users of this machine: chmod 600 {path}')
 
 
 def jwt_secret(settings: Settings) -> str:

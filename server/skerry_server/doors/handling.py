@@ -16,10 +16,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from skerry_server import tokens
+from skerry_server import addresses, tokens
 from skerry_server.errors import (
     Conflicting,
     InvalidRequest,
+    LetterTokenRefused,
     LoginFailed,
     NotKnown,
     NotOffered,
@@ -28,11 +29,13 @@ from skerry_server.errors import (
     RunOver,
     StoreNotLinked,
     TooLarge,
+    TooManyFailures,
 )
 from skerry_server.events import Ticket
 from skerry_server.models import Payload
 from skerry_server.policy import Actor, Kind
 from skerry_server.server import Server
+from skerry_server.services import failures
 from skerry_server.services.actors import load_actor
 from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER, ClientGone
 
@@ -49,6 +52,7 @@ _STATUS: Mapping[type[Refused], int] = {
     NotKnown: 404,
     Conflicting: 409,
     TooLarge: 413,
+    TooManyFailures: 429,
     NotOffered: 501,
 }
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -171,6 +175,34 @@ def declared(view: Callable[..., Any]) -> Declared:
     return cast("Declared", getattr(view, "declared", Declared()))
 
 
+def proving(view: _View) -> _View:
+    """For a view that takes a password, a code, a key or a token of a letter: a wrong one is counted.
+
+    The count is of the caller's address and lies in the database; where it is too high, TooManyFailures is raised
+    before anything is looked at.
+    """
+
+    @functools.wraps(view)
+    def counted(**arguments: Any) -> Any:
+        server, address = current_server(), caller_address()
+        with server.database.reading() as session:
+            failures.check(session, address, server.settings.limits.failures, server.clock())
+        try:
+            return view(**arguments)
+        except (LoginFailed, LetterTokenRefused):
+            with server.database.writing() as session:
+                failures.note(session, address, server.clock())
+            raise
+
+    return cast("_View", counted)
+
+
+def caller_address() -> str:
+    """Where the request comes from, as far as it can be believed."""
+    forwarded = request.headers.getlist("X-Forwarded-For")
+    return addresses.of_caller(request.remote_addr, forwarded, current_server().settings.trusted_proxies)
+
+
 def present(*kinds: Kind, store: bool = False) -> tuple[Kind, dict[str, Any]]:
     """The token of the request, or with ``store`` a store's. Raises PermissionDenied when its kind is none of these."""
     kind, claims = tokens.presented(store=store)
@@ -189,6 +221,7 @@ def parse_body(model: type[_Body], limit: int = BODY_LIMIT) -> _Body:
 
 
 def read_body(limit: int) -> bytes:
+    """Raises TooLarge."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
     raw = request.stream.read(limit + 1)

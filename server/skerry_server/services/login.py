@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from skerry_server import codes, passwords
@@ -138,10 +138,13 @@ def user_by_id(session: Session, user_id: int) -> User:
 
 
 def log_in_node(session: Session, api_key: str) -> Node:
-    """Raises LoginFailed."""
-    node = session.scalar(select(Node).where(Node.api_key == digest_api_key(api_key)))
+    """The first use of a rotated key ends the one before. Raises LoginFailed."""
+    digest = digest_api_key(api_key)
+    node = session.scalar(select(Node).where(or_(Node.api_key == digest, Node.next_api_key == digest)))
     if node is None:
         raise LoginFailed("Api key is not recognized!")
+    if node.next_api_key == digest:
+        node.api_key, node.next_api_key, node.epoch = digest, None, node.epoch + 1
     return node
 
 

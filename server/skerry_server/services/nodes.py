@@ -120,10 +120,31 @@ def kill_tasks(session: Session, actor: Actor, id_: int, now: datetime) -> Node:
 
 def renew_api_key(session: Session, actor: Actor, id_: int) -> str:
     """A new key; the old one and its tokens are dead at once. Raises NotKnown or PermissionDenied."""
-    node = _get(session, actor, id_, Operation.EDIT)
+    return replace_api_key(_get(session, actor, id_, Operation.EDIT))
+
+
+def replace_api_key(node: Node) -> str:
+    """A new key for a node; the old one, and one that waited to take its place, are dead at once."""
     key = new_api_key()
-    node.api_key, node.epoch = digest_api_key(key), node.epoch + 1
+    node.api_key, node.next_api_key, node.epoch = digest_api_key(key), None, node.epoch + 1
     return key
+
+
+def rotate_api_key(session: Session, actor: Actor) -> str:
+    """A key that takes the place of the calling node's present one when the node first logs in with it."""
+    key = new_api_key()
+    session.get_one(Node, actor.id).next_api_key = digest_api_key(key)
+    return key
+
+
+def node_at(session: Session, collaboration_id: int, organization_id: int) -> Node | None:
+    place = (Node.collaboration_id == collaboration_id, Node.organization_id == organization_id)
+    return session.scalar(select(Node).where(*place))
+
+
+def check_editable(session: Session, actor: Actor, id_: int) -> None:
+    """Raises NotKnown or PermissionDenied."""
+    _get(session, actor, id_, Operation.EDIT)
 
 
 def find_node(session: Session, actor: Actor, id_: int) -> Node:
@@ -165,8 +186,7 @@ def _check_place(session: Session, collaboration: Collaboration, organization: O
     here = (member.c.collaboration_id == collaboration.id, member.c.organization_id == organization.id)
     if session.scalar(select(member.c.organization_id).where(*here)) is None:
         raise InvalidRequest(f"Organization {organization.id} is not in collaboration {collaboration.id}.")
-    taken = (Node.collaboration_id == collaboration.id, Node.organization_id == organization.id)
-    if session.scalar(select(Node.id).where(*taken)) is not None:
+    if node_at(session, collaboration.id, organization.id) is not None:
         raise InvalidRequest(f"Organization {organization.id} already has a node for collaboration {collaboration.id}.")
 
 

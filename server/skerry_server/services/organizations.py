@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -11,9 +12,11 @@ from sqlalchemy.orm import Session
 
 from skerry.errors import CryptoError
 from skerry.keys import OrganizationKeys, load_encryption_key
-from skerry.wire import unb64
+from skerry.statements import MAXIMUM_STATEMENTS, Revocation, Succession
+from skerry.wire import b64, canonical, unb64
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.models import Collaboration, Node, Organization, Payload, Role, Run, Task, User, member
+from skerry_server.models import Succession as StoredSuccession
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.tasks import descendants, remove_runs, remove_tasks
 
@@ -125,6 +128,75 @@ def register_keys(session: Session, actor: Actor, id_: int, wire: dict[str, Any]
     if keys.signing is not None:
         organization.signing_key, organization.binding = keys.signing, unb64(wire["binding"])
     return organization
+
+
+def succeed_keys(session: Session, actor: Actor, id_: int, statement: dict[str, Any]) -> Organization:
+    """Replaces an organization's keys, by the word of the present ones; repeating it changes nothing.
+
+    Raises NotKnown, PermissionDenied, InvalidRequest for a statement that does not hold, or Conflicting when there are
+    too many.
+    """
+    organization = _speaking_for(session, actor, id_)
+    try:
+        succession = Succession.parse(statement)
+        if _native_keys(organization) == succession.keys:
+            return organization
+        succession.verify(_native_keys(organization))
+    except CryptoError as error:
+        raise InvalidRequest(f"The statement about the organization's new keys does not hold: {error}") from error
+    if len(organization.successions) >= MAXIMUM_STATEMENTS:
+        raise Conflicting(f"Organization {id_} has replaced its keys {MAXIMUM_STATEMENTS} times: no more are kept.")
+    keys = succession.keys
+    organization.public_key, organization.signing_key = keys.encryption, keys.signing
+    organization.binding = unb64(statement["binding"])
+    organization.successions.append(StoredSuccession(statement=statement))
+    session.flush()
+    return organization
+
+
+def revoke_certificates(session: Session, actor: Actor, id_: int, statement: dict[str, Any]) -> Organization:
+    """Takes an organization's list of void certificates in place of an older one.
+
+    Raises NotKnown, PermissionDenied, InvalidRequest for a list that does not hold, or Conflicting for an older one.
+    """
+    organization = _speaking_for(session, actor, id_)
+    try:
+        revocation = Revocation.parse(statement)
+        revocation.verify(_native_keys(organization))
+    except CryptoError as error:
+        raise InvalidRequest(f"The list of revoked certificates does not hold: {error}") from error
+    known = organization.revocation
+    if known is not None and known["created"] >= revocation.created and known != statement:
+        raise Conflicting("A newer list of revoked certificates is here already: revoke again.")
+    organization.revocation = statement
+    session.flush()
+    return organization
+
+
+def keys_version(session: Session, collaboration_id: int) -> str:
+    """Changes whenever a member of the collaboration has said something new about its keys."""
+    columns = (Organization.id, Organization.public_key, Organization.signing_key, Organization.revocation)
+    rows = session.execute(
+        select(*columns).join(member).where(member.c.collaboration_id == collaboration_id).order_by(Organization.id)
+    )
+    shown = [[id_, b64(key or b""), b64(signing or b""), revocation] for id_, key, signing, revocation in rows]
+    return hashlib.sha256(canonical(shown)).hexdigest()
+
+
+def _speaking_for(session: Session, actor: Actor, id_: int) -> Organization:
+    """The organization, for a user of its own who may edit it. Raises NotKnown or PermissionDenied."""
+    organization = _get(session, id_)
+    may = actor.kind is Kind.USER and bool(actor.scopes(Resource.ORGANIZATION, Operation.EDIT))
+    if actor.organization_id != id_ or not may:
+        raise PermissionDenied
+    return organization
+
+
+def _native_keys(organization: Organization) -> OrganizationKeys:
+    """Raises InvalidRequest when it has registered none that can sign."""
+    if organization.public_key is None or organization.signing_key is None:
+        raise InvalidRequest(f"Organization {organization.id} has registered no keys that can sign.")
+    return OrganizationKeys(organization.id, organization.public_key, organization.signing_key)
 
 
 def _remove_tasks_of(session: Session, id_: int, now: datetime) -> list[Payload]:

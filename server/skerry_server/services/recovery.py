@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from skerry_server.errors import InvalidRequest
+from skerry_server.errors import LetterTokenRefused
 from skerry_server.models import User
 from skerry_server.services import login
 
@@ -25,12 +25,12 @@ def may_be_written_to(user: User | None, now: datetime) -> bool:
 
 
 def reset_password(session: Session, user_id: int, epoch: int, password: str) -> None:
-    """Raises InvalidRequest for a token that was used, or a weak password."""
+    """Raises LetterTokenRefused for a token that was used, InvalidRequest for a weak password."""
     login.set_password(_holder(session, user_id, epoch), password)
 
 
 def reset_second_factor(session: Session, user_id: int, epoch: int) -> login.Enrolment:
-    """Raises InvalidRequest for a token that was used."""
+    """Raises LetterTokenRefused for a token that was used."""
     user = _holder(session, user_id, epoch)
     user.epoch += 1
     return login.enrol(user)
@@ -39,9 +39,5 @@ def reset_second_factor(session: Session, user_id: int, epoch: int) -> login.Enr
 def _holder(session: Session, user_id: int, epoch: int) -> User:
     user = session.get(User, user_id)
     if user is None or user.epoch != epoch:
-        raise invalid_token()
+        raise LetterTokenRefused
     return user
-
-
-def invalid_token() -> InvalidRequest:
-    return InvalidRequest("Invalid recovery token!")

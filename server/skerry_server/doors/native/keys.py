@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -15,6 +14,8 @@ from skerry_server.doors.handling import Call, calls
 from skerry_server.models import Node, Organization
 from skerry_server.policy import Kind
 from skerry_server.services import organizations, sharing
+
+Moment = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class KeysQuery(Query):
@@ -39,12 +40,31 @@ class Settings(Body):
     data: Annotated[list[Setting], Field(max_length=2000)]
 
 
+class SuccessionBody(KeysBody):
+    previous: str
+    created: Moment
+    until: Moment
+    signature: str
+
+
+class Revoked(Body):
+    user: Id
+    before: Moment
+
+
+class RevocationBody(Body):
+    organization_id: Id
+    created: Moment
+    revoked: Annotated[list[Revoked], Field(max_length=10_000)]
+    signature: str
+
+
 @calls()
 def info(call: Call) -> dict[str, Any]:
     return {
         "name": "skerry",
         "version": version("skerry"),
-        "server_id": hashlib.sha256(b"skerry server id\0" + call.server.secret.encode()).hexdigest()[:32],
+        "server_id": call.server.id,
         "time": call.now.isoformat(),
     }
 
@@ -58,6 +78,21 @@ def list_keys(call: Call, query: KeysQuery) -> dict[str, Any]:
 @calls(Kind.USER, Kind.NODE, body=KeysBody)
 def register_keys(call: Call, id_: int, body: KeysBody) -> dict[str, Any]:
     return _shown(organizations.register_keys(call.session, call.actor, id_, body.model_dump()))
+
+
+@calls(Kind.USER, Kind.NODE)
+def get_keys(call: Call, id_: int) -> dict[str, Any]:
+    return _shown(organizations.find_organization(call.session, call.actor, id_))
+
+
+@calls(Kind.USER, body=SuccessionBody)
+def succeed_keys(call: Call, id_: int, body: SuccessionBody) -> dict[str, Any]:
+    return _shown(organizations.succeed_keys(call.session, call.actor, id_, body.model_dump()))
+
+
+@calls(Kind.USER, body=RevocationBody)
+def revoke_certificates(call: Call, id_: int, body: RevocationBody) -> dict[str, Any]:
+    return _shown(organizations.revoke_certificates(call.session, call.actor, id_, body.model_dump()))
 
 
 @calls(Kind.NODE)
@@ -87,6 +122,9 @@ def register(door: Blueprint) -> None:
     door.get("/info")(info)
     door.get("/keys")(list_keys)
     door.put("/organization/<id:id_>/keys")(register_keys)
+    door.get("/organization/<id:id_>/keys")(get_keys)
+    door.post("/organization/<id:id_>/successor")(succeed_keys)
+    door.put("/organization/<id:id_>/revocation")(revoke_certificates)
     door.get("/node/self")(node_self)
     door.put("/node/self/config")(share_settings)
 
@@ -97,4 +135,6 @@ def _shown(organization: Organization) -> dict[str, Any]:
         "public_key": b64(organization.public_key or b""),
         "signing_key": b64(organization.signing_key or b""),
         "binding": b64(organization.binding or b""),
+        "successions": [succession.statement for succession in organization.successions],
+        "revocation": organization.revocation,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from flask import Blueprint
@@ -13,7 +14,7 @@ from skerry_server.doors.fields import Body, Id
 from skerry_server.doors.handling import Call, Wait, calls
 from skerry_server.models import Run
 from skerry_server.policy import Kind
-from skerry_server.services import work
+from skerry_server.services import organizations, work
 
 _MOST = 10_000
 _PAUSE = 1.0
@@ -40,8 +41,9 @@ def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
     report = work.Report(body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs)
     ticket = call.server.hub.ticket(work.topics(call.actor.id, report))
     found = work.find_work(call.session, call.actor, report, call.server.lease, call.now)
+    version = _keys_version(call, found.runs)
     answer = {
-        "runs": [_order(call, run) for run in found.runs],
+        "runs": [{**_order(call, run), "keys_version": version} for run in found.runs],
         "stop": [{"run": stop.run_id, "attempt": stop.attempt, "reason": stop.reason} for stop in found.stop],
         "finished_jobs": found.finished_jobs,
         "lease_seconds": call.server.settings.leases.seconds,
@@ -61,6 +63,11 @@ def leave(call: Call, body: Empty) -> dict[str, Any]:  # noqa: ARG001 - it must 
 def register(door: Blueprint) -> None:
     door.post("/node/work")(find_work)
     door.post("/node/leave")(leave)
+
+
+def _keys_version(call: Call, runs: Sequence[Run]) -> str | None:
+    """All runs of a node are of its one collaboration."""
+    return organizations.keys_version(call.session, runs[0].collaboration_id) if runs else None
 
 
 def _order(call: Call, run: Run) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from skerry_server.doors.handling import (
     open_actor,
     parse_body,
     present,
+    proving,
     respond,
 )
 from skerry_server.errors import LoginFailed, NotOffered
@@ -37,6 +38,7 @@ class NodeLogin(Body):
     api_key: Annotated[UUID, Field(strict=False)]
 
 
+@proving
 @declaring(body=UserLogin)
 def log_in_user() -> Response:
     """The password is checked between two transactions, since it takes a while on purpose."""
@@ -69,6 +71,7 @@ _LACKING: dict[login.Missing, Reply | LoginFailed] = {
 }
 
 
+@proving
 @calls(body=NodeLogin)
 def log_in_node(call: Call, body: NodeLogin) -> Reply:
     return _node_tokens(call, login.log_in_node(call.session, str(body.api_key)))

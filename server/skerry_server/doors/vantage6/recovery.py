@@ -22,10 +22,11 @@ from skerry_server.doors.handling import (
     open_actor,
     parse_body,
     present,
+    proving,
     respond,
 )
 from skerry_server.doors.vantage6.login import show_enrolment
-from skerry_server.errors import InvalidRequest
+from skerry_server.errors import InvalidRequest, LetterTokenRefused
 from skerry_server.mail import Letter
 from skerry_server.policy import Kind
 from skerry_server.server import Server
@@ -75,12 +76,14 @@ def lost_password() -> Response:
     return respond(_LOST)
 
 
+@proving
 @calls(body=NewPassword)
 def reset_password(call: Call, body: NewPassword) -> dict[str, Any]:
     recovery.reset_password(call.session, *_holder(call, body, Purpose.PASSWORD), body.password)
     return {"msg": "The password has successfully been reset!"}
 
 
+@proving
 @declaring(body=WhomWithPassword)
 def lost_second_factor() -> Response:
     body, server = parse_body(WhomWithPassword), current_server()
@@ -97,12 +100,14 @@ def lost_second_factor() -> Response:
     return respond({"msg": "You should have received an email with a token to set a new second factor."})
 
 
+@proving
 @calls(body=TokenBody)
 def reset_second_factor(call: Call, body: TokenBody) -> dict[str, Any]:
     holder = _holder(call, body, Purpose.SECOND_FACTOR)
     return show_enrolment(recovery.reset_second_factor(call.session, *holder))
 
 
+@proving
 @declaring(Kind.USER, body=PasswordChange)
 def change_password() -> Response:
     """The password is checked between two transactions; a wrong one counts as a failed log-in."""
@@ -131,7 +136,7 @@ def _holder(call: Call, body: TokenBody, purpose: Purpose) -> tuple[int, int]:
     try:
         return tokens.read_reset(body.reset_token, purpose, call.now)
     except (jwt.InvalidTokenError, ValueError, TypeError) as error:
-        raise recovery.invalid_token() from error
+        raise LetterTokenRefused from error
 
 
 def _write_later(server: Server, whom: Whom, purpose: Purpose) -> None:
