@@ -7,12 +7,14 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from skerry_node import cli_approvals, cli_clean
+from skerry.invitations import Invitation
+from skerry_node import cli_approvals, cli_clean, joining
 from skerry_node.checks import Finding, check_machine
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.choice import make_launcher
@@ -34,6 +36,37 @@ def new(folder: Path) -> None:
     """Write a configuration with comments into FOLDER."""
     path = write_template(folder)
     click.echo(f"Fill in {path}, then: skerry node check --config {path}")
+
+
+@node.command()
+@click.argument("invitation", type=click.File("r"))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--key", "key_file", type=click.Path(path_type=Path, dir_okay=False), help="Your organization's key file, if any."
+)
+def join(invitation: IO[str], folder: Path, key_file: Path | None) -> None:
+    """Join a collaboration with the INVITATION that its administrator sent (a file; - for standard input).
+
+    Makes FOLDER with the node's configuration, its key to the server and, unless there are some, your organization's
+    keys. An invitation is good once.
+    """
+    joined = joining.join(Invitation.parse(invitation.read()), folder, key_file)
+    welcome = joined.welcome
+    click.echo(f"Joined: {welcome.organization.name} in {welcome.collaboration.name}, as node {welcome.name}.")
+    if joined.fingerprint is not None:
+        click.echo(f"The fingerprint of your organization's keys: {joined.fingerprint}")
+        click.echo("Read it out to the other organizations, who compare it with what they see.")
+    if joined.advice is not None:
+        click.echo(joined.advice)
+    click.echo(f"Say in {joined.config} what you allow, then: skerry node check --config {joined.config}")
+
+
+@node.command("rotate-key")
+@_CONFIG
+def rotate_key(path: Path) -> None:
+    """Replace the node's API key. A running node and its runs go on."""
+    joining.rotate_api_key(_load(path))
+    click.echo("The node has a new API key; the old one is dead.")
 
 
 @node.command()

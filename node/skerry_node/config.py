@@ -194,7 +194,7 @@ def _absolute(config: Config, folder: Path) -> Config:
 
 
 def _problems(config: Config) -> Iterator[str]:
-    yield from _server_problems(config)
+    yield from server_problems(config.server, development=config.development)
     yield from _secret_problems("api_key_file", config.api_key_file)
     if config.encryption is not None:
         yield from _secret_problems("encryption.private_key_file", config.encryption.private_key_file)
@@ -208,16 +208,17 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"state_folder: {config.state_folder} is too long a path for a socket; choose a shorter one."
 
 
-def _server_problems(config: Config) -> Iterator[str]:
-    url = urlsplit(config.server.url)
+def server_problems(server: ServerSettings, *, development: bool) -> Iterator[str]:
+    """What is wrong with the address of a server, a sentence a problem."""
+    url = urlsplit(server.url)
     if url.scheme not in {"http", "https"} or not url.hostname or url.path not in {"", "/"}:
         yield "server.url: write it as https://host or https://host:port; the path belongs into server.api_path."
-    elif url.scheme == "http" and not config.development and not _is_loopback(url.hostname):
+    elif url.scheme == "http" and not development and not _is_loopback(url.hostname):
         yield "server.url: use https; http is for a server on this very machine."
-    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", config.server.api_path):
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", server.api_path):
         yield "server.api_path: write it as /api, or leave it empty."
-    if config.server.ca_file is not None and not config.server.ca_file.is_file():
-        yield f"server.ca_file: there is no file {config.server.ca_file}."
+    if server.ca_file is not None and not server.ca_file.is_file():
+        yield f"server.ca_file: there is no file {server.ca_file}."
 
 
 def _is_loopback(host: str) -> bool:

@@ -91,7 +91,7 @@ class Daemon:
         self._config = config
         self._state = state
         self._launcher = launcher
-        self._server = Server(config.server, config.api_key())
+        self._server = Server(config.server, config.api_key)
         self._closing = threading.Event()
         self._changed = threading.Event()
         self._lock = threading.Lock()
@@ -270,6 +270,8 @@ class Daemon:
                 continue
             except (ServerUnreachable, ServerError) as error:
                 log.warning("%s The node tries again.", error)
+                if isinstance(error, AuthenticationError):
+                    self._stop_all("the server no longer takes this node's key")
                 online = False
                 self._closing.wait(back_off.pause())
                 continue
@@ -303,13 +305,16 @@ class Daemon:
         for stop in work.stop:
             pipeline = self._pipelines.get(stop.key)
             if pipeline is not None:
-                threading.Thread(
-                    target=pipeline.stop, args=(stop.reason,), name=f"stop {stop.key}", daemon=True
-                ).start()
+                _stop(pipeline, stop.reason)
         for order in work.runs:
             self._take(order)
         for job in work.finished_jobs:
             self._remove_job(job)
+
+    def _stop_all(self, reason: str) -> None:
+        """A node that was deleted, or shut out, must not go on working for those who did that."""
+        for pipeline in self._list_pipelines():
+            _stop(pipeline, reason)
 
     def _take(self, order: Order) -> None:
         """A run that is here already, in whatever attempt, is not begun beside itself."""
@@ -362,3 +367,7 @@ class Daemon:
         except (ServerUnreachable, ServerError) as error:
             log.info("The server is not told that the node leaves: %s", error)
         self._server.close()
+
+
+def _stop(pipeline: Pipeline, reason: str) -> None:
+    threading.Thread(target=pipeline.stop, args=(reason,), name=f"stop {pipeline.key}", daemon=True).start()

@@ -86,6 +86,35 @@ class Self(Message):
     collaboration: Collaboration
 
 
+class JoinedOrganization(Organization):
+    """``keys``: whether it has registered any."""
+
+    keys: bool
+
+
+class JoinedCollaboration(Message):
+    id: int = _ID
+    name: str
+    encrypted: bool
+
+
+class Welcome(Message):
+    """What a node gets for an invitation."""
+
+    api_key: str = Field(min_length=16, max_length=256, repr=False)
+    name: str
+    organization: JoinedOrganization
+    collaboration: JoinedCollaboration
+
+
+def parse_welcome(value: Any) -> Welcome:
+    """Raises ServerError, naming the field."""
+    try:
+        return Welcome.model_validate(value)
+    except ValidationError as error:
+        raise _malformed("answer to an invitation", error) from error
+
+
 def parse_order(value: Any) -> Order:
     """Raises ServerError, naming the field."""
     try:

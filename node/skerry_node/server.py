@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ from skerry.errors import (
 from skerry.wire import Status
 from skerry_node.config import ServerSettings
 from skerry_node.launchers.launcher import Attempt
-from skerry_node.orders import Self, Work, parse_self, parse_work
+from skerry_node.orders import Self, Welcome, Work, parse_self, parse_welcome, parse_work
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +67,12 @@ class BackOff:
 
 
 class Server:
-    """Safe for threads. Every call raises ServerUnreachable, or the ServerError that fits the status."""
+    """Safe for threads. Every call raises ServerUnreachable, or the ServerError that fits the status.
 
-    def __init__(self, settings: ServerSettings, api_key: str) -> None:
+    ``api_key`` is asked at each log-in: the key may have been rotated since.
+    """
+
+    def __init__(self, settings: ServerSettings, api_key: Callable[[], str]) -> None:
         url = urlsplit(settings.url)
         self._host = url.hostname or ""
         self._tls = _make_context(settings) if url.scheme == "https" else None
@@ -83,12 +86,25 @@ class Server:
 
     def log_in(self) -> None:
         """Gets a new token; the others are renewed by themselves."""
-        answer = self._once("POST", "/token/node", {"api_key": self._api_key}, None)
-        token = answer.get("access_token") if isinstance(answer, dict) else None
-        if not isinstance(token, str):
-            raise ServerError("The server's answer to the log-in has no access_token.", 200)
+        token = _text(self._once("POST", "/token/node", {"api_key": self._api_key()}, None), "access_token")
         with self._lock:
             self._token = token
+
+    def server_id(self) -> str:
+        """Which server this is; needs no key."""
+        return _text(self._once("GET", "/skerry/info", None, None), "server_id")
+
+    def join(self, secret: str) -> Welcome:
+        """Trades an invitation's secret for an API key; needs no key."""
+        return parse_welcome(self._once("POST", "/skerry/join", {"secret": secret}, None))
+
+    def rotate_key(self) -> str:
+        """A new API key, which takes the place of the present one when it is first used."""
+        return _text(self._call("POST", "/skerry/node/key", {}), "api_key")
+
+    def register_keys(self, organization: int, keys: dict[str, Any]) -> None:
+        """Raises Conflict when the organization has registered others."""
+        self._call("PUT", f"/skerry/organization/{organization}/keys", keys)
 
     def describe_self(self) -> Self:
         return parse_self(self._call("GET", "/skerry/node/self"))
@@ -107,9 +123,7 @@ class Server:
     def run_token(self, attempt: Attempt) -> str:
         """A fresh upstream token for a run; raises Conflict like ``report``."""
         answer = self._call("POST", f"/skerry/run/{attempt.run}/token", {"attempt": attempt.number})
-        if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
-            raise ServerError("The server's answer has no token.", 200)
-        return str(answer["token"])
+        return _text(answer, "token")
 
     def finish(self, attempt: Attempt, status: Status, text: str) -> None:
         """Ends a run whose input could not be opened, so that there is nothing to seal for; may be repeated."""
@@ -207,6 +221,14 @@ class Server:
         if self._tls is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=_SECONDS)
         return http.client.HTTPSConnection(self._host, self._port, timeout=_SECONDS, context=self._tls)
+
+
+def _text(answer: Any, name: str) -> str:
+    """A field of an answer; raises ServerError when it is missing."""
+    value = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(value, str):
+        raise ServerError(f"The server's answer has no {name}.", 200)
+    return value
 
 
 def _make_context(settings: ServerSettings) -> ssl.SSLContext:

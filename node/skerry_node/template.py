@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from skerry.errors import ConfigurationError
 
 _TEMPLATE = """\
 # A skerry node. Relative paths are relative to this file; `skerry node check` says what is wrong or missing.
 
-name: our node
+name: $name
 
 server:
-  url: https://server.example.org
-  # api_path: /api
-  # ca_file: ca.pem            # where the server's certificate is of an authority of your own
+  url: $url
+$api_path
+$ca_file
 
 # The node's key to the server, from the server's administrator. chmod 600.
 api_key_file: api-key
@@ -24,8 +27,7 @@ api_key_file: api-key
 state_folder: state
 
 # The organization's key file, from `skerry key new`. null in a collaboration that is not encrypted.
-encryption:
-  private_key_file: key.pem
+$encryption
 
 # What algorithms may be given, read-only, under a label that tasks name. Types: csv, parquet, excel,
 # sqlite, folder, and omop and other for files that algorithms read by themselves.
@@ -86,7 +88,31 @@ docker:
 """
 
 
-def write_template(folder: Path) -> Path:
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What is known of a node when its configuration is written; the files are relative to it."""
+
+    name: str = "our node"
+    url: str = "https://server.example.org"
+    api_path: str | None = None
+    ca_file: str | None = None
+    key_file: str | None = "key.pem"
+
+    def fill(self) -> str:
+        """The configuration. JSON's texts are YAML's too."""
+        unsure = "  # ca_file: ca.pem            # where the server's certificate is of an authority of your own"
+        return Template(_TEMPLATE).substitute(
+            name=json.dumps(self.name, ensure_ascii=False),
+            url=json.dumps(self.url),
+            api_path="  # api_path: /api" if self.api_path is None else f"  api_path: {json.dumps(self.api_path)}",
+            ca_file=unsure if self.ca_file is None else f"  ca_file: {self.ca_file}",
+            encryption="encryption: null"
+            if self.key_file is None
+            else f"encryption:\n  private_key_file: {self.key_file}",
+        )
+
+
+def write_template(folder: Path, entries: Entries | None = None) -> Path:
     """A new configuration, readable by its owner only. Raises ConfigurationError when there is one."""
     path = folder / "node.yaml"
     try:
@@ -97,5 +123,5 @@ def write_template(folder: Path) -> Path:
     except OSError as error:
         raise ConfigurationError(f"{path} can't be written: {error.strerror}.") from error
     with os.fdopen(descriptor, "w") as file:
-        file.write(_TEMPLATE)
+        file.write((entries or Entries()).fill())
     return path

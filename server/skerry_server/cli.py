@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import ssl
 import sys
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import click
 
+from skerry.cli.connection import connect, connected
 from skerry.errors import SkerryError
+from skerry.invitations import Invitation
+from skerry.keys import write_secret
 from skerry_server import migrants
 from skerry_server import settings as configuration
 from skerry_server.policy import ROOT
@@ -125,6 +130,47 @@ def import_(path: Path, file: Path, role: str, *, dry_run: bool, accept_weak_pas
         click.echo(f'API key of "{node}": {key}')
 
 
+@server.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--collaboration", required=True, type=int, help="The collaboration's id.")
+@click.option("--organization", required=True, type=int, help="The id of the organization whose node may join.")
+@click.option("--hours", default=24, show_default=True, type=click.IntRange(1, 7 * 24), help="How long it is good.")
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Certificates of the private authority that the server's own is of.",
+)
+@connected
+def invite(  # noqa: PLR0917 - one for each option
+    file: Path,
+    collaboration: int,
+    organization: int,
+    hours: int,
+    ca_file: Path | None,
+    connection: Path | None,
+    username: str | None,
+) -> None:
+    """Writes an invitation for an organization's node into FILE; who holds it can join once, in its place.
+
+    Send it by a way that you trust, and compare the fingerprint that `skerry node join` shows. A node that has
+    joined before loses its key when the invitation is used.
+    """
+    client = connect(connection, username, encryption=False)
+    body = {"collaboration_id": collaboration, "organization_id": organization, "hours": hours}
+    made = client.request("skerry/invitation", json=body, method="post")
+    address = urlsplit(client.base_path)
+    invitation = Invitation(
+        url=f"{address.scheme}://{address.netloc}",
+        api_path=address.path,
+        server_id=made["server_id"],
+        secret=made["secret"],
+        expires=made["expires"],
+        ca=ca_file.read_text() if ca_file is not None else "",
+    )
+    write_secret(file, invitation.dump().encode())
+    click.echo(f"{file}: for node {made['node_id']} of organization {organization}, good until {made['expires']}")
+
+
 @server.group()
 def config() -> None:
     """The configuration file."""
@@ -135,6 +181,10 @@ def config() -> None:
 def check(path: Path) -> None:
     """Says whether the configuration is right, and what it comes to."""
     found = _load(path)
+    try:
+        configuration.check_exposure(found)
+    except SkerryError as error:
+        raise click.ClickException(str(error)) from None
     click.echo(f"{path} is right. Listens on {found.host}:{found.port}{found.api_path}; state in {found.state}.")
 
 
@@ -144,15 +194,26 @@ def check(path: Path) -> None:
 def status(path: Path, port: int | None) -> None:
     """Says whether the server of this configuration answers."""
     found = _load(path)
-    url = f"http://{found.host}:{port or found.port}{found.api_path}/skerry/info"
+    scheme = "http" if found.tls is None else "https"
+    url = f"{scheme}://{found.host}:{port or found.port}{found.api_path}/skerry/info"
     try:
         # Nothing from the environment: a web proxy has no business between this machine and itself.
-        with build_opener(ProxyHandler({})).open(url, timeout=5) as answer:
+        with build_opener(ProxyHandler({}), _own_certificate(found)).open(url, timeout=5) as answer:
             info = json.load(answer)
     except (URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise click.ClickException(f"No skerry server answers at {url}: {reason}.") from None
     click.echo(f"skerry {info['version']} answers at {url} (server {info['server_id']}).")
+
+
+def _own_certificate(found: Settings) -> HTTPSHandler:
+    """Takes this server's certificate and no other; its name is not compared, for the address is this machine's."""
+    context = ssl.create_default_context()
+    if found.tls is not None:
+        context = ssl.create_default_context(cafile=str(found.folder / found.tls.certificate))
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.check_hostname = False
+    return HTTPSHandler(context=context)
 
 
 def _load(path: Path) -> Settings:

@@ -55,7 +55,7 @@ def redeem(session: Session, secret: str, now: datetime) -> tuple[Node, str]:
     node = session.get(Node, node_id) if node_id is not None else None
     if node is None:
         raise LoginFailed("This invitation is not good, or no longer: ask for a new one.")
-    return node, replace_api_key(node)
+    return node, replace_api_key(session, node, now)
 
 
 def _digest(secret: str) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, false, or_, select, true
 from sqlalchemy.orm import Session, joinedload
 
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
+from skerry_server.events import announce, node_topic
 from skerry_server.lifecycle import HELD, OPEN, State, advance
 from skerry_server.models import Collaboration, Node, Organization, Run, member
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
@@ -65,6 +66,7 @@ def delete_node(session: Session, actor: Actor, id_: int, now: datetime) -> None
         advance(run, State.KILLED, now)
         end_run(session, run, now)
     session.delete(node)
+    announce(session, [node_topic(id_)], now)
 
 
 def move_node(session: Session, actor: Actor, id_: int, collaboration_id: int) -> Node:
@@ -118,13 +120,14 @@ def kill_tasks(session: Session, actor: Actor, id_: int, now: datetime) -> Node:
     return node
 
 
-def renew_api_key(session: Session, actor: Actor, id_: int) -> str:
+def renew_api_key(session: Session, actor: Actor, id_: int, now: datetime) -> str:
     """A new key; the old one and its tokens are dead at once. Raises NotKnown or PermissionDenied."""
-    return replace_api_key(_get(session, actor, id_, Operation.EDIT))
+    return replace_api_key(session, _get(session, actor, id_, Operation.EDIT), now)
 
 
-def replace_api_key(node: Node) -> str:
+def replace_api_key(session: Session, node: Node, now: datetime) -> str:
     """A new key for a node; the old one, and one that waited to take its place, are dead at once."""
+    announce(session, [node_topic(node.id)], now)
     key = new_api_key()
     node.api_key, node.next_api_key, node.epoch = digest_api_key(key), None, node.epoch + 1
     return key

@@ -15,6 +15,7 @@ from skerry.keys import OrganizationKeys, load_encryption_key
 from skerry.statements import MAXIMUM_STATEMENTS, Revocation, Succession
 from skerry.wire import b64, canonical, unb64
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
+from skerry_server.events import announce, node_topic
 from skerry_server.models import Collaboration, Node, Organization, Payload, Role, Run, Task, User, member
 from skerry_server.models import Succession as StoredSuccession
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
@@ -68,6 +69,8 @@ def delete_organization(
             f'Organization {id_} still has: {", ".join(found)}. Set "delete_dependents" to delete them too.'
         )
     payloads = [*_remove_tasks_of(session, id_, now), *remove_runs(session, Run.organization_id == id_, now)]
+    orphans = session.scalars(select(Node.id).where(Node.organization_id == id_))
+    announce(session, [node_topic(node_id) for node_id in orphans], now)
     session.delete(organization)
     session.flush()
     return payloads

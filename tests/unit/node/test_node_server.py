@@ -79,7 +79,7 @@ def fake() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def server(fake) -> Iterator[Server]:
-    made = Server(ServerSettings(url=f"http://127.0.0.1:{fake.server_port}"), "the-key")
+    made = Server(ServerSettings(url=f"http://127.0.0.1:{fake.server_port}"), lambda: "the-key")
     yield made
     made.close()
 
@@ -138,7 +138,7 @@ def test_errors(server, fake, status, value, error) -> None:
 def test_a_server_that_is_not_there() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        server = Server(ServerSettings(url=f"http://127.0.0.1:{unused.getsockname()[1]}"), "k")
+        server = Server(ServerSettings(url=f"http://127.0.0.1:{unused.getsockname()[1]}"), lambda: "k")
         with pytest.raises(ServerUnreachable, match="does not answer"):
             server.log_in()
 

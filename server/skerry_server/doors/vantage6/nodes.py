@@ -95,7 +95,7 @@ def delete(call: Call, id_: int) -> dict[str, Any]:
 
 @calls(Kind.USER, body=Member)
 def renew_key(call: Call, body: Member) -> dict[str, Any]:
-    return {"api_key": nodes.renew_api_key(call.session, call.actor, body.id)}
+    return {"api_key": nodes.renew_api_key(call.session, call.actor, body.id, call.now)}
 
 
 @calls(Kind.USER, body=Member)

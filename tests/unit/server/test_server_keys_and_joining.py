@@ -1,0 +1,231 @@
+"""Successors and revocations as the server hands them on; invitations; API keys that take each other's place."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any
+
+import pytest
+from server_federation import Api, Federation
+
+from skerry import keys
+from skerry.keys import Identity
+from skerry.statements import Announced, revoked, succeed
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def _short_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "RSA_BITS", 2048)
+
+
+@pytest.fixture
+def identity(federation: Federation) -> Identity:
+    """Organization 1's, registered."""
+    made = Identity.generate()
+    federation.root.ask("PUT", "skerry/organization/1/keys", made.organization_keys(1))
+    return made
+
+
+def shown(api: Api, federation: Federation) -> dict[str, Any]:
+    entries = api.get("skerry/keys", collaboration_id=federation.collaboration)["data"]
+    return next(entry for entry in entries if entry["organization_id"] == 1)
+
+
+def test_keys_are_replaced_by_the_word_of_the_old_ones(federation: Federation, identity: Identity) -> None:
+    fresh, statement = succeed(identity, 1, compromised=False)
+    for _ in range(2):
+        federation.root.post("skerry/organization/1/successor", statement)
+    entry = shown(federation.nodes[2], federation)
+    assert entry["successions"] == [statement]
+    assert Announced.from_wire(entry).follow(identity.own_keys(1)) == fresh.own_keys(1)
+
+
+def test_nobody_elses_word_replaces_them(federation: Federation, identity: Identity) -> None:
+    fresh, statement = succeed(identity, 1, compromised=False)
+    forged, _ = succeed(Identity.generate(), 1, compromised=False)
+    path = "skerry/organization/1/successor"
+    for caller in (federation.make_user("Researcher"), federation.make_user("Organization Admin", 2)):
+        caller.refused(401, "POST", path, statement)
+    for wrong in (
+        {**statement, "until": statement["until"] + 1},
+        {**statement, **forged.organization_keys(1)},
+        {**statement, "organization_id": 2},
+    ):
+        federation.root.refused(400, "POST", path, wrong)
+    federation.root.refused(400, "POST", path, {**statement, "more": 1})
+    assert shown(federation.root, federation)["successions"] == []
+    assert fresh.public_pem != identity.public_pem
+
+
+def test_certificates_are_taken_back(
+    federation: Federation, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statement = revoked(identity, 1, {7: int(time.time())})
+    path = "skerry/organization/1/revocation"
+    federation.make_user("Organization Admin", 2).refused(401, "PUT", path, statement)
+    federation.root.refused(400, "PUT", path, {**statement, "revoked": []})
+    federation.root.refused(400, "PUT", path, revoked(Identity.generate(), 1, {}))
+    federation.root.ok(federation.root.ask("PUT", path, statement))
+    assert shown(federation.nodes[2], federation)["revocation"] == statement
+    monkeypatch.setattr(time, "time", lambda: statement["created"] - 1)
+    federation.root.refused(409, "PUT", path, revoked(identity, 1, {}))
+
+
+def test_a_node_is_told_that_keys_have_changed(federation: Federation, identity: Identity) -> None:
+    seen = []
+    for step in range(3):
+        federation.make_task(federation.root, 2)
+        order = federation.claim()
+        seen.append(order["keys_version"])
+        federation.finish(order)
+        if step == 0:
+            statement = revoked(identity, 1, {7: 1})
+            federation.root.ok(federation.root.ask("PUT", "skerry/organization/1/revocation", statement))
+    assert seen[0] != seen[1] == seen[2]
+
+
+# --- invitations -----------------------------------------------------------------------------------------
+
+
+def invite(federation: Federation, **more: Any) -> dict[str, Any]:
+    body = {"collaboration_id": federation.collaboration, "organization_id": 2, **more}
+    made: dict[str, Any] = federation.root.post("skerry/invitation", body)
+    return made
+
+
+def join(federation: Federation, made: dict[str, Any]) -> dict[str, Any]:
+    welcome: dict[str, Any] = federation.anybody.post("skerry/join", {"secret": made["secret"]})
+    return welcome
+
+
+def test_an_invitation_is_good_once_and_for_its_time(federation: Federation) -> None:
+    made = invite(federation)
+    welcome = join(federation, made)
+    assert federation.anybody.post("token/node", {"api_key": welcome["api_key"]})["access_token"]
+    again = federation.anybody.refused(401, "POST", "skerry/join", {"secret": made["secret"]})
+    late = invite(federation, hours=1)
+    federation.clock.turn(hours=1, seconds=1)
+    assert federation.anybody.refused(401, "POST", "skerry/join", {"secret": late["secret"]}) == again
+    assert federation.anybody.refused(401, "POST", "skerry/join", {"secret": "unknown"}) == again
+
+
+def test_a_newer_invitation_voids_the_one_before(federation: Federation) -> None:
+    first, second = invite(federation), invite(federation)
+    federation.anybody.refused(401, "POST", "skerry/join", {"secret": first["secret"]})
+    join(federation, second)
+
+
+def test_an_invitation_makes_the_node_where_there_is_none(federation: Federation) -> None:
+    collaboration = federation.collaborate([1, 3], encrypted=False)
+    made = invite(federation, collaboration_id=collaboration, organization_id=3)
+    assert federation.root.get(f"node/{made['node_id']}")["organization"]["id"] == 3
+    assert join(federation, made)["collaboration"]["id"] == collaboration
+
+
+def test_an_invitation_dies_with_its_node(federation: Federation) -> None:
+    made = invite(federation)
+    federation.root.delete(f"node/{made['node_id']}")
+    federation.anybody.refused(401, "POST", "skerry/join", {"secret": made["secret"]})
+
+
+def test_who_may_invite(federation: Federation) -> None:
+    body = {"collaboration_id": federation.collaboration, "organization_id": 2}
+    federation.make_user("Researcher").refused(401, "POST", "skerry/invitation", body)
+    federation.make_user("Organization Admin", 1).refused(401, "POST", "skerry/invitation", body)
+    federation.nodes[2].refused(401, "POST", "skerry/invitation", body)
+    federation.root.refused(400, "POST", "skerry/invitation", {**body, "hours": 200})
+    federation.root.refused(404, "POST", "skerry/invitation", {**body, "collaboration_id": 99})
+
+
+def test_a_secret_is_kept_as_a_hash(federation: Federation) -> None:
+    secret = invite(federation)["secret"]
+    path = federation.server.settings.state / "skerry.sqlite"
+    with sqlite3.connect(path) as connection:
+        kept = "\n".join(connection.iterdump())
+    connection.close()
+    assert 'INTO "invitation"' in kept
+    assert secret not in kept
+
+
+# --- rotation and revocation -----------------------------------------------------------------------------
+
+
+def test_the_old_api_key_is_good_until_the_new_one_is_used(federation: Federation) -> None:
+    node = federation.nodes[2]
+    old = federation.root.post("recover/node", {"id": federation.node_ids[2]})["api_key"]
+
+    def log_in(key: str) -> Api:
+        return Api(federation.client, federation.anybody.post("token/node", {"api_key": key})["access_token"])
+
+    node = log_in(old)
+    new = node.post("skerry/node/key")["api_key"]
+    node.get("skerry/node/self")
+    log_in(old)
+    fresh = log_in(new)
+    federation.anybody.refused(401, "POST", "token/node", {"api_key": old})
+    node.refused(401, "GET", "skerry/node/self")
+    fresh.get("skerry/node/self")
+
+
+def test_a_rotation_does_not_disturb_a_run(federation: Federation) -> None:
+    federation.make_task(federation.root, 2)
+    order = federation.claim()
+    new = federation.nodes[2].post("skerry/node/key")["api_key"]
+    answer = federation.anybody.post("token/node", {"api_key": new})
+    federation.nodes[2] = Api(federation.client, answer["access_token"])
+    assert federation.work(2, holding=[{"run": order["run"], "attempt": order["attempt"]}])["stop"] == []
+    assert federation.finish(order)["status"] == "completed"
+
+
+def test_an_administrators_new_key_ends_a_waiting_one(federation: Federation) -> None:
+    waiting = federation.nodes[2].post("skerry/node/key")["api_key"]
+    federation.root.post("recover/node", {"id": federation.node_ids[2]})
+    federation.anybody.refused(401, "POST", "token/node", {"api_key": waiting})
+
+
+def test_a_deleted_node_is_out_at_once(federation: Federation) -> None:
+    """Its token, its refresh token, its runs' tokens, and the call in which it waits."""
+    federation.make_task(federation.root, 2)
+    order = federation.claim()
+    ticket = federation.server.hub.ticket([f"node:{federation.node_ids[2]}"])
+    federation.root.delete(f"node/{federation.node_ids[2]}")
+    assert federation.server.hub.ticket([f"node:{federation.node_ids[2]}"]) != ticket
+    federation.nodes[2].refused(401, "POST", "skerry/node/work", {"wait": 0})
+    federation.as_run(order).refused(401, "POST", f"skerry/run/{order['run']}/token", {"attempt": order["attempt"]})
+    run = federation.root.get(f"run/{order['run']}")
+    assert run["status"] == "killed by user"
+
+
+def test_an_organization_that_leaves_is_out_at_once(federation: Federation) -> None:
+    federation.make_task(federation.root, 2)
+    order = federation.claim()
+    partner = federation.make_user("Researcher", 2)
+    topic = [f"node:{federation.node_ids[2]}"]
+    ticket = federation.server.hub.ticket(topic)
+    federation.root.delete("organization/2", delete_dependents="true")
+    assert federation.server.hub.ticket(topic) != ticket
+    for caller in (partner, federation.nodes[2], federation.as_run(order)):
+        caller.refused(401, "GET", "collaboration")
+
+
+def test_a_new_password_ends_all_sessions(federation: Federation) -> None:
+    user = federation.make_user("Researcher")
+    body = {"current_password": "Aa1-correct-horse", "new_password": "Bb2-correct-horse"}
+    user.patch("password/change", body)
+    user.refused(401, "GET", "task")
+
+
+def test_a_second_factor_set_anew_ends_all_sessions(federation: Federation) -> None:
+    from skerry_server import tokens  # noqa: PLC0415 - only here
+    from skerry_server.models import User  # noqa: PLC0415 - only here
+
+    user = federation.make_user("Researcher")
+    id_ = user.post("token/user/validate")["user_id"]
+    with federation.server.database.reading() as session:
+        row = session.get_one(User, id_)
+        token = tokens.for_reset(federation.server.secret, row, tokens.Purpose.SECOND_FACTOR, federation.server.clock())
+    federation.anybody.post("recover/2fa/reset", {"reset_token": token})
+    user.refused(401, "GET", "task")
