@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,10 +42,14 @@ class LyingServer:
         """Whether the algorithm was started."""
         return "active" in self.statuses.get(run, [])
 
-    def wait_for_node(self) -> None:
+    def sees_node(self, alive: Callable[[], bool]) -> bool:
+        """Waits until a node asks for work; false when it is not alive any more, or patience ends."""
+        deadline = time.monotonic() + PATIENCE
         with self.changed:
             seen = self.asked
-            assert self.changed.wait_for(lambda: self.asked > seen, PATIENCE), "the node does not ask for work"
+            while self.asked <= seen and alive() and time.monotonic() < deadline:
+                self.changed.wait(1)
+            return self.asked > seen
 
     # --- what it answers ---------------------------------------------------------------------------------
 
