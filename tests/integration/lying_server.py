@@ -53,13 +53,18 @@ class LyingServer:
 
     # --- what it answers ---------------------------------------------------------------------------------
 
-    def work(self, seconds: float) -> dict[str, Any]:
+    def work(self, holding: list[dict[str, int]], seconds: float) -> dict[str, Any]:
+        """What the node neither holds nor has finished, also when it was handed out before: an answer may be lost."""
+        held = {run["run"] for run in holding}
+
+        def due() -> list[dict[str, Any]]:
+            return [order for order in self.orders if order["run"] not in held | self.finished.keys()]
+
         with self.changed:
             self.asked += 1
             self.changed.notify_all()
-            self.changed.wait_for(lambda: bool(self.orders), seconds)
-            runs, self.orders = self.orders, []
-        return {"runs": runs, "stop": [], "finished_jobs": [], "lease_seconds": 120}
+            self.changed.wait_for(due, seconds)
+            return {"runs": due(), "stop": [], "finished_jobs": [], "lease_seconds": 120}
 
     def report(self, run: int, what: str, body: dict[str, Any]) -> dict[str, Any]:
         if what == "token":
@@ -103,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/skerry/run/(\d+)/(status|token|finish)", path):
             return liar.report(int(found[1]), found[2], body)
         if path == "/skerry/node/work":
-            return liar.work(float(body["wait"]))
+            return liar.work(body["holding"], float(body["wait"]))
         fixed = {
             "/token/node": {"access_token": "believed"},
             "/skerry/keys": {"data": liar.keys},

@@ -216,10 +216,9 @@ def configure(folder: Path, port: int, identity: Identity) -> None:
         "encryption": {"private_key_file": "key.pem"},
         "databases": [{"label": label, "uri": f"data/{label}.csv", "type": "csv"} for label in labels],
         "policies": {
-            "allowed_algorithms": [IMAGE],
+            "allowed_algorithms": [{"algorithm": IMAGE, "functions": ["echo"], "databases": ["default"]}],
             "allowed_users": [7],
             "allowed_organizations": [1],
-            "allowed_functions": ["echo"],
         },
         "launcher": "process",
         "process": {"registry": "images"},
@@ -276,6 +275,11 @@ def test_a_function_that_the_policy_lacks(world: World) -> None:
 def test_other_databases_than_the_signed_ones(world: World, databases: list[dict[str, str]]) -> None:
     context = world.context()
     world.refuses(world.order(context, world.seal(context), databases=databases))
+
+
+def test_a_database_that_the_policy_lacks_though_it_is_signed(world: World) -> None:
+    context = world.context(databases=({"label": "secret"},))
+    assert "secret" in world.refuses(world.order(context, world.seal(context)))
 
 
 def test_an_organization_that_the_policy_lacks(world: World) -> None:
