@@ -249,7 +249,7 @@ def test_a_private_key_that_is_not_private(tmp_path: Path) -> None:
         ("trusted_proxies: [5]", "trusted_proxies"),
         ("cors_allowed_origins: [ui.example]", "cors_allowed_origins"),
         ("tls: {certificate: a}", "tls.private_key"),
-        ("tls: {certificat: a}", "certificate"),
+        ("tls: {privat_key: a}", "private_key"),
         ("limits: {failures: 0}", "limits.failures"),
     ],
 )
