@@ -27,6 +27,7 @@ from skerry import UserClient
 from skerry.errors import AuthenticationError
 from skerry.invitations import Invitation
 from skerry.keys import Identity
+from skerry.statements import Announced
 from skerry_node import config as configuration
 from skerry_node.server import Server
 
@@ -256,3 +257,23 @@ def test_an_invitation_is_nobody_elses_to_read(hospital: Hospital) -> None:
 def test_the_server_answers_its_own_status_by_tls(hospital: Hospital) -> None:
     done = run("server", "status", "--config", hospital.folder / "server.yaml")
     assert (done.returncode, "answers at https://" in done.stdout) == (0, True), done.stderr
+
+
+def test_an_organization_replaces_its_keys_and_revokes_a_user(hospital: Hospital) -> None:
+    file = hospital.folder / "one.pem"
+    for command in (("new", file), ("register", file)):
+        done = run("key", *command, **hospital.login)
+        assert done.returncode == 0, done.stderr
+    old = Identity.load(file)
+    for command in (("rotate", file), ("revoke", file, "--user", 7)):
+        done = run("key", *command, **hospital.login)
+        assert done.returncode == 0, done.stderr
+    fresh = Identity.load(file)
+    assert fresh.decryption_keys[1].private_numbers() == old.encryption.private_numbers()
+    assert (hospital.folder / "one.pem.old").stat().st_mode & 0o777 == 0o600
+    shown = Announced.from_wire(hospital.client().request("skerry/organization/1/keys"))
+    assert shown.follow(old.own_keys(1)) == fresh.own_keys(1)
+    assert shown.revocation is not None
+    assert [user for user, _ in shown.revocation.revoked] == [7]
+    printed = run("key", "fingerprint", file).stdout
+    assert "".join(printed.split()) == fresh.own_keys(1).fingerprint
