@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint arrows type test attacks compat bench docs images service-images engine engine-stop clean
+.PHONY: help demo dev lint arrows type test attacks compat bench docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -49,6 +49,9 @@ compat: $(READY) images ## vantage6's published clients and images, every call; 
 bench: $(READY) images ## what skerry adds on top of the engine, measured side by side
 	@for member in bench/*.py; do docker/as-root.sh $(PYTHON) $$member; done
 
+probe: $(READY) images ## what can be done inside a container: Docker's default, skerry, gVisor, side by side
+	@docker/as-root.sh $(PYTHON) bench/probe_table.py
+
 docs: $(READY) ## generate the reference pages and check every link
 	@$(PYTHON) docs/build.py
 
@@ -64,6 +67,9 @@ service-images: $(READY) engine ## images of server, proxy and node, for docker/
 
 engine: ## a Docker engine: the one that answers, or one of our own
 	@docker/engine.sh start
+
+gvisor: engine ## gVisor as a runtime of the engine that `make engine` started
+	@docker/engine.sh gvisor
 
 engine-stop: ## stop the engine, if `make engine` started it
 	@docker/engine.sh stop

@@ -1,8 +1,9 @@
 #!/bin/bash
-# A Docker engine: `engine.sh start|stop|status`.
+# A Docker engine: `engine.sh start|gvisor|stop|status`.
 #
 # `start` uses the engine that answers (at DOCKER_HOST or the standard socket). Where none does, it installs Debian's packages and
 # starts one of its own, as root or by sudo. Exit status 3 means: this machine can't run one; the caller may use plain processes instead.
+# `gvisor` installs Debian's runsc, which the engine that `start` started knows as a runtime already.
 # `stop` ends only an engine that `start` started itself.
 set -u
 
@@ -11,6 +12,7 @@ SELF=$(readlink -f "$0")
 STATE=${SKERRY_ENGINE_STATE:-/var/lib/skerry}
 PIDFILE=$STATE/engine.pid
 LOG=$STATE/engine.log
+SETTINGS=/etc/docker/daemon.json
 PACKAGES="docker.io iptables iproute2 mmdebstrap busybox-static ca-certificates"
 CANNOT=3
 
@@ -77,11 +79,22 @@ remove_stale_pidfile() {
         [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] || rm -f "$1"
 }
 
+# Where the machine's owner has settings for engines, those. Else gVisor, whether it is installed yet or not: the engine looks for it
+# when a container asks for it.
+choose_settings() {
+    [ ! -e "$SETTINGS" ] || return 0
+    SETTINGS=$STATE/daemon.json
+    cat >"$SETTINGS" <<'EOF'
+{"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--platform=ptrace", "--network=host", "--oci-seccomp"]}}}
+EOF
+}
+
 launch() {
     remove_stale_pidfiles
+    choose_settings
     say "starting dockerd (log: $LOG)"
     # Without our descriptors and our session, so that it outlives make.
-    setsid dockerd --data-root "$STATE/engine" --live-restore </dev/null >>"$LOG" 2>&1 9>&- &
+    setsid dockerd --config-file "$SETTINGS" --data-root "$STATE/engine" --live-restore </dev/null >>"$LOG" 2>&1 9>&- &
     local pid=$!
     echo "$pid $(started_at "$pid")" >"$PIDFILE"
     disown "$pid"
@@ -125,6 +138,18 @@ start() {
     if [ "$(id -u)" = 0 ]; then start_as_root; else sudo "$SELF" start; fi
 }
 
+gvisor() {
+    answers || give_up "no Docker engine answers; start one (make engine)."
+    docker info --format '{{json .Runtimes}}' | grep -q '"runsc"' || {
+        say "the engine that answers knows no runtime runsc: docs/how-to/gvisor.md says what to add to its daemon.json."
+        exit 1
+    }
+    command -v runsc >/dev/null && return 0
+    [ "$(id -u)" = 0 ] || { may_be_root && exec sudo "$SELF" gvisor; give_up "neither root nor sudo is to be had to install runsc."; }
+    mkdir -p "$STATE"
+    PACKAGES=runsc install_packages
+}
+
 stop_as_root() {
     local pid
     pid=$(own_pid) || { rm -f "$PIDFILE"; say "none was started by this script."; return 0; }
@@ -145,6 +170,6 @@ status() {
 }
 
 case ${1:-} in
-    start | stop | status) "$1" ;;
-    *) echo "usage: $0 start|stop|status" >&2; exit 2 ;;
+    start | gvisor | stop | status) "$1" ;;
+    *) echo "usage: $0 start|gvisor|stop|status" >&2; exit 2 ;;
 esac

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Build skerry's images: `images.sh [holder|algorithm-base|server|proxy|node]…`, those that algorithms need when none is named.
+# Build skerry's images: `images.sh [holder|algorithm-base|probe|server|proxy|node]…`, those that algorithms need when none is named.
 #
 # An image is built again only when what it is made of changed. It starts from `python:3.11-slim` where a registry answers, and from
 # Debian packages (debian-python.sh) where none does; BASE=<image> in the environment chooses another.
@@ -120,6 +120,17 @@ build_holder() {
     rm -rf "$context"
 }
 
+# The base image with another command: made again when that is.
+build_probe() {
+    local inputs context=$WORK/probe
+    inputs=$(digest docker/probe.Dockerfile)-$(docker image inspect -f '{{slice .Id 7 39}}' "skerry/algorithm-base:$VERSION")
+    [ "$(built_from "skerry/probe:$VERSION")" = "$inputs" ] && { say "skerry/probe is up to date"; return; }
+    say "building skerry/probe"
+    mkdir -p "$context"
+    build probe "$inputs" "$context" --build-arg "BASE=skerry/algorithm-base:$VERSION"
+    rm -rf "$context"
+}
+
 # Debian's busybox-static, or the one of the well-known image.
 static_busybox() {
     local source
@@ -140,7 +151,7 @@ main() {
     # By sudo, what lies in the user's folder stays the user's.
     [ -z "${SUDO_UID:-}" ] || trap 'chown -R "$SUDO_UID:$SUDO_GID" "$ROOT/build"' EXIT
     local name
-    for name in "${@:-holder algorithm-base}"; do
+    for name in "${@:-holder probe}"; do
         for name in $name; do build_one "$name"; done
     done
 }
@@ -149,13 +160,17 @@ build_one() {
     case $1 in
         holder) build_holder ;;
         algorithm-base) build_python algorithm-base data skerry ;;
+        probe)
+            build_one algorithm-base
+            build_probe
+            ;;
         server) build_python server server "skerry skerry_server" ;;
         proxy) build_python proxy "proxy client" "skerry skerry_proxy" ;;
         node)
             build_one proxy
             build_python node node "skerry skerry_proxy skerry_node" "skerry/proxy:$VERSION"
             ;;
-        *) fail "there is no image called $1; there are: holder algorithm-base server proxy node" ;;
+        *) fail "there is no image called $1; there are: holder algorithm-base probe server proxy node" ;;
     esac
 }
 

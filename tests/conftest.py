@@ -54,6 +54,21 @@ def postgresql_programs() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gvisor(engine: None) -> None:
+    """An engine that has gVisor as a runtime; CI installs it where the engine knows it."""
+    if IN_CI:
+        subprocess.run([ROOT / "docker" / "engine.sh", "gvisor"], check=False)
+    client = docker_client()
+    assert client is not None
+    try:
+        known = client.info()["Runtimes"]
+    finally:
+        client.close()
+    if "runsc" not in known or shutil.which(known["runsc"]["path"]) is None:
+        skip_or_fail("the engine has no gVisor (make gvisor installs it; docs/how-to/gvisor.md)")
+
+
+@pytest.fixture(scope="session")
 def registry_programs() -> None:
     """Debian's registry and what makes its file of passwords; CI installs them."""
     missing = [name for name in ("docker-registry", "htpasswd") if shutil.which(name) is None]

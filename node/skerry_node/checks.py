@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import docker
+
 from skerry.errors import SkerryError
 from skerry_node import areas
 from skerry_node.config import Config, Database
-from skerry_node.launchers.docker import connect
+from skerry_node.launchers.choice import make_launcher
+from skerry_node.launchers.docker import connect, require_runtime
 from skerry_node.launchers.process import list_missing
 from skerry_node.policies import Policies
+from skerry_node.preflight import Report, inspect_sandbox, remove_leftovers
 from skerry_node.services import Address
+from skerry_node.users import default_base, preflight_user
 from skerry_proxy.destinations import Destination, dial
 
 
@@ -28,13 +34,35 @@ class Finding:
 
 
 def check_machine(config: Config) -> list[Finding]:
-    """All findings; asks the engine, starts nothing."""
+    """All findings but the sandbox's; asks the engine, starts nothing."""
     findings = [Finding("configuration, key files and databases", good=True)]
     findings += _check_docker(config) if config.launcher == "docker" else _check_process()
     findings += [_check_database(database) for database in config.databases]
     findings += [_check_destination(f'gate "{gate.name}"', gate.destination) for gate in config.gates]
     findings.append(_check_policy(config))
+    findings += [_relaxation(str(relaxation)) for relaxation in config.policies.relaxations]
     return findings
+
+
+def try_sandbox(config: Config) -> Report:
+    """Runs the probe image as a node does before it takes runs. Raises LauncherError, ConfigurationError."""
+    installation = secrets.token_hex(6)  # of its own: a node that runs meanwhile does not take it for its own
+    folder = config.state_folder / "check"
+    alone = config.docker.model_copy(update={"holder_pool": 0})
+    launcher = make_launcher(config.model_copy(update={"docker": alone}), installation)
+    try:
+        remove_leftovers(launcher, folder)
+        user = preflight_user(config.uid_base or default_base(installation))
+        return inspect_sandbox(config, launcher, folder, user)
+    finally:
+        launcher.close()
+
+
+def judge_sandbox(report: Report) -> list[Finding]:
+    """The report as findings: a line for each problem, or one for all."""
+    what = f"the sandbox holds: {len(report.answers)} probes tried from inside"
+    problems = [Finding(one.sentence, good=False, remedy=one.remedy) for one in report.problems]
+    return problems or [Finding(what, good=True)]
 
 
 def _check_docker(config: Config) -> Iterator[Finding]:
@@ -53,6 +81,20 @@ def _check_docker(config: Config) -> Iterator[Finding]:
         image = config.docker.holder_image
         there = bool(api.images(image))
         yield Finding(f"the image {image}, which holds the runs' namespaces", there, "build it with: make images")
+        yield _check_runtime(api, config.docker.runtime)
+
+
+def _check_runtime(api: docker.APIClient, runtime: str) -> Finding:
+    what = f"the engine's runtime {runtime}"
+    try:
+        require_runtime(api, runtime)
+    except SkerryError as error:
+        return Finding(what, good=False, remedy=str(error))
+    return Finding(what, good=True)
+
+
+def _relaxation(text: str) -> Finding:
+    return Finding(f"the sandbox is relaxed: {text}", good=False, remedy="policies.relaxations", needed=False)
 
 
 def _check_process() -> Iterator[Finding]:

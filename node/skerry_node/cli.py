@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from skerry.invitations import Invitation
+from skerry.probes import PROBES
 from skerry_node import cli_approvals, cli_clean, cli_import, joining
-from skerry_node.checks import Finding, check_machine
+from skerry_node.checks import Finding, check_machine, judge_sandbox, try_sandbox
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.choice import make_launcher
 from skerry_node.options import CONFIG as _CONFIG
 from skerry_node.options import load as _load
+from skerry_node.preflight import Report, expected
 from skerry_node.template import write_template
 
 log = logging.getLogger(__name__)
@@ -92,10 +94,19 @@ def start(path: Path) -> None:
 
 @node.command()
 @_CONFIG
-def check(path: Path) -> None:
-    """Say what this machine and configuration can and can't do; ends with 1 when the node could not start."""
+@click.option("--probes", is_flag=True, help="Also list what was tried inside the sandbox, and what came of it.")
+def check(path: Path, *, probes: bool) -> None:
+    """Say what this machine and configuration can and can't do; ends with 1 when the node could take no runs.
+
+    Runs the probe image as a node does before it takes runs.
+    """
     config = _load(path)
     findings = check_machine(config)
+    if config.launcher == "docker" and all(finding.good for finding in findings if finding.needed):
+        report = try_sandbox(config)
+        findings += judge_sandbox(report)
+        if probes:
+            _print_probes(report, config.docker.runtime)
     _print(findings)
     if any(not finding.good and finding.needed for finding in findings):
         sys.exit(1)
@@ -133,4 +144,13 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         mark = "[green]yes[/]" if finding.good else "[red]no[/]" if finding.needed else "[yellow]no[/]"
         table.add_row(mark, finding.what, "" if finding.good else finding.remedy)
+    Console().print(table)
+
+
+def _print_probes(report: Report, runtime: str) -> None:
+    table = Table("probe", "an algorithm tries to", "came of it", "should", box=None)
+    for probe in PROBES:
+        answer, wanted = report.answers.get(probe.name, "not tried"), expected(probe, runtime)
+        color = "green" if answer == wanted else "red"
+        table.add_row(probe.name, probe.what, f"[{color}]{answer}[/]", str(wanted))
     Console().print(table)

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from skerry import contract
 from skerry.errors import ConfigurationError
-from skerry_node.policies import Entries, OnlyFor, Policies, Rule
+from skerry_node.policies import Entries, OnlyFor, Policies, Relaxation, Rule
 from skerry_node.references import DOCKER_HUB
 from skerry_node.sections import File, Section, Size
 from skerry_node.services import Address
@@ -135,17 +135,24 @@ class KeepImages(Section):
 class DockerSettings(Section):
     """``host`` None is the engine that DOCKER_HOST names, or the one at the standard socket.
 
-    ``pull``: ``always`` runs nothing that the registry does not confirm, ``never`` only what is on the machine.
     ``gate`` unix: algorithms are told of the gate's unix socket, for a runtime that shares no loopback.
+
+    ``runtime`` runsc is gVisor: no run is started under another one. ``preflight_seconds`` is how often the sandbox is
+    tried from inside, with ``probe_image``.
+
+    ``pull``: ``always`` runs nothing that the registry does not confirm, ``never`` only what is on the machine.
     """
 
     host: str | None = None
     holder_image: str = "skerry/holder"
     holder_pool: int = Field(default=2, ge=0, le=64)
     pull: Literal["missing", "always", "never"] = "missing"
+    gate: Literal["tcp", "unix"] = "tcp"
+    runtime: Literal["runc", "runsc"] = "runc"
+    probe_image: str = "skerry/probe"
+    preflight_seconds: float = Field(default=3600.0, ge=10)
     keep_images: KeepImages = KeepImages()
     registries: Annotated[tuple[Registry, ...], Field(strict=False)] = ()
-    gate: Literal["tcp", "unix"] = "tcp"
 
 
 class ProcessSettings(Section):
@@ -409,6 +416,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "allowed_algorithms": Rule,
     "only_for": OnlyFor,
     "share": Share,
+    "relaxations": Relaxation,
     "limits": Limits,
     "docker": DockerSettings,
     "registries": Registry,

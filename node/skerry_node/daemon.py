@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skerry.errors import AuthenticationError, ConfigurationError, ServerError, ServerUnreachable, SkerryError
-from skerry_node import areas, reconcile, sharing
+from skerry_node import areas, preflight, reconcile, sharing
 from skerry_node.approvals import Approvals
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
@@ -20,9 +20,10 @@ from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
 from skerry_node.orders import Order, Self, Work
 from skerry_node.pipeline import Parts, Pipeline
 from skerry_node.places import Places
+from skerry_node.preflight import Preflight, inspect_sandbox, remove_leftovers
 from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Interrupted, Server
-from skerry_node.users import Users, default_base
+from skerry_node.users import Users, default_base, preflight_user
 from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
@@ -97,9 +98,21 @@ class Daemon:
         self._lock = threading.Lock()
         self._pipelines: dict[Attempt, Pipeline] = {}
         self._places = Places(config.limits.parallel_runs, self._ask_again)
+        self._preflight = self._make_preflight() if launcher.sandboxed else None
 
     def run(self) -> None:
         """Raises ConfigurationError when the node can't work as it is configured."""
+        if self._preflight is not None:
+            remove_leftovers(self._launcher, self._state.folder / "preflight")
+            self._preflight.start()
+        try:
+            self._serve()
+        finally:
+            self._closing.set()
+            if self._preflight is not None:
+                self._preflight.join()
+
+    def _serve(self) -> None:
         me = self._meet_server()
         if me is None:
             return
@@ -204,15 +217,27 @@ class Daemon:
             PulledImages(folder),
         )
 
+    def _make_preflight(self) -> Preflight:
+        user = preflight_user(self._base_user())
+        return Preflight(
+            lambda: inspect_sandbox(self._config, self._launcher, self._state.folder / "preflight", user),
+            self._config.docker.preflight_seconds,
+            self._ask_again,
+            self._closing,
+        )
+
+    def _base_user(self) -> int:
+        return self._config.uid_base or default_base(self._state.installation)
+
     def _make_users(self, entries: list[Entry]) -> Users | None:
         if not self._launcher.own_users:
             return None
-        base = self._config.uid_base or default_base(self._state.installation)
-        return Users(base, [entry.user for entry in entries if entry.user is not None])
+        return Users(self._base_user(), [entry.user for entry in entries if entry.user is not None])
 
     def _take_up(self) -> None:
         """Goes on with what an earlier daemon left."""
-        plan = reconcile.plan(self._entries, self._launcher.list())
+        found = [one for one in self._launcher.list() if one.attempt.run != preflight.RUN]
+        plan = reconcile.plan(self._entries, found)
         for attempt in plan.orphans:
             log.info("Run %s has ended long ago; its container is removed", attempt)
             self._launcher.remove(attempt)
@@ -287,7 +312,11 @@ class Daemon:
         """The first call, and the first after an absence, does not wait: its answer says that the node is online."""
         with self._lock:
             holding = sorted(self._pipelines)
-        return self._server.work(self._places.offer(), holding, self._parts.jobs.held(), self._changed, wait=online)
+        capacity = self._places.offer() if self._is_safe() else 0
+        return self._server.work(capacity, holding, self._parts.jobs.held(), self._changed, wait=online)
+
+    def _is_safe(self) -> bool:
+        return self._preflight is None or self._preflight.passed
 
     def _say_online(self) -> None:
         log.info("node %s is online", self._config.name)

@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -20,21 +19,9 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from skerry import contract
 from skerry_node.launchers.launcher import LauncherError
 from skerry_node.namespace import listen_inside
+from skerry_node.sandbox import holder_config
 
 log = logging.getLogger(__name__)
-
-_HOST_CONFIG: dict[str, Any] = {
-    "NetworkMode": "none",
-    "CapDrop": ["ALL"],
-    "SecurityOpt": ["no-new-privileges"],
-    "ReadonlyRootfs": True,
-    "PidsLimit": 4,
-    "Memory": 16 << 20,
-    "MemorySwap": 16 << 20,
-    "LogConfig": {"Type": "none", "Config": {}},
-    "RestartPolicy": {"Name": "no"},
-}
-_USER = "65534:65534"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +123,7 @@ class Holders:
             raise LauncherError(f"A namespace holder can't be started: {error}") from error
 
     def _create(self) -> str:
-        config = {"Image": self._image, "User": _USER, "Labels": self._labels, "HostConfig": _HOST_CONFIG}
+        config = holder_config(self._image, self._labels)
         name = f"skerry-{self._labels['skerry.installation']}-holder-{secrets.token_hex(6)}"
         try:
             return str(self._api.create_container_from_config(config, name)["Id"])  # type: ignore[no-untyped-call]

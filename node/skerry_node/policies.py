@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from skerry_node.references import describe_problem
-from skerry_node.sections import Ids, Section, Words
+from skerry_node.sections import Ids, Section, Size, Words
 
 
 def _check_entry(entry: str) -> str:
@@ -51,6 +51,50 @@ class OnlyFor(Section):
     organizations: Ids | None = None
 
 
+_Bound = TypeAdapter(Annotated[int, Field(ge=4, lt=1 << 20)])
+_Bytes = TypeAdapter(Size)
+_Flag = TypeAdapter(Literal[True])
+_RELAXABLE: dict[str, TypeAdapter[Any]] = {
+    "memory": _Bytes,
+    "processes": _Bound,
+    "temporary": _Bytes,
+    "open_files": _Bound,
+    "shared_memory": _Bytes,
+    "writable_root": _Flag,
+    "executable_tmp": _Flag,
+    "engine_seccomp": _Flag,
+}
+"""What may be relaxed for one image, and to what; the strict values stand in sandbox.py."""
+
+
+class Relaxation(Section):
+    """One setting of the sandbox that the owner relaxes for one image, named by its digest or id.
+
+    ``memory``, ``temporary`` and ``shared_memory`` are sizes, ``processes`` and ``open_files`` numbers; the others are
+    ``true``: a root file system that can be written, programs in /tmp, the engine's own list of system calls.
+    """
+
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    setting: str
+    value: Any
+
+    @model_validator(mode="before")
+    @classmethod
+    def _checked(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "setting" not in given or "value" not in given:
+            return given
+        kind = _RELAXABLE.get(str(given["setting"]))
+        if kind is None:
+            raise ValueError(f'no setting "{given["setting"]}" can be relaxed; there are {", ".join(_RELAXABLE)}')
+        try:
+            return {**given, "value": kind.validate_python(given["value"])}
+        except ValidationError as error:
+            raise ValueError(f"{given['setting']} can't be {given['value']!r}: {error.errors()[0]['msg']}") from error
+
+    def __str__(self) -> str:
+        return f"{self.setting} = {self.value} for {self.digest[:19]}"
+
+
 class Policies(Section):
     """What the owner allows. A list that is left out allows all, an empty one nothing.
 
@@ -68,3 +112,4 @@ class Policies(Section):
     approval_hours: float = Field(default=72.0, gt=0, le=720)
     unsigned_tasks: Literal["refuse", "allow"] = "refuse"
     require_confirmed_keys: bool = False
+    relaxations: Annotated[tuple[Relaxation, ...], Field(strict=False)] = ()

@@ -1,16 +1,21 @@
 """The restricted profile: what every algorithm's container is bounded by, as data, in one place.
 
-Everything here is Docker's own JSON (Engine API 1.41). Why each setting is as it is: docs/explanation/threat-model.md.
+Everything here is Docker's own JSON (Engine API 1.41). Why each setting is as it is: docs/explanation/sandbox.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from skerry import contract
 from skerry_node.config import Limits
-from skerry_node.launchers.launcher import Spec
+from skerry_node.launchers.launcher import Image, Spec
+from skerry_node.policies import Relaxation
 
 DATABASES_FOLDER = "/mnt/databases"
 
@@ -26,13 +31,46 @@ HOME_VARIABLES = {
 }
 """For images that expect a home. No value is base32 that an image could take for an encoded one."""
 
-_SHM_BYTES = 64 << 20
-_OPEN_FILES = 4096
+HOLDER_USER = "65534:65534"
+GVISOR = "runsc"
 _NEUTRAL: tuple[Any, ...] = (None, "", 0, False, [], {}, [0, 0])
 _ENGINE_PATHS = {"MaskedPaths": "/proc/kcore", "ReadonlyPaths": "/proc/sys"}
 """Settings that the engine fills in; a list without the entry means that it was told not to."""
-_ENGINE_CHOICES = frozenset({"Runtime", "CgroupParent"})
+_ENGINE_CHOICES = frozenset({"CgroupParent"})
 """The machine's owner decides these for all containers."""
+
+
+@cache
+def seccomp(runtime: str = "runc") -> str:
+    """The list of system calls that an algorithm may make, as the engine takes it: all others are refused.
+
+    gVisor refuses every one in the same way (EPERM), and the C library then takes clone3 for a failure; so gVisor's own
+    kernel is left to refuse that one.
+    """
+    profile = json.loads(files("skerry_node").joinpath("seccomp.json").read_text(encoding="utf-8"))
+    for rule in profile["syscalls"]:
+        if runtime == GVISOR and rule["names"] == ["clone3"]:
+            rule["action"] = "SCMP_ACT_ALLOW"
+            del rule["errnoRet"]
+    return json.dumps(profile, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an owner may relax for one image, under the names of ``policies.relaxations``; each at its strict value."""
+
+    memory: int
+    processes: int
+    temporary: int
+    open_files: int = 4096
+    shared_memory: int = 64 << 20
+    writable_root: bool = False
+    executable_tmp: bool = False
+    engine_seccomp: bool = False
+
+    def security(self, runtime: str) -> list[str]:
+        """Without a profile of ours the engine takes its own default, never none."""
+        return ["no-new-privileges", *([] if self.engine_seccomp else [f"seccomp={seccomp(runtime)}"])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +78,48 @@ class Profile:
     """The bounds of the node's configuration; turns them into what the engine is told."""
 
     limits: Limits
+    runtime: str = "runc"
+    relaxations: Sequence[Relaxation] = ()
+
+    def relaxed(self, image: Image) -> tuple[Relaxation, ...]:
+        """What the owner's policy relaxes for an image, which is known by its id or by a digest."""
+        return tuple(one for one in self.relaxations if one.digest in {image.id, *image.digests})
+
+    def settings(self, image: Image) -> Settings:
+        strict = Settings(self.limits.memory, self.limits.processes, self.limits.temporary)
+        return replace(strict, **{one.setting: one.value for one in self.relaxed(image)})
+
+    def config(
+        self, spec: Spec, holder: str, environment: Mapping[str, str], labels: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The whole container."""
+        return {
+            "Image": spec.image.id,
+            "User": f"{spec.user}:{spec.user}",
+            "Env": [f"{name}={value}" for name, value in {**HOME_VARIABLES, **environment}.items()],
+            "Labels": dict(labels),
+            "Healthcheck": {"Test": ["NONE"]},
+            "HostConfig": self.host_config(spec, holder),
+        }
 
     def host_config(self, spec: Spec, holder: str) -> dict[str, Any]:
+        settings = self.settings(spec.image)
         return {
+            "Runtime": self.runtime,
             "NetworkMode": f"container:{holder}",
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
-            "ReadonlyRootfs": True,
+            "SecurityOpt": settings.security(self.runtime),
+            "ReadonlyRootfs": not settings.writable_root,
             "Privileged": False,
             "GroupAdd": [str(group) for group in spec.groups],
-            "PidsLimit": self.limits.processes,
-            "Memory": self.limits.memory,
-            "MemorySwap": self.limits.memory,
+            "PidsLimit": settings.processes,
+            "Memory": settings.memory,
+            "MemorySwap": settings.memory,
             "NanoCpus": int(self.limits.cpus * 1_000_000_000),
-            "Ulimits": self._ulimits(),
-            "Tmpfs": {path: self._tmpfs(spec) for path in ("/tmp", *spec.image.volumes)},  # noqa: S108
+            "Ulimits": self._ulimits(settings),
+            "Tmpfs": {path: _tmpfs(spec, settings) for path in ("/tmp", *spec.image.volumes)},  # noqa: S108
             "Mounts": _mounts(spec),
-            "ShmSize": _SHM_BYTES,
+            "ShmSize": settings.shared_memory,
             "IpcMode": "private",
             "CgroupnsMode": "private",
             "Init": True,
@@ -66,20 +129,44 @@ class Profile:
             "DeviceRequests": _gpus(spec.gpus),
         }
 
-    def _ulimits(self) -> list[dict[str, Any]]:
-        size = max(self.limits.output, self.limits.temporary)
-        bounds = {"core": 0, "fsize": size, "nofile": _OPEN_FILES}
+    def _ulimits(self, settings: Settings) -> list[dict[str, Any]]:
+        size = max(self.limits.output, settings.temporary)
+        bounds = {"core": 0, "fsize": size, "nofile": settings.open_files, "nproc": settings.processes}
         return [{"Name": name, "Soft": bound, "Hard": bound} for name, bound in bounds.items()]
-
-    def _tmpfs(self, spec: Spec) -> str:
-        owner = f"uid={spec.user},gid={spec.user}"
-        return f"rw,noexec,nosuid,nodev,size={self.limits.temporary},mode=0700,{owner}"
 
     def _log(self) -> dict[str, Any]:
         # Each line costs the json-file driver some 100 bytes beside its text.
         size = str(4 * self.limits.log)
         options = {"max-size": size, "max-file": "2", "mode": "non-blocking", "max-buffer-size": "4m"}
         return {"Type": "json-file", "Config": options}
+
+
+def holder_config(image: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """A namespace holder: one static process without a network, of the engine's own runtime, closed as the rest is."""
+    return {
+        "Image": image,
+        "User": HOLDER_USER,
+        "Labels": dict(labels),
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            "Runtime": "runc",
+            "NetworkMode": "none",
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp()}"],
+            "ReadonlyRootfs": True,
+            "PidsLimit": 4,
+            "Memory": 16 << 20,
+            "MemorySwap": 16 << 20,
+            "LogConfig": {"Type": "none", "Config": {}},
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+
+
+def _tmpfs(spec: Spec, settings: Settings) -> str:
+    execution = "exec" if settings.executable_tmp else "noexec"
+    owner = f"uid={spec.user},gid={spec.user}"
+    return f"rw,{execution},nosuid,nodev,size={settings.temporary},mode=0700,{owner}"
 
 
 def _gpus(number: int) -> list[dict[str, Any]]:
@@ -118,8 +205,23 @@ def _bind(source: str, target: str, *, read_only: bool = False) -> dict[str, Any
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only, "BindOptions": options}
 
 
-def differences(intended: dict[str, Any], seen: dict[str, Any]) -> list[str]:
-    """The names of the settings that are not as intended, also of those that nobody asked for."""
+def differences(intended: dict[str, Any], seen: dict[str, Any], image: Image) -> list[str]:
+    """The names of the settings of a container that are not as intended, also of those that nobody asked for.
+
+    ``seen`` is the engine's own description of it.
+    """
+    wrong = _host_differences(intended["HostConfig"], seen["HostConfig"])
+    wrong += ["User"] if seen["Config"].get("User") != intended["User"] else []
+    # The engine keeps the intervals of an image's own check, beside the test that is none.
+    check = seen["Config"].get("Healthcheck") or {}
+    wrong += ["Healthcheck"] if check.get("Test") != intended["Healthcheck"]["Test"] else []
+    wrong += ["Image"] if seen["Image"] != intended["Image"] else []
+    wrong += ["Env"] if not _same_environment(intended["Env"], seen["Config"].get("Env") or [], image) else []
+    wrong += ["Mounts"] if _mounted(seen["Mounts"]) != _asked(intended["HostConfig"]["Mounts"]) else []
+    return sorted(set(wrong))
+
+
+def _host_differences(intended: dict[str, Any], seen: dict[str, Any]) -> list[str]:
     wrong = [name for name, value in intended.items() if not _same(value, seen.get(name))]
     for name, value in seen.items():
         if name in intended or name in _ENGINE_CHOICES:
@@ -128,7 +230,22 @@ def differences(intended: dict[str, Any], seen: dict[str, Any]) -> list[str]:
             wrong += [name] if _ENGINE_PATHS[name] not in (value or []) else []
         elif value not in _NEUTRAL:
             wrong.append(name)
-    return sorted(wrong)
+    return wrong
+
+
+def _same_environment(intended: list[str], seen: list[str], image: Image) -> bool:
+    """All that was asked for, and beside it only variables of the image's own."""
+    ours = {entry.partition("=")[0] for entry in intended}
+    others = {entry.partition("=")[0] for entry in seen} - ours
+    return set(intended) <= set(seen) and others <= {*image.variables, "PATH"}
+
+
+def _mounted(mounts: list[dict[str, Any]]) -> set[tuple[str, str, str, bool]]:
+    return {(one["Type"], one.get("Source", ""), one["Destination"], bool(one["RW"])) for one in mounts}
+
+
+def _asked(mounts: list[dict[str, Any]]) -> set[tuple[str, str, str, bool]]:
+    return {(one["Type"], one["Source"], one["Target"], not one["ReadOnly"]) for one in mounts}
 
 
 def _same(intended: Any, seen: Any) -> bool:

@@ -72,6 +72,7 @@ policies:
   # approval_hours: 72.0
   # unsigned_tasks: refuse     # allow: also tasks of vantage6's clients, which can't sign
   # require_confirmed_keys: false
+  # relaxations: []            # single settings of the sandbox, for single images: docs/explanation/sandbox.md
 
 # What leaves the node beside results: what algorithms write to their logs, what this file says of encryption,
 # algorithms, users, organizations and databases, and the names of the columns of csv, parquet and excel files.
@@ -92,11 +93,13 @@ limits:
 docker:
   holder_image: skerry/holder
   pull: missing                # missing, always or never
-  # gate: unix                 # for a runtime that shares no loopback with the gate (gVisor)
   # Of the images that the node itself has pulled, those are removed that no run used for so long, or too many.
   # keep_images: {days: 30.0, size: 20g}
   # For images that want a log-in. chmod 600 registry-password
   # registries: [{registry: registry.example.org, username: node, password_file: registry-password}]
+  # runtime: runsc             # gVisor, and nothing else
+  # preflight_seconds: 3600    # how often the sandbox is tried from inside
+  # gate: unix                 # for a runtime that shares no loopback with the gate (gVisor)
 """
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable
 
 _RUNS = 500
+_PREFLIGHT = _RUNS - 1
 _BASES = 1_900_000_000
 """Above what systemd and the usual /etc/subuid hand out (systemd.io/UIDS-GIDS), below 2**31."""
 _RANGES = 100_000
@@ -14,6 +15,11 @@ _RANGES = 100_000
 def default_base(installation: str) -> int:
     """The first of the thousand numbers of an installation."""
     return _BASES + int(installation, 16) % _RANGES * 1000
+
+
+def preflight_user(base: int) -> int:
+    """The user of the probes; never a run's."""
+    return base + _PREFLIGHT
 
 
 class Users:
@@ -26,7 +32,7 @@ class Users:
 
     def take(self) -> int:
         with self._lock:
-            user = next(user for user in range(self._base, self._base + _RUNS) if user not in self._taken)
+            user = next(user for user in range(self._base, self._base + _PREFLIGHT) if user not in self._taken)
             self._taken.add(user)
             return user
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,20 +42,29 @@ class LyingServer:
         """Whether the algorithm was started."""
         return "active" in self.statuses.get(run, [])
 
-    def wait_for_node(self) -> None:
+    def sees_node(self, alive: Callable[[], bool]) -> bool:
+        """Waits until a node asks for work; false when it is not alive any more, or patience ends."""
+        deadline = time.monotonic() + PATIENCE
         with self.changed:
             seen = self.asked
-            assert self.changed.wait_for(lambda: self.asked > seen, PATIENCE), "the node does not ask for work"
+            while self.asked <= seen and alive() and time.monotonic() < deadline:
+                self.changed.wait(1)
+            return self.asked > seen
 
     # --- what it answers ---------------------------------------------------------------------------------
 
-    def work(self, seconds: float) -> dict[str, Any]:
+    def work(self, holding: list[dict[str, int]], seconds: float) -> dict[str, Any]:
+        """What the node neither holds nor has finished, also when it was handed out before: an answer may be lost."""
+        held = {run["run"] for run in holding}
+
+        def due() -> list[dict[str, Any]]:
+            return [order for order in self.orders if order["run"] not in held | self.finished.keys()]
+
         with self.changed:
             self.asked += 1
             self.changed.notify_all()
-            self.changed.wait_for(lambda: bool(self.orders), seconds)
-            runs, self.orders = self.orders, []
-        return {"runs": runs, "stop": [], "finished_jobs": [], "lease_seconds": 120}
+            self.changed.wait_for(due, seconds)
+            return {"runs": due(), "stop": [], "finished_jobs": [], "lease_seconds": 120}
 
     def report(self, run: int, what: str, body: dict[str, Any]) -> dict[str, Any]:
         if what == "token":
@@ -97,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/skerry/run/(\d+)/(status|token|finish)", path):
             return liar.report(int(found[1]), found[2], body)
         if path == "/skerry/node/work":
-            return liar.work(float(body["wait"]))
+            return liar.work(body["holding"], float(body["wait"]))
         fixed = {
             "/token/node": {"access_token": "believed"},
             "/skerry/keys": {"data": liar.keys},

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from lying_server import PATIENCE, LyingServer, serve
 
 from skerry import crypto, keys
+from skerry.dev.leftovers import remove_folder
 from skerry.errors import CryptoError
 from skerry.keys import Certificate, Identity
 from skerry.payloads import Collaboration, Keyring, Owner, Payloads, TaskFacts
@@ -69,7 +69,7 @@ class World:
         log = (self.folder / "node.log").open("ab")
         with log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
-        self.liar.wait_for_node()
+        assert self.liar.sees_node(lambda: self.process is not None and self.process.poll() is None), self.log()
 
     def stop(self) -> None:
         if self.process is not None:
@@ -196,7 +196,7 @@ def world() -> Iterator[World]:
         world.stop()
         server.shutdown()
         server.server_close()
-        shutil.rmtree(folder)
+        remove_folder(folder)
 
 
 def configure(folder: Path, port: int, identity: Identity) -> None:
@@ -216,10 +216,9 @@ def configure(folder: Path, port: int, identity: Identity) -> None:
         "encryption": {"private_key_file": "key.pem"},
         "databases": [{"label": label, "uri": f"data/{label}.csv", "type": "csv"} for label in labels],
         "policies": {
-            "allowed_algorithms": [IMAGE],
+            "allowed_algorithms": [{"algorithm": IMAGE, "functions": ["echo"], "databases": ["default"]}],
             "allowed_users": [7],
             "allowed_organizations": [1],
-            "allowed_functions": ["echo"],
         },
         "launcher": "process",
         "process": {"registry": "images"},
@@ -278,15 +277,21 @@ def test_other_databases_than_the_signed_ones(world: World, databases: list[dict
     world.refuses(world.order(context, world.seal(context), databases=databases))
 
 
+def test_a_database_that_the_policy_lacks_though_it_is_signed(world: World) -> None:
+    context = world.context(databases=({"label": "secret"},))
+    assert "secret" in world.refuses(world.order(context, world.seal(context)))
+
+
 def test_an_organization_that_the_policy_lacks(world: World) -> None:
-    context = world.context(sender=3, user=None)
-    world.refuses(world.order(context, world.seal(context, author=world.people[3]), init_org_id=1))
+    context = world.context(sender=3)
+    order = world.order(context, world.seal(context, author=certified(world.people[3], 3, 7)), init_org_id=1)
+    assert "organization 3" in world.refuses(order)
 
 
 def test_a_child_task_of_an_organization_that_the_policy_lacks(world: World) -> None:
     """An allowed organization's central function is no way around the policy."""
-    parent = world.context(sender=3, user=None, recipient=1)
-    stored = b"".join(crypto.seal([TEXT], parent, recipients=[world.people[1].public_pem], identity=world.people[3]))
+    parent, author = world.context(sender=3, recipient=1), certified(world.people[3], 3, 7)
+    stored = b"".join(crypto.seal([TEXT], parent, recipients=[world.people[1].public_pem], identity=author))
     opened = crypto.unseal([stored], world.people[1])
     list(opened.chunks)
     child = world.context(user=None, parent=parent.task)

@@ -26,11 +26,12 @@ pytestmark = pytest.mark.integration
 INSTALLATION = "abcdef012345"
 LIMITS = Limits(memory=64 << 20, processes=16, temporary=1 << 20, output=1 << 20)
 PATIENCE = 60.0
+HOST = os.environ.get("DOCKER_HOST")
 
 
 @pytest.fixture
 def launcher(images) -> Iterator[DockerLauncher]:
-    made = DockerLauncher(DockerSettings(holder_pool=1), LIMITS, INSTALLATION, "integration")
+    made = DockerLauncher(DockerSettings(host=HOST, holder_pool=1), LIMITS, INSTALLATION, "integration")
     yield made
     for found in made.list():
         made.remove(found.attempt)
@@ -128,7 +129,7 @@ def test_databases_are_read_only(launcher, image, start, tmp_path) -> None:
     table.write_text("a,b\n")
     folder.mkdir(mode=0o755)
     (folder / "one").write_text("1\n")
-    script = """cd /mnt/databases; /busybox cat default/a.csv scans/one
+    script = """exec 2>&1; cd /mnt/databases; /busybox cat default/a.csv scans/one
         echo x >> default/a.csv && echo written; echo x > scans/two && echo written; /busybox ls"""
     sources = (Source("default", table, "csv"), Source("scans", folder, "folder"))
     for path in (*tmp_path.parents, tmp_path):
@@ -216,6 +217,12 @@ PLANTED = {
     "pipe": "/busybox rm $TASK/output; /busybox mkfifo $TASK/output",
     "sparse": "/busybox dd if=/dev/zero of=$TASK/output bs=1 count=0 seek=2000000; /busybox ls -l $TASK",
     "nothing": "/busybox rm -r $TASK",
+    "device": "/busybox rm $TASK/output; /busybox mknod $TASK/output c 1 5; /busybox mknod $TASK/output b 8 0",
+    "socket": "/busybox rm $TASK/output; /busybox timeout 1 /busybox nc -lU $TASK/output",
+    "a link to the folder": "/busybox rm $TASK/output; /busybox ln -s . $TASK/output",
+    "a link to a database": "/busybox ln -sf /mnt/databases $TASK/output",
+    "a link that loops": "/busybox ln -sf output $TASK/output",
+    "an endless one": "/busybox ln -sf /dev/zero $TASK/output",
     "closed": "echo x > $TASK/output; /busybox chmod 0 $TASK/output; /busybox ln $TASK/output $TASK/other",
 }
 
@@ -226,6 +233,33 @@ def test_what_is_planted_as_a_result_is_not_read(launcher, image, start, what) -
     end(launcher, spec)
     with pytest.raises(BadOutput):
         open_output(spec.task_folder, owner=spec.user, limit=LIMITS.output)
+
+
+def test_a_result_that_is_swapped_until_the_end(launcher, image, start) -> None:
+    """What still swaps it when the algorithm ends, ends with it: the node reads the run's own file, or nothing."""
+    swap = "/busybox ln -sf /etc/passwd $TASK/o; /busybox mv -f $TASK/o $TASK/output"
+    back = "echo mine > $TASK/p; /busybox mv -f $TASK/p $TASK/output"
+    spec = start(image(f"(while true; do {swap}; {back}; done) & /busybox sleep 1"))
+    ended, _ = end(launcher, spec)
+    assert ended.code == 0
+    for _ in range(200):
+        try:
+            output = open_output(spec.task_folder, owner=spec.user, limit=LIMITS.output)
+        except BadOutput:
+            continue
+        with os.fdopen(output.descriptor, "rb") as file:
+            assert file.read() in {b"mine\n", b""}
+
+
+def test_an_owner_can_not_be_forged(launcher, image, start) -> None:
+    """Every run is another user, and none may give a file away."""
+    spec = start(
+        image("/busybox chown 0 $TASK/output && echo given; /busybox chmod 4755 $TASK/output; echo x > $TASK/output")
+    )
+    _, log = end(launcher, spec)
+    assert "given" not in log
+    with pytest.raises(BadOutput, match="its own file"):
+        open_output(spec.task_folder, owner=spec.user + 1, limit=LIMITS.output)
 
 
 def test_holders_are_used_once_and_go_with_their_run(launcher, image, start) -> None:
@@ -252,7 +286,7 @@ def test_holders_that_a_killed_node_left_are_removed(launcher, image, start) -> 
     [running] = containers("algorithm")
     left = launcher._holders._make()
     left.listener.close()
-    second = DockerLauncher(DockerSettings(holder_pool=0), LIMITS, INSTALLATION, "integration")
+    second = DockerLauncher(DockerSettings(host=HOST, holder_pool=0), LIMITS, INSTALLATION, "integration")
     assert left.id[:12] not in containers("holder")
     assert running in containers("algorithm")
     start.listeners[0].close()
@@ -284,7 +318,9 @@ def test_images_by_id_and_policy(launcher, image) -> None:
 
 
 def test_an_owner_who_pulls_nothing(images) -> None:
-    launcher = DockerLauncher(DockerSettings(pull="never", holder_pool=0), LIMITS, INSTALLATION, "integration")
+    launcher = DockerLauncher(
+        DockerSettings(host=HOST, pull="never", holder_pool=0), LIMITS, INSTALLATION, "integration"
+    )
     try:
         with pytest.raises(ImageNotFound, match="pulls none"):
             launcher.resolve("skerry-tests/nobody-has-this")
@@ -293,7 +329,7 @@ def test_an_owner_who_pulls_nothing(images) -> None:
 
 
 def test_without_the_holders_image(engine) -> None:
-    settings = DockerSettings(holder_image="skerry-tests/no-holder", holder_pool=0)
+    settings = DockerSettings(host=HOST, holder_image="skerry-tests/no-holder", holder_pool=0)
     launcher = DockerLauncher(settings, LIMITS, INSTALLATION, "integration")
     try:
         with pytest.raises(LauncherError, match="make images"):

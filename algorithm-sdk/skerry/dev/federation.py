@@ -119,7 +119,7 @@ def _resolve(plan: Plan, report: Report) -> Plan:
     if launcher == "process":
         report(f"WARNING: algorithms run as plain processes, for development only: {reason or 'as asked.'}")
     else:
-        machine.require_holder()
+        machine.require_images()
     return plan.with_launcher(launcher)
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from skerry.dev.plan import Launcher
 
-HOLDER_IMAGE = "skerry/holder"
+NODE_IMAGES = ("skerry/holder", "skerry/probe")
+"""What holds the runs' namespaces, and what a node tries its sandbox with."""
 _CAP_SYS_ADMIN = 21
 _UNIX = "unix://"
 _STANDARD = "unix:///var/run/docker.sock"
@@ -79,14 +80,15 @@ def _why_not_docker() -> str:
     return ""
 
 
-def require_holder() -> None:
-    """Raises ConfigurationError when the image that every container's namespace needs has not been built."""
+def require_images() -> None:
+    """Raises ConfigurationError when an image that every node with the Docker launcher needs has not been built."""
     client = docker_client()
     if client is None:
         raise ConfigurationError("no Docker engine answers; start one (make engine does).")
     try:
-        if not client.images.list(HOLDER_IMAGE):
-            raise ConfigurationError(f"the image {HOLDER_IMAGE} is missing; build it with: make images")
+        for image in NODE_IMAGES:
+            if not client.images.list(image):
+                raise ConfigurationError(f"the image {image} is missing; build it with: make images")
     finally:
         client.close()
 

@@ -12,7 +12,8 @@ from skerry_node.launchers.process import ProcessLauncher
 def make_launcher(config: Config, installation: str) -> Launcher:
     """Raises ConfigurationError, or LauncherError when the engine does not answer."""
     if config.launcher == "docker":
-        return DockerLauncher(config.docker, config.limits, installation, config.name)
+        relaxations = config.policies.relaxations
+        return DockerLauncher(config.docker, config.limits, installation, config.name, relaxations)
     if not config.development or config.process is None:
         raise ConfigurationError("launcher: process is for nodes of skerry dev only; use docker.")
     return ProcessLauncher(config.process.registry, config.state_folder / "processes", config.limits)

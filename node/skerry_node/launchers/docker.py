@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ from skerry_node.launchers.launcher import (
     StartFailed,
     Vanished,
 )
+from skerry_node.policies import Relaxation
 from skerry_node.pulled import PulledImages
 from skerry_node.references import Reference
 
@@ -74,15 +75,37 @@ def _ask_version(host: str | None) -> str:
         return str(client.version(api_version=False)["ApiVersion"])
 
 
+def require_runtime(api: docker.APIClient, runtime: str) -> None:
+    """Raises LauncherError when the engine does not know the runtime that the owner's policy demands."""
+    with _engine("The engine's runtimes can't be looked at"):
+        known = api.info().get("Runtimes") or {}
+    if runtime not in known:
+        raise LauncherError(
+            f"docker.runtime is {runtime}, and the Docker engine knows no runtime of that name: install it and name it "
+            "in the engine's daemon.json (docs/how-to/gvisor.md). No run is started under another one."
+        )
+
+
 class DockerLauncher:
     """Containers of one installation; ``node`` is the name on their labels."""
 
-    def __init__(self, settings: DockerSettings, limits: Limits, installation: str, node: str) -> None:
+    def __init__(
+        self,
+        settings: DockerSettings,
+        limits: Limits,
+        installation: str,
+        node: str,
+        relaxations: Sequence[Relaxation] = (),
+    ) -> None:
         self._settings = settings
-        self._limits = limits
-        self._profile = sandbox.Profile(limits)
+        self._profile = sandbox.Profile(limits, settings.runtime, relaxations)
         self._labels = {"skerry.installation": installation, "skerry.node": node}
         self._api = connect(settings.host)
+        try:
+            require_runtime(self._api, settings.runtime)
+        except LauncherError:
+            self._api.close()
+            raise
         self._holders = Holders(self._api, settings.holder_image, self._labels, settings.holder_pool)
         self._prepared: dict[Attempt, Holder] = {}
         self._lock = threading.Lock()
@@ -96,6 +119,10 @@ class DockerLauncher:
     @property
     def unix_gate(self) -> bool:
         return self._settings.gate == "unix"
+
+    @property
+    def sandboxed(self) -> bool:
+        return True
 
     def missing(self) -> list[str]:
         return []
@@ -125,9 +152,11 @@ class DockerLauncher:
     def start(self, spec: Spec, environment: Mapping[str, str]) -> None:
         with self._lock:
             holder = self._prepared[spec.attempt]
-        intended = self._profile.host_config(spec, holder.id)
-        container = self._create(spec, environment, intended)
-        self._check(container, intended)
+        for relaxation in self._profile.relaxed(spec.image):
+            log.warning("Run %s: the sandbox is relaxed: %s", spec.attempt, relaxation)
+        intended = self._profile.config(spec, holder.id, environment, self._labels_of(spec))
+        container = self._create(spec, intended)
+        self._check(spec, container, intended)
         try:
             self._api.start(container)
         except APIError as error:
@@ -159,7 +188,7 @@ class DockerLauncher:
         except APIError as error:
             raise LauncherError(f"A container can't be watched: {_reason(error)}") from error
         with _engine("A container that has ended can't be looked at"):
-            return self._ended(attempt, self._inspect(attempt)["State"])
+            return self._ended(attempt, self._inspect(attempt))
 
     def logs(self, attempt: Attempt) -> str:
         try:
@@ -258,17 +287,9 @@ class DockerLauncher:
                 return {"username": one.username, "password": _read_password(one)}
         return None
 
-    def _create(self, spec: Spec, environment: Mapping[str, str], intended: dict[str, Any]) -> str:
-        config = {
-            "Image": spec.image.id,
-            "User": f"{spec.user}:{spec.user}",
-            "Env": [f"{name}={value}" for name, value in {**sandbox.HOME_VARIABLES, **environment}.items()],
-            "Labels": self._labels_of(spec),
-            "Healthcheck": {"Test": ["NONE"]},
-            "HostConfig": intended,
-        }
+    def _create(self, spec: Spec, intended: dict[str, Any]) -> str:
         try:
-            return str(self._api.create_container_from_config(config, self._name(spec.attempt))["Id"])  # type: ignore[no-untyped-call]
+            return str(self._api.create_container_from_config(intended, self._name(spec.attempt))["Id"])  # type: ignore[no-untyped-call]
         except DockerImageNotFound as error:
             raise ImageNotFound(f"The image {spec.image.reference} is no longer on the node's machine.") from error
         except APIError as error:
@@ -288,13 +309,11 @@ class DockerLauncher:
             "skerry.image": spec.image.id,
         }
 
-    def _check(self, container: str, intended: dict[str, Any]) -> None:
+    def _check(self, spec: Spec, container: str, intended: dict[str, Any]) -> None:
         """Raises StartFailed, before anything has run, when the engine made something else than was asked for."""
         with _engine("A new container can't be looked at"):
             seen = self._api.inspect_container(container)
-        wrong = sandbox.differences(intended, seen["HostConfig"])
-        targets = {mount["Target"] for mount in intended["Mounts"]}
-        wrong += ["Mounts"] if {mount["Destination"] for mount in seen["Mounts"]} - targets else []
+        wrong = sandbox.differences(intended, seen, spec.image)
         if wrong:
             log.error("The engine changed the settings of a container: %s", ", ".join(wrong))
             raise StartFailed(f"The node's engine does not keep the sandbox's settings: {', '.join(wrong)}.")
@@ -308,10 +327,11 @@ class DockerLauncher:
             return str(self._inspect(attempt)["HostConfig"]["NetworkMode"]).removeprefix("container:")
         return None
 
-    def _ended(self, attempt: Attempt, state: dict[str, Any]) -> Ended:
+    def _ended(self, attempt: Attempt, seen: dict[str, Any]) -> Ended:
+        state = seen["State"]
         code = int(state["ExitCode"])
         if state["OOMKilled"] and code != 0:
-            allowed = self._limits.memory >> 20
+            allowed = int(seen["HostConfig"]["Memory"]) >> 20
             return Ended(code, f"The run needed more memory than this node allows ({allowed} MiB).")
         failure = _EXEC_FAILED.search(self.logs(attempt)) if code in _NOT_EXECUTED else None
         if failure is not None:
@@ -366,7 +386,8 @@ def _describe(reference: str, found: dict[str, Any]) -> Image:
     digests = {entry.partition("@")[2] for entry in found.get("RepoDigests") or ()} | {found["Id"]}
     ports = [int(port.partition("/")[0]) for port in config.get("ExposedPorts") or ()]
     volumes = tuple(sorted(config.get("Volumes") or ()))
-    return Image(reference, found["Id"], tuple(sorted(digests)), tuple(sorted(ports)), volumes)
+    variables = tuple(entry.partition("=")[0] for entry in config.get("Env") or ())
+    return Image(reference, found["Id"], tuple(sorted(digests)), tuple(sorted(ports)), volumes, variables)
 
 
 def _found(container: dict[str, Any]) -> Found:

@@ -53,6 +53,7 @@ class FakeLauncher:
         self._lock = threading.Lock()
         self.own_users = False
         self.unix_gate = False
+        self.sandboxed = False
 
     def missing(self) -> list[str]:
         return ["everything: nothing real is started"]

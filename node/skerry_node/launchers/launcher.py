@@ -48,7 +48,8 @@ class Attempt:
 class Image:
     """A reference, and what it means here and now: ``id`` can't be moved to something else.
 
-    ``new``: it was not on the machine before it was asked for.
+    ``variables`` are the names in the environment that the image brings along. ``new``: it was not on the machine
+    before it was asked for.
     """
 
     reference: str
@@ -56,6 +57,7 @@ class Image:
     digests: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     volumes: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
     new: bool = False
 
 
@@ -139,6 +141,10 @@ class Launcher(Protocol):
     @property
     def own_users(self) -> bool:
         """Whether each run can be a user of its own."""
+
+    @property
+    def sandboxed(self) -> bool:
+        """Whether it promises the restricted profile, so that a node has to try it before it takes runs."""
 
     def missing(self) -> list[str]:
         """The separations that this launcher can't keep on this machine, a phrase each."""

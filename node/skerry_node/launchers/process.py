@@ -106,6 +106,10 @@ class ProcessLauncher:
     def unix_gate(self) -> bool:
         return False
 
+    @property
+    def sandboxed(self) -> bool:
+        return False
+
     def missing(self) -> list[str]:
         phrases = [_phrase(one, reason) for one, reason in self._missing.items()]
         if not self._own_users:

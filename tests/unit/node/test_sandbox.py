@@ -1,23 +1,27 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from skerry.contract import decode, decode_environment
+from skerry.probes import PROBES
 from skerry_node import environment
 from skerry_node.config import Limits
 from skerry_node.launchers.launcher import Attempt, Image, Layout, Source, Spec
-from skerry_node.sandbox import HOME_VARIABLES, Profile, database_path, differences
+from skerry_node.policies import Relaxation
+from skerry_node.sandbox import GVISOR, HOME_VARIABLES, Profile, database_path, differences, seccomp
 
 pytestmark = pytest.mark.unit
 
 SOURCES = (Source("default", Path("/srv/a.csv"), "csv"), Source("scans", Path("/srv/scans"), "folder"))
-SPEC = Spec(
-    Attempt(7, 2), 5, Image("x", "sha256:x", volumes=("/data",)), Path("/d"), Path("/t"), SOURCES, 70000, (70500,)
-)
+IMAGE = Image("x", "sha256:x", volumes=("/data",), variables=("LANG",))
+SPEC = Spec(Attempt(7, 2), 5, IMAGE, Path("/d"), Path("/t"), SOURCES, 70000, (70500,))
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "sandbox.md"
 
 
 @pytest.fixture
@@ -48,6 +52,109 @@ def test_what_an_image_declares_as_a_volume_is_bounded_memory(intended) -> None:
     assert all("noexec,nosuid,nodev,size=" in options for options in intended["Tmpfs"].values())
 
 
+def test_system_calls_are_ours_and_nothing_is_gained(intended) -> None:
+    first, second = intended["SecurityOpt"]
+    assert first == "no-new-privileges"
+    assert json.loads(second.removeprefix("seccomp="))["defaultAction"] == "SCMP_ACT_ERRNO"
+
+
+def test_processes_are_bounded_by_user_too(intended) -> None:
+    bounds = {limit["Name"]: limit["Hard"] for limit in intended["Ulimits"]}
+    assert bounds["nproc"] == intended["PidsLimit"]
+    assert bounds["core"] == 0
+    assert set(bounds) == {"nproc", "nofile", "fsize", "core"}
+
+
+DIGEST = f"sha256:{'a' * 64}"
+RELAXED = Image("x", "sha256:x", digests=(DIGEST, "sha256:x"))
+
+
+def relaxed(setting: str, value: object = True) -> dict:
+    relaxation = Relaxation.model_validate({"digest": DIGEST, "setting": setting, "value": value})
+    profile = Profile(Limits(), relaxations=[relaxation])
+    assert profile.host_config(SPEC, "abc") == Profile(Limits()).host_config(SPEC, "abc")
+    spec = Spec(SPEC.attempt, 5, RELAXED, Path("/d"), Path("/t"), SOURCES, 70000, (70500,))
+    ours, strict = profile.host_config(spec, "abc"), Profile(Limits()).host_config(spec, "abc")
+    return {name: value for name, value in ours.items() if value != strict[name]}
+
+
+def test_what_is_relaxed_for_one_image() -> None:
+    assert relaxed("memory", "4g") == {"Memory": 4 << 30, "MemorySwap": 4 << 30}
+    assert relaxed("writable_root") == {"ReadonlyRootfs": False}
+    assert relaxed("shared_memory", "1g") == {"ShmSize": 1 << 30}
+    assert relaxed("engine_seccomp") == {"SecurityOpt": ["no-new-privileges"]}
+    assert set(relaxed("processes", 4096)) == {"PidsLimit", "Ulimits"}
+    assert set(relaxed("open_files", 65536)) == {"Ulimits"}
+    assert "noexec" not in relaxed("executable_tmp")["Tmpfs"]["/tmp"]
+    assert "size=4096" in relaxed("temporary", 4096)["Tmpfs"]["/tmp"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("user", 0),
+        ("capabilities", ["SYS_ADMIN"]),
+        ("engine_seccomp", False),
+        ("writable_root", "yes please"),
+        ("processes", "many"),
+        ("processes", 1 << 40),
+        ("memory", "-1"),
+    ],
+)
+def test_what_can_not_be_relaxed(setting, value) -> None:
+    with pytest.raises(ValueError, match=f"{setting}"):
+        Relaxation.model_validate({"digest": DIGEST, "setting": setting, "value": value})
+
+
+def rules(runtime: str = "runc") -> list[dict]:
+    return json.loads(seccomp(runtime))["syscalls"]
+
+
+def allowed(runtime: str = "runc") -> dict[str, list]:
+    """Each allowed call, with the arguments under which it is."""
+    found: dict[str, list] = {}
+    for rule in rules(runtime):
+        for name in rule["names"]:
+            if rule["action"] == "SCMP_ACT_ALLOW":
+                found.setdefault(name, []).append(rule.get("args"))
+    return found
+
+
+def test_no_call_is_allowed_twice_or_without_a_reason() -> None:
+    assert all(rule["comment"] for rule in rules())
+    assert [name for name, arguments in allowed().items() if len(arguments) > 1 and None in arguments] == []
+    assert {rule["action"] for rule in rules()} == {"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"}
+
+
+def test_no_other_kind_of_machine_slips_through() -> None:
+    kinds = json.loads(seccomp())["archMap"]
+    assert [kind["architecture"] for kind in kinds] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]
+    assert not any(kind["subArchitectures"] for kind in kinds)
+
+
+def test_the_page_names_what_is_refused_and_it_is_refused() -> None:
+    section = PAGE.read_text().split("## System calls")[1].split("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    names = {name for cell in cells for name in re.findall(r"`([a-z0-9_]+)`", cell)}
+    bounded = {"socket", "clone", "personality", "mknod", "mknodat"}
+    assert names & allowed().keys() == bounded
+    assert all(None not in allowed()[name] for name in bounded)
+    tried = {probe.name for probe in PROBES if probe.group == "system call"} - {"clone-user", "clone3-user"}
+    assert tried <= names | {"modify_ldt"}
+
+
+def test_under_gvisor_one_call_is_left_to_its_kernel() -> None:
+    assert allowed(GVISOR).keys() - allowed().keys() == {"clone3"}
+
+
+def test_the_page_has_a_line_for_each_setting(intended) -> None:
+    section = PAGE.read_text().split("## The profile")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    whole = Profile(Limits()).config(SPEC, "abc", {}, {})
+    assert named == {*intended, *whole} - {"HostConfig", "Labels"}
+
+
 def seen_of(intended: dict) -> dict:
     """As an engine says it: with all that nobody asked for."""
     return {
@@ -64,10 +171,32 @@ def seen_of(intended: dict) -> dict:
     }
 
 
-def test_an_engine_that_does_as_it_is_told(intended) -> None:
-    seen = seen_of(intended)
-    seen["Ulimits"].reverse()
-    assert differences(intended, seen) == []
+@pytest.fixture
+def whole() -> dict:
+    """What the engine is asked for."""
+    return Profile(Limits()).config(SPEC, "abc", {"INPUT_FILE": "x"}, {"skerry.run": "7"})
+
+
+def described(whole: dict) -> dict:
+    """A container as the engine describes it."""
+    mounts = [
+        {"Type": "bind", "Source": one["Source"], "Destination": one["Target"], "RW": not one["ReadOnly"], "Mode": ""}
+        for one in whole["HostConfig"]["Mounts"]
+    ]
+    config = {name: copy.deepcopy(whole[name]) for name in ("User", "Env", "Healthcheck", "Labels")}
+    config["Env"] += ["PATH=/usr/bin", "LANG=C.UTF-8"]
+    return {
+        "Image": whole["Image"],
+        "Config": {**config, "Image": whole["Image"]},
+        "HostConfig": seen_of(whole["HostConfig"]),
+        "Mounts": mounts,
+    }
+
+
+def test_an_engine_that_does_as_it_is_told(whole) -> None:
+    seen = described(whole)
+    seen["HostConfig"]["Ulimits"].reverse()
+    assert differences(whole, seen, IMAGE) == []
 
 
 CHANGES = [
@@ -79,7 +208,9 @@ CHANGES = [
     ("PidMode", "host"),
     ("UsernsMode", "host"),
     ("ReadonlyRootfs", False),
-    ("SecurityOpt", ["seccomp=unconfined"]),
+    ("SecurityOpt", ["no-new-privileges", "seccomp=unconfined"]),
+    ("SecurityOpt", ["no-new-privileges"]),
+    ("Runtime", "another"),
     ("Memory", 0),
     ("Devices", [{"PathOnHost": "/dev/sda"}]),
     ("MaskedPaths", []),
@@ -90,14 +221,52 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES)
-def test_an_engine_that_does_something_else(intended, name, value) -> None:
-    assert differences(intended, {**seen_of(intended), name: value}) == [name]
+def test_an_engine_that_does_something_else(whole, name, value) -> None:
+    seen = described(whole)
+    seen["HostConfig"][name] = value
+    assert differences(whole, seen, IMAGE) == [name]
 
 
-def test_a_mount_that_became_writable(intended) -> None:
-    seen = seen_of(intended)
-    seen["Mounts"][2]["ReadOnly"] = False
-    assert differences(intended, seen) == ["Mounts"]
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("User", ""),
+        ("User", "0:0"),
+        ("Healthcheck", {"Test": ["CMD", "/run-me"]}),
+        ("Env", ["INPUT_FILE=x"]),
+        ("Healthcheck", None),
+    ],
+)
+def test_a_container_of_another_kind(whole, name, value) -> None:
+    seen = described(whole)
+    seen["Config"][name] = value
+    assert differences(whole, seen, IMAGE) == [name]
+
+
+def test_variables_that_neither_the_node_nor_the_image_asked_for(whole) -> None:
+    """An engine adds its own proxies' addresses where its owner configured them."""
+    seen = described(whole)
+    seen["Config"]["Env"].append("HTTP_PROXY=http://proxy:3128")
+    assert differences(whole, seen, IMAGE) == ["Env"]
+
+
+def test_another_image_than_the_one_that_was_judged(whole) -> None:
+    assert differences(whole, {**described(whole), "Image": "sha256:y"}, IMAGE) == ["Image"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"RW": True, "Destination": "/mnt/databases/scans"}, {"Source": "/"}, {"Destination": "/host"}]
+)
+def test_a_mount_that_became_another(whole, change) -> None:
+    seen = described(whole)
+    seen["Mounts"][3] |= change
+    assert differences(whole, seen, IMAGE) == ["Mounts"]
+
+
+def test_a_mount_that_nobody_asked_for(whole) -> None:
+    seen = described(whole)
+    seen["Mounts"].append({"Type": "volume", "Destination": "/v", "RW": True})
+    assert differences(whole, seen, IMAGE) == ["Mounts"]
 
 
 LAYOUT = Layout("/mnt/data/task-000000007", "/mnt/tmp", {"default": "/mnt/databases/default/a.csv"}, 8642)
@@ -172,7 +341,8 @@ def test_gpus_are_asked_of_the_engine(gpus, count) -> None:
     assert request["Capabilities"] == [["gpu"]]
 
 
-def test_without_a_rule_that_grants_them_there_are_none() -> None:
-    assert Profile(Limits()).host_config(SPEC, "holder")["DeviceRequests"] == []
-    seen = {"DeviceRequests": [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]}
-    assert differences({"DeviceRequests": []}, seen) == ["DeviceRequests"]
+def test_without_a_rule_that_grants_them_there_are_none(whole) -> None:
+    assert whole["HostConfig"]["DeviceRequests"] == []
+    seen = described(whole)
+    seen["HostConfig"]["DeviceRequests"] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]
+    assert differences(whole, seen, IMAGE) == ["DeviceRequests"]

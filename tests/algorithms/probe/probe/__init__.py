@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import stat
 import sys
@@ -225,7 +226,7 @@ def look_around(targets: list[list[Any]], names: list[str]) -> dict[str, Any]:
         "no_new_privileges": _status("NoNewPrivs"),
         "can_write_root": _writes(Path("/probe")),
         "can_write_tmp": _writes(Path("/tmp/probe")),
-        "processes_limit": Path("/proc/self/limits").read_text(),
+        "processes_limit": resource.getrlimit(resource.RLIMIT_NPROC),
         "mounts": Path("/proc/self/mounts").read_text(),
         "environment": sorted(os.environ),
     }
@@ -296,7 +297,7 @@ def _resolves(name: str) -> bool:
 
 def _status(field: str) -> str:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith(f"{field}:"))
+    return next((line.split()[1] for line in lines if line.startswith(f"{field}:")), "")
 
 
 def _writes(path: Path) -> bool:

@@ -1,0 +1,59 @@
+"""A node whose sandbox does not hold takes no runs, and says why; ``skerry node check`` says the same."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from devfederation import skerry
+
+pytestmark = pytest.mark.acceptance
+PATIENCE = 120.0
+
+
+def log_of(federation) -> str:
+    return "".join(path.read_text() for path in federation.folder.rglob("*.log") if "node" in str(path))
+
+
+def wait_for_line(federation, words: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while words not in log_of(federation):
+        assert time.monotonic() < end, f"no line says: {words}"
+        time.sleep(0.1)
+
+
+def create(federation, image: str):
+    return federation.client().task.create(
+        organizations=federation.organization_ids,
+        name="noop",
+        image=image,
+        collaboration=federation.collaboration_id,
+        input_={"method": "noop"},
+    )
+
+
+def test_a_node_that_can_not_try_its_sandbox(dev, probe_image, tmp_path) -> None:
+    """The base image answers nothing: it stands for a sandbox that does not hold."""
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"docker": {"probe_image": "skerry/algorithm-base", "preflight_seconds": 10}}))
+    with dev("--nodes", "1", "--node-settings", str(settings)) as federation:
+        task = create(federation, probe_image)
+        wait_for_line(federation, "This node takes no runs until its sandbox holds")
+        run = federation.client().request("run", params={"task_id": task["id"]})["data"]
+        assert [one["status"] for one in run] == ["pending"]
+        [config] = federation.folder.rglob("node.yaml")
+        checked = skerry("node", "check", "--config", str(config))
+        assert checked.returncode == 1
+        assert "the probe image can't be run" in " ".join(checked.stdout.split())
+
+
+def test_a_node_whose_sandbox_holds(dev, probe_image) -> None:
+    with dev("--nodes", "1") as federation:
+        assert create(federation, probe_image).wait(timeout=PATIENCE).results() == [{}]
+        wait_for_line(federation, "The sandbox holds")
+        [config] = federation.folder.rglob("node.yaml")
+        checked = skerry("node", "check", "--probes", "--config", str(config))
+        assert checked.returncode == 0, checked.stdout
+        assert "the sandbox holds" in " ".join(checked.stdout.split())
+        assert "use-gate" in checked.stdout
