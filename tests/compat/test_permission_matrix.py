@@ -145,8 +145,9 @@ def forgetting(world: World) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "writing", writing)
-        patch.setattr(webcalls, "check", lambda url, _allowed: url)
-        patch.setattr(webcalls, "ask", lambda _url, _path, **_query: {"version": "4"})
+        public = webcalls.Address("https", "made.example.org", 443, "", "8.8.8.8")
+        patch.setattr(webcalls, "check", lambda _url, _allowed: public)
+        patch.setattr(webcalls, "ask", lambda *_: {"version": "4"})
         patch.setattr(world.federation.server.payloads, "forget", lambda _payload: None)
         yield
 
