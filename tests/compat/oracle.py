@@ -154,6 +154,7 @@ DEEDS = {
     "self work": (NOBODY, "node"),
     "self leave": (NOBODY, "node"),
     "run status": (NOBODY, "node"),
+    "run log": (NOBODY, "node"),
     "run token": (NOBODY, "node container"),
     "run input": ("run view", "node container"),
     "run result": ("run view", "container"),

@@ -21,12 +21,12 @@ from test_permission_matrix import PASSWORD, World, forgetting, world
 
 from skerry_server.app import describe_api
 from skerry_server.models import User
-from skerry_server.tokens import Purpose, for_reset
+from skerry_server.tokens import Purpose, for_reset, for_store
 
 pytestmark = pytest.mark.unit
 __all__ = ["world"]
 REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference" / "openapi.json"
-EXAMPLES = int(os.environ.get("SKERRY_SCHEMATHESIS_EXAMPLES", "85"))
+EXAMPLES = int(os.environ.get("SKERRY_SCHEMATHESIS_EXAMPLES", "68"))
 """Of each operation, where there are as many; together more than 5,000."""
 
 
@@ -74,13 +74,16 @@ def test_nothing_outside_the_description(world: World, capsys: pytest.CaptureFix
 
 
 def tokens_of(world: World) -> dict[str, str | None]:
-    """A token of each kind: of a user of each role, a node, a run, for refreshing, for a reset; and none."""
+    """A token of each kind: of a user of each role, a node, a run, for refreshing, resetting, a store; and none."""
     found = {name: api.token for name, api in world.callers.items()}
     pair = world.federation.anybody.post("token/user", {"username": "root", "password": PASSWORD})
     server = world.federation.server
     with server.database.reading() as session:
-        reset = for_reset(server.secret, session.get_one(User, 1), Purpose.PASSWORD, server.clock())
-    return {**found, "refresh": pair["refresh_token"], "reset": reset, "garbage": "a.b.c"}
+        root = session.get_one(User, 1)
+        reset = for_reset(server.secret, root, Purpose.PASSWORD, server.clock())
+        with world.federation.client.application.app_context():
+            store = for_store(root)
+    return {**found, "refresh": pair["refresh_token"], "reset": reset, "store": store, "garbage": "a.b.c"}
 
 
 def _try(world: World, operation: Any, tokens: dict[str, str | None]) -> list[int]:

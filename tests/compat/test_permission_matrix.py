@@ -143,9 +143,10 @@ def forgetting(world: World) -> Iterator[None]:
             session.flush()
             session.rollback()
 
+    address = webcalls.Address("https", "store.example.org", 443, "/api", "93.184.216.34")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "writing", writing)
-        patch.setattr(webcalls, "check", lambda url, _allowed: url)
+        patch.setattr(webcalls, "check", lambda _url, _allowed: address)
         patch.setattr(webcalls, "ask", lambda _url, _path, **_query: {"version": "4"})
         patch.setattr(world.federation.server.payloads, "forget", lambda _payload: None)
         yield
@@ -282,6 +283,7 @@ _OURS: dict[str, Callable[[Cell], _Call]] = {
     "self work": lambda _cell: ("POST", "skerry/node/work", {"wait": 0}),
     "self leave": lambda _cell: ("POST", "skerry/node/leave", {}),
     "run status": lambda cell: ("POST", f"skerry/run/{cell.thing('run')}/status", {**_ATTEMPT, "status": "active"}),
+    "run log": lambda cell: ("PUT", f"skerry/run/{cell.thing('run')}/log", {**_ATTEMPT, "log": "so far"}),
     "run token": lambda cell: ("POST", f"skerry/run/{cell.thing('run')}/token", _ATTEMPT),
     "run input": lambda cell: ("GET", f"skerry/run/{cell.thing('run')}/input", None),
     "run result": lambda cell: ("GET", f"skerry/run/{cell.thing('run')}/result", None),

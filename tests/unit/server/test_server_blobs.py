@@ -24,6 +24,7 @@ from skerry_server.app import create_app
 from skerry_server.errors import InvalidRequest
 from skerry_server.models import Payload
 from skerry_server.server import Server, open_server
+from skerry_server.services import tasks
 from skerry_server.services.blobs import KEPT_WAITING
 from skerry_server.services.tasks import REPEAT_WINDOW
 from skerry_server.settings import BlobStore
@@ -270,6 +271,18 @@ def test_blobs_go_with_their_task(federation: Federation, researcher: Api, serve
     assert len(files(server)) == 1
     researcher.delete(f"task/{task['id']}")
     assert files(server) == []
+
+
+def test_many_payloads_go_in_portions(
+    federation: Federation, researcher: Api, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_AT_ONCE", 2)
+    for _ in range(3):
+        make(federation, researcher)
+    federation.root.delete(f"collaboration/{federation.collaboration}", delete_dependents=1)
+    assert files(server) == []
+    with server.database.reading() as session:
+        assert session.scalars(select(Payload)).all() == []
 
 
 def test_what_no_task_took_is_collected(federation: Federation, researcher: Api, server: Server, clock: Clock) -> None:

@@ -228,7 +228,7 @@ def test_every_problem_has_its_place(config: Path, content: Any, place: str) -> 
 
 
 def test_all_problems_are_listed_at_once(config: Path) -> None:
-    said = problems(config, FILE.replace("encrypted: false", "encrypted: maybe").replace("name: PIPELINE", "nam: x"))
+    said = problems(config, FILE.replace("encrypted: false", "encrypted: maybe").replace("name: PIPELINE", "title: x"))
     assert len(said) == 4, said
 
 
