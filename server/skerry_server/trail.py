@@ -42,13 +42,13 @@ _PENDING = "audit_pending"
 _ACTOR = "audit_actor"
 _LONGEST = 1024
 
-_SILENT = frozenset({"event", "payload", "rule", "node_setting", "audit", "audit_head"})
+_SILENT = frozenset({"event", "payload", "rule", "node_setting", "failure", "audit", "audit_head"})
 """Tables that are no deed of anybody: hints, the bytes of runs, the policy's own rows, what nodes tell of themselves
-whenever they come, the trail itself."""
+whenever they come, counted failures (the log-in's own record is a deed), the trail itself."""
 
 _QUIET: Mapping[str, frozenset[str]] = {
     "node": frozenset({"online", "last_seen"}),
-    "run": frozenset({"lease_expires"}),
+    "run": frozenset({"lease_expires", "live_log", "log"}),
     "task": frozenset({"status", "finished_at", "job_id"}),
     "user": frozenset({"last_seen", "failed_logins", "otp_step"}),
 }

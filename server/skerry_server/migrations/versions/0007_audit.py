@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0007"
+down_revision = "0006"
 
 _INDEXED = ("actor_organization_id", "organization_id", "collaboration_id", "task_id", "run_id")
 _REFUSAL = "audit records are only added, and heads only move forward"
