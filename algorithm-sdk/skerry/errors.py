@@ -85,6 +85,17 @@ class KeyNotConfirmed(CryptoError):
     """Keys are new and the owner wants to confirm each organization's keys first."""
 
 
+# --- audit -----------------------------------------------------------------------------------------------
+
+
+class NotRecorded(SkerryError):
+    """An audit record can't be written, so what it would have recorded is not done."""
+
+
+class BrokenChain(SkerryError):
+    """An audit chain does not hold; names the first record that is at fault."""
+
+
 # --- tasks -----------------------------------------------------------------------------------------------
 
 

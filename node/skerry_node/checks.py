@@ -140,6 +140,19 @@ def _admits_every_image(policies: Policies) -> bool:
     return rules is None or any(rule.algorithm in {".*", ".+"} and not rule.approve_first for rule in rules)
 
 
+def relaxations(config: Config) -> Iterator[str]:
+    """What the configuration allows that a careful owner would not; each as it stands in the audit journal."""
+    policies = config.policies
+    if _admits_every_image(policies):
+        yield "every image may run"
+    if policies.unsigned_tasks == "allow":
+        yield "unsigned tasks are admitted"
+    if not policies.require_confirmed_keys:
+        yield "the first use of an organization's keys is trusted"
+    if config.launcher == "process":
+        yield "no containers: the process launcher"
+
+
 def _check_policy(config: Config) -> Finding:
     return Finding(
         "only named images are allowed",

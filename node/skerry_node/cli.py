@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -13,6 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from skerry.audit import Record, Verifier
 from skerry.invitations import Invitation
 from skerry.probes import PROBES
 from skerry_node import cli_approvals, cli_clean, cli_import, joining
@@ -23,6 +26,7 @@ from skerry_node.options import CONFIG as _CONFIG
 from skerry_node.options import load as _load
 from skerry_node.preflight import Report, expected
 from skerry_node.template import write_template
+from skerry_node.trail import FOLDER, read_lines
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +126,48 @@ def status(path: Path) -> None:
     click.echo(f"node {config.name}: {'running' if running else 'not running'}")
     click.echo(f"runs here: {', '.join(runs) or 'none'}")
     sys.exit(0 if running else 1)
+
+
+@node.command()
+@_CONFIG
+@click.option("--run", type=click.IntRange(1), help="Only what concerns this run.")
+@click.option("--json", "as_json", is_flag=True, help="The records as they lie in the journal, a line each.")
+def audit(path: Path, run: int | None, as_json: bool) -> None:
+    """Tell from the audit journal what the node did; `skerry audit verify --node` says whether it is whole."""
+    for record in _records(path):
+        if run is not None and record.deed.about.get("run") != run:
+            continue
+        click.echo(record.line().decode().rstrip() if as_json else tell(record))
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """Raises BrokenChain for what is no record."""
+    verifier = Verifier()
+    for number, line in enumerate(export_trail(path), start=1):
+        verifier.feed(line, f"line {number}")
+        value = json.loads(line)
+        if "head" not in value:
+            yield Record.parse(value)
+
+
+def export_trail(path: Path) -> Iterator[bytes]:
+    """The lines of the journal of the node with this configuration, which may run meanwhile."""
+    return read_lines(_load(path).state_folder / FOLDER)
+
+
+def tell(record: Record) -> str:
+    """A record as a line to read."""
+    deed = record.deed
+    actor = " ".join(str(part) for part in (deed.actor.kind, deed.actor.id) if part is not None)
+    what = " ".join(str(part) for part in (deed.object.kind, deed.object.id) if part is not None)
+    details = ", ".join(
+        f"{name}: {_show(value)}" for name, value in deed.details.items() if value not in (None, [], {})
+    )
+    return f"{record.time[:23]}  {deed.action:<14} {what} (by {actor}){f': {details}' if details else ''}"
+
+
+def _show(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 node.add_command(cli_approvals.algorithms)

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import secrets
 import threading
+import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from skerry.errors import AuthenticationError, ConfigurationError, ServerError, ServerUnreachable, SkerryError
+from skerry.audit import WITNESS, What
+from skerry.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    NotRecorded,
+    ServerError,
+    ServerUnreachable,
+    SkerryError,
+)
+from skerry.wire import canonical
 from skerry_node import areas, preflight, reconcile, sharing
+from skerry_node import trail as trails
 from skerry_node.approvals import Approvals
+from skerry_node.checks import relaxations
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
-from skerry_node.orders import Order, Self, Work
-from skerry_node.pipeline import Parts, Pipeline
+from skerry_node.orders import Order, Self, ServerHead, Work
+from skerry_node.pipeline import Parts, Pipeline, about
 from skerry_node.places import Places
 from skerry_node.preflight import Preflight, inspect_sandbox, remove_leftovers
 from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Interrupted, Server
+from skerry_node.trail import Trail
 from skerry_node.users import Users, default_base, preflight_user
 from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
 
 _TIDY_SECONDS = 3600.0
+_WITNESSED_EVERY = 600.0
 
 
 class State:
@@ -42,12 +58,14 @@ class State:
             self.installation = _read_installation(folder / "installation")
         except OSError as error:
             raise ConfigurationError(f"state_folder: {folder} can't be used ({error.strerror}).") from error
+        self.trail = Trail(folder / trails.FOLDER, trails.now)
 
     def say_ready(self) -> None:
         (self.folder / "ready").write_text(f"{os.getpid()}\n")
 
     def close(self) -> None:
         (self.folder / "ready").unlink(missing_ok=True)
+        self.trail.close()
         self._lock.close()
 
 
@@ -99,6 +117,8 @@ class Daemon:
         self._pipelines: dict[Attempt, Pipeline] = {}
         self._places = Places(config.limits.parallel_runs, self._ask_again)
         self._preflight = self._make_preflight() if launcher.sandboxed else None
+        self._witnessed = float("-inf")
+        self._witness: ServerHead | None = None
 
     def run(self) -> None:
         """Raises ConfigurationError when the node can't work as it is configured."""
@@ -116,6 +136,7 @@ class Daemon:
         me = self._meet_server()
         if me is None:
             return
+        self._say_start(me)
         self._proxy = self._spawn_proxy(me)
         self._parts = self._make_parts(self._proxy.client)
         threading.Thread(target=self._keep_proxy, args=(me,), name="proxy", daemon=True).start()
@@ -150,6 +171,21 @@ class Daemon:
                 log.warning("%s The node tries again.", error)
             self._closing.wait(back_off.pause())
         return None
+
+    def _say_start(self, me: Self) -> None:
+        """What the node was when it began to work: without this on record it does not. Raises NotRecorded."""
+        config = self._config
+        self._state.trail.write(
+            "node.start",
+            What("node", me.id),
+            {"organization": me.organization.id, "collaboration": me.collaboration.id},
+            durable=True,
+            version=version("skerry"),
+            server=config.server.url,
+            configuration=hashlib.sha256(canonical(config.model_dump(mode="json"))).hexdigest(),
+            policies=config.policies.model_dump(mode="json"),
+            relaxed=list(relaxations(config)),
+        )
 
     def _check_self(self, me: Self) -> Self:
         if me.collaboration.encrypted and self._config.encryption is None:
@@ -215,6 +251,7 @@ class Daemon:
             self._places,
             approvals,
             PulledImages(folder),
+            self._state.trail,
         )
 
     def _make_preflight(self) -> Preflight:
@@ -247,6 +284,7 @@ class Daemon:
             self._parts.journal.remove(entry.key)
         for entry in plan.resume:
             log.info("Run %s is taken up again (%s)", entry.key, entry.stage)
+            self._state.trail.write("run.resume", What("run", entry.key.run), about(entry), stage=str(entry.stage))
             self._begin(entry)
 
     def _keep_proxy(self, me: Self) -> None:
@@ -257,6 +295,7 @@ class Daemon:
             if self._closing.is_set():
                 return
             log.error("The proxy has ended (exit code %s); another one is started", code)
+            self._tell("proxy.restart", What("proxy"), code=code)
             self._closing.wait(back_off.pause())
             try:
                 self._proxy.stop()
@@ -306,17 +345,34 @@ class Daemon:
                 # While the server was away the upstream tokens may have expired, and no proxy can renew those.
                 self._serve_again()
             back_off.reset()
+            self._keep_witness(work.head)
             self._do(work)
 
     def _ask(self, *, online: bool) -> Work:
         """The first call, and the first after an absence, does not wait: its answer says that the node is online."""
         with self._lock:
             holding = sorted(self._pipelines)
-        capacity = self._places.offer() if self._is_safe() else 0
-        return self._server.work(capacity, holding, self._parts.jobs.held(), self._changed, wait=online)
+        capacity = self._places.offer() if self._is_safe() and self._state.trail.ready() else 0
+        jobs, head = self._parts.jobs.held(), self._state.trail.head
+        return self._server.work(capacity, holding, jobs, head, self._changed, wait=online)
 
     def _is_safe(self) -> bool:
         return self._preflight is None or self._preflight.passed
+
+    def _keep_witness(self, head: ServerHead | None) -> None:
+        """Notes how far the server's audit chain has come, now and then, where the server can't change it."""
+        due = time.monotonic() - self._witnessed >= _WITNESSED_EVERY
+        if head is None or head.sequence == 0 or not due or head == self._witness:
+            return
+        self._witnessed, self._witness = time.monotonic(), head
+        self._tell(WITNESS, What("server"), **head.model_dump())
+
+    def _tell(self, action: str, object_: What, **details: Any) -> None:
+        """Records what happened anyhow; while the journal can't be written, the log alone has it."""
+        try:
+            self._state.trail.write(action, object_, **details)
+        except NotRecorded as error:
+            log.error("%s is not on record: %s", action, error)  # noqa: TRY400 - the sentence says it all
 
     def _say_online(self) -> None:
         log.info("node %s is online", self._config.name)
@@ -396,6 +452,7 @@ class Daemon:
         except (ServerUnreachable, ServerError) as error:
             log.info("The server is not told that the node leaves: %s", error)
         self._server.close()
+        self._tell("node.stop", What("node"))
 
 
 def _stop(pipeline: Pipeline, reason: str) -> None:

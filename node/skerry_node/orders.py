@@ -57,12 +57,21 @@ class Stop(Message):
         return Attempt(self.run, self.attempt)
 
 
+class ServerHead(Message):
+    """How far the server's own audit chain has come."""
+
+    writer: str = Field(min_length=1, max_length=64)
+    sequence: int = Field(ge=0, lt=1 << 53)
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class Work(Message):
     """The answer of the work call."""
 
     runs: list[Order] = Field(max_length=1024)
     stop: list[Stop] = Field(max_length=1024)
     finished_jobs: list[int] = Field(max_length=65536)
+    head: ServerHead | None = None
 
 
 class Organization(Message):

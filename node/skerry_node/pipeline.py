@@ -8,13 +8,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from skerry import contract
-from skerry.errors import Conflict, InvalidInput, NotFound, ServerError, ServerUnreachable, SkerryError
+from skerry.audit import What, Who
+from skerry.errors import Conflict, InvalidInput, NotFound, NotRecorded, ServerError, ServerUnreachable, SkerryError
 from skerry.output import ERROR_MARK
 from skerry.wire import Status
 from skerry_node import admission, areas, databases, environment, relays
@@ -44,6 +45,7 @@ from skerry_node.places import Places
 from skerry_node.policies import Rule
 from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Server
+from skerry_node.trail import Trail
 from skerry_node.users import Users
 from skerry_proxy.client import OpenedRun, ProxyClient, ProxyError
 from skerry_proxy.logs import shorten
@@ -102,6 +104,7 @@ class Parts:
     places: Places
     approvals: Approvals
     pulled: PulledImages
+    trail: Trail
     clock: Callable[[], float] = time.time
 
 
@@ -133,6 +136,7 @@ class Pipeline:
     def stop(self, reason: str) -> None:
         """Ends the run without a report: the server has ended it, or given it to another."""
         log.info("Run %s is stopped: %s", self.key, reason)
+        self._tell("run.stop", Who("server"), why=reason)
         self._stopped.set()
         with self._starting:
             self._stop_container()
@@ -150,10 +154,12 @@ class Pipeline:
             log.info("Run %s goes on without the node", self.key)
         except GivenUp as reason:
             log.info("Run %s is given up: %s", self.key, reason)
+            self._tell("run.give_up", why=str(reason))
             self._leave_log()
             self._clean()
         except Exception:
             log.exception("Run %s broke off in the node", self.key)
+            self._tell("run.break_off")
             if not self._parts.closing.is_set():
                 self._report_breakdown()
                 self._clean()
@@ -178,21 +184,83 @@ class Pipeline:
         """From wherever the attempt is to its end."""
         try:
             if self._entry.stage is Stage.CLAIMED:
-                self._begin()
+                with _ending(Status.FAILED, NotRecorded):
+                    self._begin()
             else:
                 self._attach()
-            return self._collect(self._watch())
+            ended = self._watch()
+            outcome = self._collect(ended)
         except RunEnded as ending:
             log.info("Run %s ends %s: %s", self.key, ending.status, ending.sentence)
+            action = "run.refuse" if self._entry.stage is Stage.CLAIMED else "run.end"
+            self._tell(action, status=str(ending.status), why=ending.sentence)
             return Outcome(ending.status, self._add_sentence("", ending.sentence))
+        self._record_end(ended, outcome)
+        return outcome
+
+    # --- the audit journal -------------------------------------------------------------------------------
+
+    def _record(self, action: str, actor: Who | None = None, *, durable: bool = False, **details: Any) -> None:
+        """Raises NotRecorded: what was to be recorded must not be done."""
+        what = What("run", self.key.run)
+        self._parts.trail.write(action, what, about(self._entry), actor, durable=durable, **details)
+
+    def _tell(self, action: str, actor: Who | None = None, **details: Any) -> None:
+        """Records what happened anyhow; while the journal can't be written, the log alone has it."""
+        try:
+            self._record(action, actor, **details)
+        except NotRecorded as error:
+            log.error("Run %s: %s is not on record: %s", self.key, action, error)  # noqa: TRY400 - it says it all
+
+    def _record_order(self) -> None:
+        """Whom the server names is only its claim; who signed is known after the opening."""
+        task = self.order.task
+        raw = self.order.raw.get("task", {})
+        self._record(
+            "run.order",
+            Who("server"),
+            image=task.image,
+            databases=[database.label for database in task.databases],
+            claimed_organization=_as_id(raw.get("init_org_id")),
+            claimed_user=_as_id(raw.get("init_user_id")),
+            parent=_as_id(raw.get("parent_id")),
+            input_bytes=self._input_size(),
+        )
+
+    def _record_end(self, ended: Ended, outcome: Outcome) -> None:
+        size = os.fstat(outcome.output.descriptor).st_size if outcome.output is not None else None
+        self._patiently(
+            lambda: self._record(
+                "run.end",
+                status=str(outcome.status),
+                code=ended.code,
+                why=ended.reason,
+                log_bytes=len(outcome.log.encode()),
+                output_bytes=size,
+            )
+        )
+
+    def _record_pins(self) -> None:
+        """Keys that the proxy has come to trust since somebody last looked. Raises NotRecorded."""
+        with contextlib.suppress(ProxyError):
+            self._parts.trail.note_pins(self._parts.proxy.pins())
+
+    def _tell_pins(self) -> None:
+        """Those that this run's child tasks brought in."""
+        try:
+            self._record_pins()
+        except NotRecorded as error:
+            log.error("Run %s: pinned keys are not on record: %s", self.key, error)  # noqa: TRY400 - it says it all
 
     # --- before the start ------------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        self._record_order()
         if self._parts.users is not None:
             self._entry = replace(self._entry, user=self._parts.users.take())
         opened = self._open()
         self._entry = replace(self._entry, resume=opened.resume)
+        self._record_pins()
         self._admit(opened)
         spec = self._prepare(opened)
         self._check_stopped()
@@ -244,6 +312,15 @@ class Pipeline:
         """Raises RunEnded when the owner's policy does not allow it."""
         sender = opened.sender
         self._apply_rules(opened)
+        self._record(
+            "run.admit",
+            Who("user", sender.user, sender.origin),
+            function=opened.method,
+            image=opened.image,
+            databases=list(opened.databases),
+            for_organization=sender.organization,
+            signed=sender.signed,
+        )
         log.info(
             "Run %s is admitted: %s of %s for organization %s, user %s of organization %s%s",
             self.key,
@@ -275,7 +352,10 @@ class Pipeline:
         """Until the owner has approved this function of this image. Raises RunEnded when that does not come."""
         verdict = self._parts.approvals.find_verdict(image.id, opened.method)
         if verdict is None:
+            self._record("run.ask_owner", function=opened.method, image=opened.image, image_id=image.id)
             verdict = self._ask_owner(opened, image)
+        owner, word = Who("owner"), str(verdict)
+        self._record("run.approval", owner, verdict=word, function=opened.method, image=opened.image, image_id=image.id)
         if verdict is not Verdict.APPROVED:
             sentence = f'The owner of this node has refused the function "{opened.method}" of the image {opened.image}.'
             raise RunEnded(Status.NOT_ALLOWED, sentence)
@@ -393,6 +473,15 @@ class Pipeline:
         )
         with self._starting:
             self._check_stopped()
+            self._record(
+                "run.start",
+                durable=True,
+                image=spec.image.reference,
+                image_id=spec.image.id,
+                digests=sorted(spec.image.digests),
+                databases=[database.label for database in self._databases],
+                as_user=spec.user,
+            )
             self._entry = replace(self._entry, stage=Stage.STARTING, started=self._parts.clock())
             self._parts.journal.write(self._entry)
             with (
@@ -401,6 +490,7 @@ class Pipeline:
                 self._uncertain_start(),
             ):
                 self._parts.launcher.start(spec, variables)
+        self._tell("run.started")
 
     @contextlib.contextmanager
     def _uncertain_start(self) -> Iterator[None]:
@@ -553,6 +643,7 @@ class Pipeline:
     def _seal(self, outcome: Outcome) -> None:
         """From here on the result is on the disk, for the asker's eyes only."""
         sealed = self._seal_outcome(outcome)
+        self._tell("run.seal", status=str(sealed.status), result=sealed.result)
         self._entry = replace(self._entry, stage=Stage.SEALED, finish=sealed)
         self._parts.journal.write(self._entry)
 
@@ -584,12 +675,14 @@ class Pipeline:
         """Until the server has it. Raises GivenUp when it does not want it (any more)."""
         finish = self._entry.finish
         assert finish is not None  # noqa: S101 - for the reader and mypy
+        self._patiently(lambda: self._record("run.deliver", durable=True, status=str(finish.status)))
         try:
             status = self._ask_proxy(partial(self._deliver_once, finish))
         except ProxyError as error:
             log.warning("Run %s: the server does not take the result: %s", self.key, error)
             status = self._ask_proxy(partial(self._deliver_once, replace(finish, status=Status.FAILED, result=False)))
         log.info("Run %s ended: %s", self.key, status)
+        self._tell("run.delivered", status=status)
 
     def _deliver_once(self, finish: Finish) -> str:
         resume, proxy = self._entry.resume, self._parts.proxy
@@ -630,23 +723,34 @@ class Pipeline:
         if self._cleaned:
             return
         try:
-            with contextlib.suppress(ProxyError):
-                self._count(self._parts.proxy.close(self.key.run, self.key.number))
+            self._close_gate()
             for listener in (*self._gates, *(listener for _, listener in self._relays)):
                 listener.close()
             self._parts.launcher.remove(self.key)
             areas.remove(self._parts.journal.data(self.key))
             self._cleaned = True
+            self._tell("run.clean")
         except LauncherError as error:
             log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error)
 
-    def _count(self, tallies: Sequence[Mapping[str, Any]]) -> None:
-        """Says what went out of and into the run by each of its relays."""
-        for one in tallies:
-            log.info(
-                "Run %s: %s: %s connections, %s refused, %s bytes sent, %s bytes received",
-                *(self.key, one["name"], one["connections"], one["refused"], one["sent"], one["received"]),
-            )
+    def _close_gate(self) -> None:
+        """Tells what the gate was asked, and what went out of and into the run by each of its relays."""
+        with contextlib.suppress(ProxyError):
+            used = self._parts.proxy.close(self.key.run, self.key.number)
+            if self._gates:
+                self._tell(
+                    "run.gate",
+                    calls=used.calls,
+                    refused=used.refused,
+                    children=list(used.children),
+                    relays=list(used.relays),
+                )
+                self._tell_pins()
+            for one in used.relays:
+                log.info(
+                    "Run %s: %s: %s connections, %s refused, %s bytes sent, %s bytes received",
+                    *(self.key, one["name"], one["connections"], one["refused"], one["sent"], one["received"]),
+                )
 
     def _clean(self) -> None:
         self._clean_container()
@@ -705,10 +809,20 @@ class Pipeline:
                 return call()
             except (Conflict, NotFound, InvalidInput) as error:
                 raise GivenUp(str(error)) from error
-            except (ServerUnreachable, ServerError, LauncherError) as error:
+            except (ServerUnreachable, ServerError, LauncherError, NotRecorded) as error:
                 log.info("Run %s: %s", self.key, error)
             self._pause(back_off)
             self._check_stopped()
+
+
+def about(entry: Entry) -> dict[str, int]:
+    """To what a record of this attempt belongs."""
+    order = entry.order
+    return {"run": order.run, "attempt": order.attempt, "task": order.task.id, "job": order.task.job_id}
+
+
+def _as_id(value: object) -> int | None:
+    return value if type(value) is int and value > 0 else None
 
 
 @contextlib.contextmanager

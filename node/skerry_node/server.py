@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from skerry.audit import Head
 from skerry.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -135,14 +136,25 @@ class Server:
         self._call("POST", f"/skerry/run/{attempt.run}/finish", body)
 
     def work(
-        self, capacity: int, holding: list[Attempt], jobs: list[int], changed: threading.Event, *, wait: bool = True
+        self,
+        capacity: int,
+        holding: list[Attempt],
+        jobs: list[int],
+        head: Head,
+        changed: threading.Event,
+        *,
+        wait: bool = True,
     ) -> Work:
-        """The one long call. Raises Interrupted when ``changed`` is set; who sets it calls ``interrupt`` then."""
+        """The one long call. ``head``: of the node's audit journal, for the server to keep.
+
+        Raises Interrupted when ``changed`` is set; who sets it calls ``interrupt`` then.
+        """
         body = {
             "capacity": capacity,
             "holding": [{"run": attempt.run, "attempt": attempt.number} for attempt in holding],
             "jobs": jobs,
             "wait": WAIT_SECONDS if wait else 0,
+            "head": head.as_dict() if head.sequence else None,
         }
         try:
             return parse_work(self._call("POST", "/skerry/node/work", body, changed=changed))

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,6 +52,19 @@ class Sealed:
     log: str
 
 
+@dataclass(frozen=True, slots=True)
+class GateUse:
+    """How often a run made which call, how often it was refused with which status, and the tasks that it made.
+
+    ``relays``: what went through each, its name and counts.
+    """
+
+    calls: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    children: tuple[int, ...] = ()
+    relays: tuple[Mapping[str, Any], ...] = ()
+
+
 class ProxyClient:
     """Asks the proxy that listens on a unix socket. Safe for threads: each call has a connection of its own.
 
@@ -93,9 +106,11 @@ class ProxyClient:
         request = {"op": "deliver", "resume": resume, "token": token, "finish": {"status": status, "log": log}}
         return str(self._ask(request, [] if sealed is None else [sealed])["status"])
 
-    def close(self, run: int, attempt: int) -> list[dict[str, Any]]:
-        """Closes the run's gate and relays, if it has any; what went through each relay."""
-        return list(self._ask({"op": "close", "run": run, "attempt": attempt})["relays"])
+    def close(self, run: int, attempt: int) -> GateUse:
+        """Closes the run's gate and relays, if it has any; what they were asked since this proxy opened them."""
+        answer = self._ask({"op": "close", "run": run, "attempt": attempt})
+        calls, refused = dict(answer["calls"]), dict(answer["refused"])
+        return GateUse(calls, refused, tuple(answer["children"]), tuple(answer["relays"]))
 
     def pins(self) -> list[dict[str, Any]]:
         """The pinned keys: ``organization_id``, ``fingerprint``, ``confirmed``."""

@@ -91,7 +91,7 @@ def _deliver(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict
 
 def _close(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict[str, Any]:
     _take(descriptors, 0)
-    return {"relays": office.close_gate((fields.identifier("run"), fields.identifier("attempt")))}
+    return office.close_gate((fields.identifier("run"), fields.identifier("attempt")))
 
 
 def _pins(office: Office, _: Fields, descriptors: Sequence[int]) -> dict[str, Any]:

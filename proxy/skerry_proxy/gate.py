@@ -12,6 +12,7 @@ from pathlib import Path
 
 from skerry.errors import CryptoError, ServerError, ServerUnreachable, SkerryError
 from skerry_proxy.children import Children
+from skerry_proxy.fields import Fields
 from skerry_proxy.forwarding import Forwarder
 from skerry_proxy.gate_tokens import is_gate_token
 from skerry_proxy.messages import Connection, Gone, Limits, Refusal, Request, Response
@@ -19,6 +20,7 @@ from skerry_proxy.reception import Reception
 from skerry_proxy.routes import Action, Match, find_route, parse_query
 from skerry_proxy.runs import Run
 from skerry_proxy.spools import IN_MEMORY
+from skerry_proxy.tally import Tally
 
 MOST_CONNECTIONS = 16
 _log = logging.getLogger(__name__)
@@ -36,9 +38,11 @@ class Desk:
     forwarder: Forwarder
     children: Children
     large_bodies: threading.Lock
+    tally: Tally
 
     def answer(self, request: Request) -> Response:
         match = self._admit(request)
+        self.tally.count_call(match.route.name)
         response = self._act(match, request)
         _log.info("run %d: %s %d", self.run.id, match.route.name, response.status)
         return response
@@ -83,7 +87,9 @@ class Desk:
 
     def _create_task(self, request: Request) -> object:
         with self.large_bodies if request.size > IN_MEMORY else contextlib.nullcontext():
-            return self.children.create(request.read_json())
+            task = self.children.create(request.read_json())
+        self.tally.add_child(Fields(task, "The task").identifier("id"))
+        return task
 
     def _get_own_node(self, match: Match) -> object:
         if match.number != self.run.node:
@@ -121,6 +127,10 @@ class Gate:
     def run(self) -> Run:
         return self._desk.run
 
+    @property
+    def tally(self) -> Tally:
+        return self._desk.tally
+
     def start(self) -> None:
         self._reception.start()
 
@@ -150,6 +160,7 @@ class Gate:
                 request = connection.read()
             except Refusal as refusal:
                 _log.info("run %d: refused a request: %d", self.run.id, refusal.status)
+                self.tally.count_refusal(refusal.status)
                 connection.refuse(refusal)
                 connection.linger()
                 return
@@ -171,4 +182,5 @@ class Gate:
 
     def _refuse(self, refusal: Refusal) -> Response:
         _log.info("run %d: refused a call: %d", self.run.id, refusal.status)
+        self.tally.count_refusal(refusal.status)
         return Response.refuse(refusal)

@@ -38,6 +38,7 @@ from skerry_proxy.orders import Order
 from skerry_proxy.relays import Lead, Relay
 from skerry_proxy.runs import Run
 from skerry_proxy.settings import Settings
+from skerry_proxy.tally import Tally
 from skerry_proxy.upstream import Call, Upstream
 
 _PIECE = 256 * 1024
@@ -119,15 +120,23 @@ class Office:
         with self._serving:
             served = self._served.get(run.key)
             if served is None or not served.listens_on(listeners, relays):
-                return self._open_gate(run, token, listeners, relays)
+                tally = served.gate.tally if served is not None else Tally()
+                return self._open_gate(run, token, listeners, relays, tally)
             served.access.token = token
             self._renewer.add(served.access)
             return mint_gate_token(run)
 
-    def _open_gate(self, run: Run, token: str, listeners: Sequence[int], relays: Sequence[tuple[Lead, int]]) -> str:
+    def _open_gate(
+        self,
+        run: Run,
+        token: str,
+        listeners: Sequence[int],
+        relays: Sequence[tuple[Lead, int]],
+        tally: Tally,
+    ) -> str:
         access = Access(run.id, run.attempt, token, self._upstream)
         gate_token = mint_gate_token(run)
-        gate = self._make_gate(run, access, gate_token, [_duplicate(listener) for listener in listeners])
+        gate = self._make_gate(run, access, gate_token, [_duplicate(listener) for listener in listeners], tally)
         made = tuple(Relay(run.id, lead, _duplicate(listener), self._folder) for lead, listener in relays)
         self.close_gate(run.key)
         with self._lock:
@@ -157,15 +166,15 @@ class Office:
         call = Call("POST", f"/skerry/run/{run.id}/finish", token, json=body)
         return Fields(self._upstream.answer(call), "The server's answer").text("status")
 
-    def close_gate(self, run: tuple[int, int]) -> list[dict[str, Any]]:
-        """Ends the gate and the relays of a run and attempt, if there are any; what went through each relay."""
+    def close_gate(self, run: tuple[int, int]) -> dict[str, Any]:
+        """Ends the gate and the relays of a run and attempt, if there are any; what they were asked."""
         with self._lock:
             served = self._served.pop(run, None)
         if served is None:
-            return []
+            return {**Tally().dump(), "relays": []}
         self._renewer.remove(served.access)
         served.close()
-        return [relay.tally for relay in served.relays]
+        return {**served.gate.tally.dump(), "relays": [relay.tally for relay in served.relays]}
 
     def list_pins(self) -> list[dict[str, Any]]:
         return [
@@ -198,7 +207,7 @@ class Office:
         with self._upstream.download(f"/skerry/run/{order.run}/input", order.token) as pieces:
             yield pieces
 
-    def _make_gate(self, run: Run, access: Access, gate_token: str, sockets: list[socket.socket]) -> Gate:
+    def _make_gate(self, run: Run, access: Access, gate_token: str, sockets: list[socket.socket], tally: Tally) -> Gate:
         closing = threading.Event()
         forwarder = Forwarder(self._upstream, access, closing)
         children = Children(
@@ -210,9 +219,8 @@ class Office:
             folder=self._folder,
             clock=self._clock,
         )
-        return Gate(
-            Desk(run, gate_token, forwarder, children, self._large_bodies), sockets, closing, Limits(), self._folder
-        )
+        desk = Desk(run, gate_token, forwarder, children, self._large_bodies, tally)
+        return Gate(desk, sockets, closing, Limits(), self._folder)
 
     def _send_result(self, run: Run, token: str, file: IO[bytes]) -> dict[str, Any]:
         """What the finishing call says of the result: it itself when it is small, else that it was staged."""

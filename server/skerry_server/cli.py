@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import click
 
+from skerry.audit import lines_of
 from skerry.cli.connection import connect, connected
 from skerry.errors import SkerryError
 from skerry.invitations import Invitation
@@ -21,7 +23,8 @@ from skerry.keys import write_secret
 from skerry_server import migrants
 from skerry_server import settings as configuration
 from skerry_server.policy import ROOT
-from skerry_server.server import open_server
+from skerry_server.server import open_server, reading_database
+from skerry_server.services.audit import read_heads, read_trail
 from skerry_server.services.migrating import take_over
 from skerry_server.services.users import found_root
 from skerry_server.settings import Settings
@@ -169,6 +172,26 @@ def invite(  # noqa: PLR0917 - one for each option
     )
     write_secret(file, invitation.dump().encode())
     click.echo(f"{file}: for node {made['node_id']} of organization {organization}, good until {made['expires']}")
+
+
+@server.group()
+def audit() -> None:
+    """The audit trail."""
+
+
+@audit.command()
+@_CONFIG
+def export(path: Path) -> None:
+    """Writes the whole trail to standard output: JSON lines, the heads of the chains last."""
+    for line in export_trail(path):
+        sys.stdout.buffer.write(line)
+
+
+def export_trail(path: Path) -> Iterator[bytes]:
+    """The lines of an export of the server with this configuration, which may run meanwhile."""
+    found = configuration.load(path)
+    with reading_database(found) as session:
+        yield from lines_of(read_trail(session), read_heads(session))
 
 
 @server.group()

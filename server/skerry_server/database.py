@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from skerry.errors import ConfigurationError
 from skerry_server.events import Hub, announced
+from skerry_server.trail import Trail, watch
 
 _WRITES = "skerry_writes"
 _BUSY_SECONDS = 30
@@ -29,11 +30,13 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 class Database:
     """Hands out transactions; a writing one publishes what it announced once it is committed."""
 
-    def __init__(self, url: str, hub: Hub, *, connections: int = 16) -> None:
+    def __init__(self, url: str, hub: Hub, trail: Trail, *, connections: int = 16) -> None:
         self.engine = _open(url, connections)
         self._hub = hub
+        self.trail = trail
         self._reader = sessionmaker(self.engine, expire_on_commit=False)
         self._writer = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+        watch(self._writer)
         # SQLite has one writer at a time and lets the others poll for it; a lock of our own queues them instead.
         self._turn: AbstractContextManager[Any] = threading.Lock() if _is_sqlite(self.engine) else nullcontext()
 
@@ -53,11 +56,15 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """Commits when the block ends well, then publishes; otherwise nothing has happened."""
+        """Records and commits when the block ends well, then publishes; otherwise nothing has happened.
+
+        Raises NotRecorded when the audit trail can't be written.
+        """
         with self._turn, self._writer() as session:
             yield session
             topics = announced(session)
-            session.commit()
+            with self.trail.writing(session):
+                session.commit()
         self._hub.publish(topics)
 
     def close(self) -> None:

@@ -32,6 +32,10 @@ class LoginFailed(Refused):
     """Name and password, or the API key, do not fit. Says no more on purpose."""
 
 
+class UnknownKey(LoginFailed):
+    """No node has this API key."""
+
+
 class LetterTokenRefused(InvalidRequest):
     """A token that is to have come by mail is none, was used, or is too old."""
 

@@ -400,3 +400,40 @@ class Event(Base):
 
     at: Mapped[datetime] = mapped_column(index=True)
     topics: Mapped[list[str]]
+
+
+class AuditRecord(Base):
+    """One link of a writer's chain (``skerry.audit``). The database itself refuses to change or delete one.
+
+    ``time`` and ``details`` are kept as the texts that the hash was made of. ``organization_id`` and the three after
+    it say to what the record belongs; like all ids here they have no foreign key, since what they mean may go.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (UniqueConstraint("writer", "sequence"), Base.__table_args__)
+
+    writer: Mapped[str] = mapped_column(String(64))
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    previous: Mapped[str] = mapped_column(String(64))
+    time: Mapped[str] = mapped_column(String(32))
+    actor_kind: Mapped[str] = mapped_column(String(16))
+    actor_id: Mapped[int | None]
+    actor_organization_id: Mapped[int | None] = mapped_column(index=True)
+    action: Mapped[str] = mapped_column(String(64))
+    object_kind: Mapped[str] = mapped_column(String(64))
+    object_id: Mapped[int | None]
+    organization_id: Mapped[int | None] = mapped_column(index=True)
+    collaboration_id: Mapped[int | None] = mapped_column(index=True)
+    task_id: Mapped[int | None] = mapped_column(index=True)
+    run_id: Mapped[int | None] = mapped_column(index=True)
+    details: Mapped[str] = mapped_column(Text)
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+audit_head = Table(
+    "audit_head",
+    Base.metadata,
+    Column("writer", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+)

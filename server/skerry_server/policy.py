@@ -1,7 +1,7 @@
 """Who may do what: resources, operations, scopes, rules and default roles as one table.
 
-Source: the vantage6 contract, section 11. Additions: users may kill their own tasks; the read-only Auditor role;
-a run sees its own job only, a node its own organization's runs only.
+Source: the vantage6 contract, section 11. Additions: users may kill their own tasks; the read-only Auditor role; who
+may read the audit trail; a run sees its own job only, a node its own organization's runs only.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from skerry.audit import Who
 
 
 class Resource(StrEnum):
@@ -22,6 +24,7 @@ class Resource(StrEnum):
     RUN = "run"
     EVENT = "event"
     PORT = "port"
+    AUDIT = "audit"
 
 
 class Operation(StrEnum):
@@ -90,6 +93,7 @@ EVERYTHING = _grants(
     "event send organization collaboration global",
     "event receive organization collaboration global",
     "port view organization global",
+    "audit view organization collaboration global",
 )
 
 _VIEWER = _grants(
@@ -150,6 +154,7 @@ _AUDITOR = _grants(
     "task view organization collaboration",
     "run view organization collaboration",
     "port view organization",
+    "audit view organization collaboration",
     "event receive organization collaboration",
 )
 
@@ -223,6 +228,11 @@ class Actor:
     def label(self) -> str:
         """Names the actor in a row: "user:3"."""
         return f"{self.kind}:{self.id}"
+
+    @property
+    def who(self) -> Who:
+        """Names the actor in an audit record."""
+        return Who(str(self.kind), self.id, self.organization_id)
 
     def scopes(self, resource: Resource, operation: Operation) -> frozenset[Scope]:
         return frozenset(g.scope for g in self.grants if g.resource is resource and g.operation is operation)

@@ -52,6 +52,7 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
     with contextlib.closing(listener):
         _Uvicorn(config, server).run(sockets=[listener])
     server.mailer.close()
+    server.end()
     server.database.close()
 
 

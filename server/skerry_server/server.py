@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from importlib.metadata import version
 
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import Session
+
+from skerry.audit import What
 from skerry.errors import ConfigurationError
 from skerry_server.database import Database
 from skerry_server.events import Hub, prune
@@ -18,8 +24,10 @@ from skerry_server.services.blobs import remove_waiting
 from skerry_server.services.users import write_policy
 from skerry_server.services.work import give_up_lost, note_absence, renew_leases
 from skerry_server.settings import Settings, jwt_secret
+from skerry_server.trail import Trail, kept_writer, note
 
 _EVENTS_KEPT = timedelta(days=1)
+_WITNESSED_EVERY = timedelta(minutes=10)
 
 
 class Repeats:
@@ -38,6 +46,24 @@ class Repeats:
         return same
 
 
+class Anchors:
+    """Which nodes' audit heads are due to be witnessed: changed ones, and each node's at most once in a while.
+
+    In memory only: a server that starts witnesses anew.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[datetime, str]] = {}
+
+    def due(self, node_id: int, head: str, now: datetime) -> bool:
+        """Remembers the head when it is."""
+        last = self._last.get(node_id)
+        if last is not None and (head == last[1] or now - last[0] < _WITNESSED_EVERY):
+            return False
+        self._last[node_id] = now, head
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The parts of one server process. ``clock`` gives naive UTC."""
@@ -50,6 +76,7 @@ class Server:
     mailer: Mailer
     clock: Callable[[], datetime]
     told: Repeats = field(default_factory=Repeats)
+    anchors: Anchors = field(default_factory=Anchors)
 
     @property
     def id(self) -> str:
@@ -67,8 +94,14 @@ class Server:
     def begin(self) -> None:
         """What is due before the first request is answered."""
         with self.database.writing() as session:
+            note(session, "server.start", What("server"), version=version("skerry"))
             renew_leases(session, self.clock() + self.lease)
             self.payloads.sweep(session)
+
+    def end(self) -> None:
+        """What is due after the last one."""
+        with self.database.writing() as session:
+            note(session, "server.stop", What("server"))
 
     def sweep(self) -> None:
         """Announces nodes that fell silent, ends runs that were lost, forgets old events and unused uploads."""
@@ -83,6 +116,20 @@ class Server:
             self.payloads.forget(payload)
 
 
+@contextmanager
+def reading_database(settings: Settings) -> Iterator[Session]:
+    """One reading transaction on the database of a server, which may run meanwhile. Raises ConfigurationError."""
+    database = Database(settings.database_url, Hub(), Trail(kept_writer(settings.state), utcnow), connections=1)
+    try:
+        with database.reading() as session:
+            yield session
+    except DatabaseError as error:
+        where = database.engine.url.render_as_string(hide_password=True)
+        raise ConfigurationError(f"The database {where} can't be read: {error.orig}.") from error
+    finally:
+        database.close()
+
+
 def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> Server:
     """Makes the folders and tables where they are missing. Raises ConfigurationError."""
     try:
@@ -90,8 +137,8 @@ def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> S
         payloads = PayloadStore(settings.payload_folder)
     except OSError as error:
         raise ConfigurationError(f"The state folder {settings.state} can't be made: {error.strerror}.") from error
-    hub = Hub()
-    database = Database(settings.database_url, hub, connections=settings.limits.threads)
+    hub, trail = Hub(), Trail(kept_writer(settings.state), clock)
+    database = Database(settings.database_url, hub, trail, connections=settings.limits.threads)
     secret = jwt_secret(settings)
     database.migrate()
     with database.writing() as session:

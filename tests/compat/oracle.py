@@ -40,12 +40,12 @@ organization create glo; organization delete glo; collaboration view glo; collab
 collaboration create glo; collaboration delete glo; study view glo; study edit glo; study create glo; study delete glo;
 role view glo; role edit glo; role create glo; role delete glo; node view glo; node edit glo; node create glo;
 node delete glo; task view glo; task create glo; task delete glo; run view glo; event send glo; event receive glo;
-port view glo
+port view glo; audit view glo
 """
 # Ours: a role that sees and changes nothing.
 AUDITOR = """
 user view org col; organization view org col; collaboration view org; study view org col; role view org col;
-node view org col; task view org col; run view org col; port view org; event receive org col
+node view org col; task view org col; run view org col; port view org; event receive org col; audit view org col
 """
 CONTAINER = """
 task view col; run view col; node view org; organization view org col; collaboration view org; study view org;

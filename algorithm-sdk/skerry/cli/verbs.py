@@ -36,14 +36,19 @@ class Verbs(click.Group):
 
 def load(entry: EntryPoint) -> click.Command:
     """Raises MissingExtra, naming the extra, when a package that the verb needs is not installed."""
+    command: click.Command = load_entry(entry)
+    return command
+
+
+def load_entry(entry: EntryPoint) -> Any:
+    """What another part of skerry registered. Raises MissingExtra as ``load`` does."""
     try:
-        command: click.Command = entry.load()
+        return entry.load()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in _OWN:
             raise
         extra = _EXTRAS.get(entry.module.partition(".")[0], "client")
         raise MissingExtra(extra, f"skerry {entry.name}") from error
-    return command
 
 
 def run(arguments: Sequence[str]) -> int:

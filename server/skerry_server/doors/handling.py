@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, current_app, g, jsonify, request
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from skerry.audit import What
+from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
 from skerry_server.errors import (
     Conflicting,
@@ -27,9 +29,11 @@ from skerry_server.errors import (
     PermissionDenied,
     Refused,
     RunOver,
+    StaleAttempt,
     StoreNotLinked,
     TooLarge,
     TooManyFailures,
+    UnknownKey,
 )
 from skerry_server.events import Ticket
 from skerry_server.models import Payload
@@ -37,6 +41,7 @@ from skerry_server.policy import Actor, Kind
 from skerry_server.server import Server
 from skerry_server.services import failures
 from skerry_server.services.actors import load_actor
+from skerry_server.trail import NOBODY, act_as, actor_of, note
 from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER, ClientGone
 
 _LOG = logging.getLogger(__name__)
@@ -55,6 +60,7 @@ _STATUS: Mapping[type[Refused], int] = {
     TooManyFailures: 429,
     NotOffered: 501,
 }
+_KEPT = (StaleAttempt, RunOver, PermissionDenied, UnknownKey)
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
@@ -118,6 +124,7 @@ def install(app: Flask, server: Server) -> None:
     """Hands the server to the handlers and maps every error to a JSON body with a string ``msg``."""
     app.extensions[_EXTENSION] = server
     app.register_error_handler(Refused, _refused)
+    app.register_error_handler(NotRecorded, _not_recorded)
     app.register_error_handler(IntegrityError, _collision)
     app.register_error_handler(ClientGone, _gone)
     app.register_error_handler(HTTPException, _http_error)
@@ -267,6 +274,7 @@ def _answer(
     open_ = server.database.reading if request.method in {"GET", "HEAD"} else server.database.writing
     with open_() as session:
         call = Call(server, session, server.clock())
+        act_as(session, NOBODY)
         if claims is not None:
             call._actor = open_actor(session, *claims, ended=ended)  # noqa: SLF001 - its maker
         answer = handler(call, **arguments)
@@ -278,6 +286,7 @@ def _answer(
 def open_actor(session: Session, kind: Kind, claims: dict[str, Any], *, ended: bool = False) -> Actor:
     """The caller; a run that has ended is none, unless ``ended``. Raises LoginFailed or PermissionDenied."""
     actor = load_actor(session, kind, claims)
+    g.who = actor.who
     if actor.run is not None and actor.run.ended and not ended:
         raise PermissionDenied("This run has ended, and with it its token.")
     return actor
@@ -316,9 +325,30 @@ def _problem(message: str, status: int, /, **more: Any) -> Response:
 
 
 def _refused(error: Refused) -> Response:
+    """Nothing was done; but that somebody tried what they may not is kept."""
+    if isinstance(error, _KEPT) and request.method not in {"GET", "HEAD"}:
+        try:
+            _record_refusal(error)
+        except NotRecorded as broken:
+            return _not_recorded(broken)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
     more = {"errors": error.fields} if isinstance(error, InvalidRequest) and error.fields else {}
     return _problem(str(error), status, **more)
+
+
+def _record_refusal(error: Refused) -> None:
+    """Its sentence is our own and names ids only."""
+    parts, id_ = request.path.split("/"), (request.view_args or {}).get("id_")
+    about = {"run": id_} if "run" in parts else {}
+    with current_server().database.writing() as session:
+        act_as(session, g.get("who", NOBODY))
+        about["organization"] = actor_of(session).organization
+        note(session, "call.refuse", What(request.endpoint or "", id_), about, why=str(error), method=request.method)
+
+
+def _not_recorded(error: NotRecorded) -> Response:
+    _LOG.error("%s %s was refused: %s", request.method, request.path, getattr(error.__cause__, "orig", error.__cause__))
+    return _problem(str(error), 503)
 
 
 def _collision(_error: IntegrityError) -> Response:

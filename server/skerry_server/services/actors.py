@@ -11,17 +11,20 @@ from sqlalchemy.orm import Session, aliased
 from skerry_server.errors import LoginFailed
 from skerry_server.models import Node, Rule, Run, Task, User, member, role_rule, user_role, user_rule
 from skerry_server.policy import NODE_GRANTS, RUN_GRANTS, Actor, CallingRun, Grant, Kind, Operation, Resource, Scope
+from skerry_server.trail import act_as
 
 _GONE = "This token is no longer valid: log in again."
 
 
 def load_actor(session: Session, kind: Kind, claims: dict[str, Any]) -> Actor:
-    """Raises LoginFailed when whoever the token was made for is gone, or got another password, key or attempt."""
-    if kind is Kind.USER:
-        return _user(session, claims)
-    if kind is Kind.NODE:
-        return _node(session, claims)
-    return _run(session, claims)
+    """Whoever it is acts in this transaction from now on.
+
+    Raises LoginFailed when whoever the token was made for is gone, or got another password, key or attempt.
+    """
+    load = {Kind.USER: _user, Kind.NODE: _node, Kind.RUN: _run}[kind]
+    actor = load(session, claims)
+    act_as(session, actor.who)
+    return actor
 
 
 def grants_of(session: Session, user_id: int) -> frozenset[Grant]:

@@ -9,11 +9,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from skerry.audit import What
 from skerry.wire import Format
 from skerry_server.errors import NotKnown, NotOffered, PermissionDenied, RunOver
 from skerry_server.models import Payload, Run, Task
 from skerry_server.policy import Actor, Kind, Operation, Resource
 from skerry_server.services.runs import visible_results, visible_runs
+from skerry_server.trail import note
 
 KEPT_WAITING = timedelta(days=1)
 _SWEPT_AT_ONCE = 500
@@ -38,6 +40,7 @@ def keep_blob(session: Session, actor: Actor, payload: Payload, fmt: Format, now
     payload.blob, payload.format = str(uuid.uuid4()), fmt
     payload.uploader, payload.uploaded_at = actor.label, now
     session.add(payload)
+    note(session, "blob.upload", What("blob"), {"organization": actor.organization_id}, size=payload.size)
     return payload.blob
 
 

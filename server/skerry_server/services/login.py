@@ -13,9 +13,12 @@ from enum import Enum, auto
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
+from skerry.audit import What, Who
 from skerry_server import codes, passwords
-from skerry_server.errors import InvalidRequest, LoginFailed
+from skerry_server.errors import InvalidRequest, LoginFailed, UnknownKey
 from skerry_server.models import Node, User
+from skerry_server.policy import Actor
+from skerry_server.trail import NOBODY, act_as, note
 
 _LOG = logging.getLogger(__name__)
 ATTEMPTS = 5
@@ -77,21 +80,27 @@ def log_in(
     if two_factors and user.otp_secret is None:
         return enrol(user)
     if two_factors and not code:
+        _note(session, "login.ask_code", user)
         return Missing.CODE
-    if two_factors and not _prove_code(user, code or "", now):
+    if two_factors and not _prove_code(session, user, code or "", now):
         return Missing.RIGHT_CODE
     user.failed_logins, user.locked_until, user.last_seen = 0, None, now
+    _note(session, "login.succeed", user)
     return user
 
 
 def prove_password(session: Session, found: Credentials, *, right: bool, now: datetime) -> User | None:
     """The user, or None after counting the failure. Earlier failures stay counted until all factors are there."""
+    act_as(session, NOBODY)
     user = session.get(User, found.user_id, options=[selectinload(User.roles)]) if found.user_id else None
     if user is None or _locked(user, now):
+        _note(session, "login.fail", user, why="no such user" if user is None else "locked")
         return None
     if not right or user.password != found.hashed:
+        _note(session, "login.fail", user, why="password")
         _count_failure(user, now)
         return None
+    act_as(session, Who("user", user.id, user.organization_id))
     return user
 
 
@@ -138,14 +147,23 @@ def user_by_id(session: Session, user_id: int) -> User:
 
 
 def log_in_node(session: Session, api_key: str) -> Node:
-    """The first use of a rotated key ends the one before. Raises LoginFailed."""
+    """The first use of a rotated key ends the one before. Raises UnknownKey."""
+    act_as(session, NOBODY)
     digest = digest_api_key(api_key)
     node = session.scalar(select(Node).where(or_(Node.api_key == digest, Node.next_api_key == digest)))
     if node is None:
-        raise LoginFailed("Api key is not recognized!")
+        raise UnknownKey("Api key is not recognized!")
     if node.next_api_key == digest:
         node.api_key, node.next_api_key, node.epoch = digest, None, node.epoch + 1
+    act_as(session, Who("node", node.id, node.organization_id))
+    belongs = {"organization": node.organization_id, "collaboration": node.collaboration_id}
+    note(session, "login.succeed", What("node", node.id), belongs)
     return node
+
+
+def note_refresh(session: Session, actor: Actor) -> None:
+    """Records that a refresh token was exchanged for new tokens."""
+    note(session, "token.refresh", What(str(actor.kind), actor.id), {"organization": actor.organization_id})
 
 
 def new_api_key() -> str:
@@ -161,9 +179,16 @@ def _locked(user: User, now: datetime) -> bool:
     return user.locked_until is not None and user.locked_until > now
 
 
-def _prove_code(user: User, code: str, now: datetime) -> bool:
+def _note(session: Session, action: str, user: User | None, **details: str) -> None:
+    """Never what was typed as a name: people type passwords there."""
+    belongs = {"organization": user.organization_id} if user is not None else {}
+    note(session, action, What("user", user.id if user is not None else None), belongs, **details)
+
+
+def _prove_code(session: Session, user: User, code: str, now: datetime) -> bool:
     step = codes.used_step(user.otp_secret or "", code, now, user.otp_step)
     if step is None:
+        _note(session, "login.fail", user, why="code")
         _count_failure(user, now)
         return False
     user.otp_step = step

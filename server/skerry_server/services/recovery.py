@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
+from skerry.audit import Who
 from skerry_server.errors import LetterTokenRefused
 from skerry_server.models import User
 from skerry_server.services import login
+from skerry_server.trail import act_as
 
 ONE_LETTER_IN = timedelta(minutes=60)
 
@@ -40,4 +42,5 @@ def _holder(session: Session, user_id: int, epoch: int) -> User:
     user = session.get(User, user_id)
     if user is None or user.epoch != epoch:
         raise LetterTokenRefused
+    act_as(session, Who("user", user.id, user.organization_id))
     return user

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, exists, false, or_, select, true
 from sqlalchemy.orm import Session, joinedload, undefer
 
+from skerry.audit import What
 from skerry.crypto import parse_header
 from skerry.wire import Format, Status, detect_format, to_stored
 from skerry_server.blobforms import header_size
@@ -20,6 +21,7 @@ from skerry_server.models import Payload, Run, Task
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.tasks import children_of_run, end_tasks, follow_runs
+from skerry_server.trail import note
 
 _LOG = logging.getLogger(__name__)
 _BY_NODE = frozenset({Status.INITIALIZING, Status.ACTIVE})
@@ -130,6 +132,14 @@ def held_run(session: Session, actor: Actor, run_id: int, attempt: int) -> Run:
     run = _own_run(session, actor, run_id, attempt)
     if run.state not in HELD:
         raise StaleAttempt(f'Run {run_id} is "{run.state.shown}".')
+    return run
+
+
+def renew_token(session: Session, actor: Actor, run_id: int, attempt: int) -> Run:
+    """The run for which a fresh token may be made. Raises StaleAttempt, NotKnown or PermissionDenied."""
+    run = held_run(session, actor, run_id, attempt)
+    belongs = {"organization": run.organization_id, "collaboration": run.collaboration_id, "task": run.task_id}
+    note(session, "token.run", What("run", run.id), {**belongs, "run": run.id}, attempt=attempt)
     return run
 
 

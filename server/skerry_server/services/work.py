@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
+from skerry.audit import WITNESS, Head, What
 from skerry_server.errors import NotKnown
 from skerry_server.events import announce, job_topic, node_topic, presence_topic
 from skerry_server.lifecycle import HELD, State, advance
@@ -17,6 +18,7 @@ from skerry_server.models import ONLINE_FOR, Node, Run, Task
 from skerry_server.policy import Actor
 from skerry_server.services.runs import end_run
 from skerry_server.services.tasks import follow_runs, open_jobs
+from skerry_server.trail import UNRECORDED, note
 
 _LOG = logging.getLogger(__name__)
 _SWEPT_AT_ONCE = 500
@@ -79,10 +81,17 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
     return Work([*again, *claimed], stop, _finished(session, actor, report.jobs))
 
 
+def witness(session: Session, actor: Actor, head: Head) -> None:
+    """Keeps the head of the node's own audit chain where the node can't change it."""
+    node = _node(session, actor)
+    note(session, WITNESS, What("node", node.id), _belongs(node), **head.as_dict())
+
+
 def leave(session: Session, actor: Actor, now: datetime) -> None:
     """The node says good-bye: it is offline at once, and what it told of itself is forgotten."""
     node = _node(session, actor)
     node.online, node.last_seen, node.settings = False, now, []
+    note(session, "node.leave", What("node", node.id), _belongs(node))
     announce(session, [presence_topic(node.id)], now)
 
 
@@ -97,7 +106,7 @@ def note_absence(session: Session, now: datetime) -> None:
 def renew_leases(session: Session, until: datetime) -> None:
     """For a server that starts: no node could renew while it was away, so that silence is none of theirs."""
     held = update(Run).where(Run.state.in_(HELD), Run.lease_expires < until)
-    session.execute(held.values(lease_expires=until))
+    session.execute(held.values(lease_expires=until), execution_options={UNRECORDED: True})
 
 
 def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None:
@@ -123,6 +132,10 @@ def _node(session: Session, actor: Actor) -> Node:
     if node is None:
         raise NotKnown("node", actor.id)
     return node
+
+
+def _belongs(node: Node) -> dict[str, int]:
+    return {"organization": node.organization_id, "collaboration": node.collaboration_id}
 
 
 def _runs(session: Session, *conditions: object, limit: int | None = None) -> Sequence[Run]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from skerry_node.orders import parse_order
 from skerry_node.pipeline import Parts
 from skerry_node.places import Places
 from skerry_node.pulled import PulledImages
-from skerry_proxy.client import OpenedRun, ProxyError, Sealed
+from skerry_node.trail import FOLDER, Trail, now
+from skerry_proxy.client import GateUse, OpenedRun, ProxyError, Sealed
 
 
 @dataclass
@@ -72,7 +74,8 @@ class FakeProxy:
         return str(status)
 
     def close(self, run, attempt):
-        return [{"name": name, "connections": 1, "refused": 0, "sent": 2, "received": 3} for name in self.relays]
+        tallies = [{"name": name, "connections": 1, "refused": 0, "sent": 2, "received": 3} for name in self.relays]
+        return GateUse({"GET /task/<id>": 2}, {"403": 1}, (9,), tuple(tallies))
 
     def pins(self):
         self._maybe_fail("pins")
@@ -140,7 +143,7 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def parts(config, launcher, proxy, server, monkeypatch) -> Parts:
+def parts(config, launcher, proxy, server, monkeypatch) -> Iterator[Parts]:
     monkeypatch.setattr(areas, "mountable", lambda: False)
     config.state_folder.mkdir()
     jobs = JobFolders(config.state_folder / "jobs", config.limits.temporary, None)
@@ -148,7 +151,11 @@ def parts(config, launcher, proxy, server, monkeypatch) -> Parts:
     approvals = Approvals(config.state_folder)
     approvals.start()
     places, pulled = Places(1, lambda: None), PulledImages(config.state_folder)
-    return Parts(config, launcher, proxy, server, journal, jobs, None, threading.Event(), places, approvals, pulled)
+    trail = Trail(config.state_folder / FOLDER, now)
+    yield Parts(
+        config, launcher, proxy, server, journal, jobs, None, threading.Event(), places, approvals, pulled, trail
+    )
+    trail.close()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import json
 import queue
 import threading
 import time
@@ -11,8 +13,9 @@ from skerry_node import areas
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.fakes import FakeContainer
 from skerry_node.launchers.launcher import Attempt, Phase
-from skerry_node.orders import Stop, Work, parse_self
+from skerry_node.orders import ServerHead, Stop, Work, parse_self
 from skerry_node.server import Interrupted
+from skerry_node.trail import FOLDER, read_lines
 
 pytestmark = pytest.mark.unit
 
@@ -30,6 +33,7 @@ class FakeWorkServer:
 
     def __init__(self, server) -> None:
         self.report, self.run_token, self.finish = server.report, server.run_token, server.finish
+        self.finished = server.finished
         self.answers: queue.Queue = queue.Queue()
         self.asked: list[tuple[int, list, list]] = []
         self.left = False
@@ -48,7 +52,7 @@ class FakeWorkServer:
     def describe_self(self):
         return parse_self(ME)
 
-    def work(self, capacity, holding, jobs, changed, *, wait):
+    def work(self, capacity, holding, jobs, head, changed, *, wait):
         self.asked.append((capacity, list(holding), list(jobs)))
         while wait:
             if changed.is_set():
@@ -192,6 +196,48 @@ def test_the_configuration_is_told_at_each_return(node) -> None:
     assert ("database_labels", "default") in node._server.shared[0]
     node._server.answers.put(ServerUnreachable("The server does not answer."))
     until(lambda: len(node._server.shared) == 2)
+
+
+def test_a_node_whose_journal_is_full_takes_no_runs_and_says_so(node, make_order, launcher, caplog) -> None:
+    trail, server = node._state.trail, node._server
+    node.thread.start()
+    until(lambda: server.asked)
+    real = trail._append
+
+    def append(*_, **__) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    trail._append = append
+    server.answers.put(work(make_order()))
+    until(lambda: server.finished)
+    until(lambda: not node._pipelines)
+    asked = len(server.asked)
+    server.answers.put(NOTHING)
+    until(lambda: len(server.asked) > asked)
+    assert server.last[0] == 0
+    assert "The node takes no runs" in caplog.text
+    assert launcher.starts == []
+    trail._append = real
+    server.answers.put(NOTHING)
+    until(lambda: server.last[0] == 2)
+
+
+def test_what_the_node_was_when_it_started_is_on_record(node, config) -> None:
+    node.thread.start()
+    until(lambda: node._server.asked)
+    start = json.loads(next(iter(read_lines(config.state_folder / FOLDER))))
+    assert (start["action"], start["object"]) == ("node.start", {"kind": "node", "id": 2})
+    assert len(start["details"]["configuration"]) == 64
+    assert "every image may run" in start["details"]["relaxed"]
+
+
+def test_the_servers_head_is_kept(node, config) -> None:
+    head = ServerHead(writer="server-1", sequence=9, hash="a" * 64)
+    node.thread.start()
+    node._server.answers.put(NOTHING.model_copy(update={"head": head}))
+    until(lambda: '"audit.witness"' in (config.state_folder / FOLDER / "audit.jsonl").read_text())
+    witness = json.loads(list(read_lines(config.state_folder / FOLDER))[1])
+    assert witness["details"] == head.model_dump()
 
 
 def test_a_wrong_key_ends_the_node_with_a_sentence(node) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from skerry.audit import Head
 from skerry.errors import AuthenticationError, Conflict, NotFound, ServerError, ServerUnreachable
 from skerry.wire import Status
 from skerry_node.config import ServerSettings
@@ -16,6 +17,7 @@ from skerry_node.launchers.launcher import Attempt
 from skerry_node.server import BackOff, Interrupted, Server
 
 pytestmark = pytest.mark.unit
+HEAD = Head("node-1", 3, "a" * 64)
 
 
 class FakeServer(http.server.ThreadingHTTPServer):
@@ -152,10 +154,11 @@ def test_a_log_in_without_a_token(server, fake, value) -> None:
 
 def test_what_the_node_holds_is_said(server, fake) -> None:
     fake.answers[WORK] = [(200, NOTHING)]
-    work = server.work(3, [Attempt(7, 1)], [5], threading.Event())
+    work = server.work(3, [Attempt(7, 1)], [5], HEAD, threading.Event())
     assert work.runs == []
     said = fake.asked[-1][3]
     assert (said["capacity"], said["holding"], said["jobs"]) == (3, [{"run": 7, "attempt": 1}], [5])
+    assert said["head"] == {"writer": "node-1", "sequence": 3, "hash": "a" * 64}
 
 
 def test_the_long_call_can_be_interrupted(server, fake) -> None:
@@ -164,7 +167,7 @@ def test_the_long_call_can_be_interrupted(server, fake) -> None:
 
     def ask() -> None:
         try:
-            server.work(0, [], [], changed)
+            server.work(0, [], [], HEAD, changed)
         except Interrupted:
             ended.append("interrupted")
 
@@ -183,7 +186,7 @@ def test_a_change_before_the_call_is_not_missed(server, fake) -> None:
     changed.set()
     began = time.monotonic()
     with pytest.raises(Interrupted):
-        server.work(0, [], [], changed)
+        server.work(0, [], [], HEAD, changed)
     assert time.monotonic() - began < 15
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audited_transactions import watch_transactions
 from flask.testing import FlaskClient
 from server_federation import PASSWORD, Api, Clock, Federation, make_settings
 from sqlalchemy import event
@@ -62,9 +63,11 @@ def server(_founded: tuple[Path, dict[str, Any]], _in_memory: Path, clock: Clock
     folder = _in_memory / uuid.uuid4().hex
     shutil.copytree(_founded[0], folder)
     server = open_server(make_settings(folder), clock)
+    unrecorded = watch_transactions(server.database.engine)
     yield server
     server.database.close()
     shutil.rmtree(folder)
+    assert unrecorded == []
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from skerry_server.models import Base, Event, Organization, Payload, Role, Rule,
 from skerry_server.payloads import PayloadStore
 from skerry_server.server import Server, open_server
 from skerry_server.services.users import write_policy
+from skerry_server.trail import Trail
 
 pytestmark = pytest.mark.unit
 
@@ -120,7 +121,7 @@ def test_the_policy_is_written_once(server: Server) -> None:
 
     first = look()
     assert look() == first
-    assert len(first[0]) == 86
+    assert len(first[0]) == 89
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nosuchdb://x", "sqlite:////nonexistent/folder/x.sqlite"])
@@ -216,7 +217,7 @@ def test_ids_are_not_used_twice(federation: Federation) -> None:
 
 
 def test_a_new_database_counts_from_one(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'x.sqlite'}", Hub())
+    database = Database(f"sqlite:///{tmp_path / 'x.sqlite'}", Hub(), Trail("server-1", utcnow))
     database.migrate()
     with database.writing() as session:
         session.add_all([Organization(name="one"), Payload(size=0, inline=b"")])

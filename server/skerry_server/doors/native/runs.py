@@ -67,7 +67,7 @@ def show_log(call: Call, id_: int, body: LogBody) -> dict[str, Any]:
 @calls(Kind.NODE, Kind.RUN, body=TokenBody)
 def renew_token(call: Call, id_: int, body: TokenBody) -> dict[str, Any]:
     lifetime = call.server.run_token_lifetime
-    run = runs.held_run(call.session, call.actor, id_, body.attempt)
+    run = runs.renew_token(call.session, call.actor, id_, body.attempt)
     return {"token": tokens.for_run(run, lifetime), "expires_in": int(lifetime.total_seconds())}
 
 

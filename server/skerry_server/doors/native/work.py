@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from flask import Blueprint
 from pydantic import Field
 
+from skerry.audit import Head
 from skerry.wire import INLINE_LIMIT, b64
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Id
@@ -25,11 +26,20 @@ class Held(Body):
     attempt: Annotated[int, Field(ge=0, lt=2**31)]
 
 
+class HeadBody(Body):
+    """How far the node's own audit chain has come."""
+
+    writer: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+    sequence: Annotated[int, Field(ge=1, lt=2**53)]
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class WorkBody(Body):
     capacity: Annotated[int, Field(ge=0, le=1000)] = 0
     holding: Annotated[list[Held], Field(max_length=_MOST)] = Field(default_factory=list)
     jobs: Annotated[list[Id], Field(max_length=_MOST)] = Field(default_factory=list)
     wait: Annotated[float, Field(ge=0, le=50, strict=False)] = 25
+    head: HeadBody | None = None
 
 
 class Empty(Body):
@@ -41,12 +51,15 @@ def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
     report = work.Report(body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs)
     ticket = call.server.hub.ticket(work.topics(call.actor.id, report))
     found = work.find_work(call.session, call.actor, report, call.server.lease, call.now)
+    if body.head is not None and call.server.anchors.due(call.actor.id, body.head.hash, call.now):
+        work.witness(call.session, call.actor, Head(body.head.writer, body.head.sequence, body.head.hash))
     version = _keys_version(call, found.runs)
     answer = {
         "runs": [{**_order(call, run), "keys_version": version} for run in found.runs],
         "stop": [{"run": stop.run_id, "attempt": stop.attempt, "reason": stop.reason} for stop in found.stop],
         "finished_jobs": found.finished_jobs,
         "lease_seconds": call.server.settings.leases.seconds,
+        "head": call.server.database.trail.head(call.session).as_dict(),
     }
     again = call.server.told.repeats(call.actor.id, (found.stop, found.finished_jobs))
     if not found.something:

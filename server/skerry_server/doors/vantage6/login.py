@@ -82,8 +82,9 @@ def log_in_node(call: Call, body: NodeLogin) -> Reply:
 def refresh() -> Response:
     kind, claims = tokens.presented(refresh=True)
     server = current_server()
-    with server.database.reading() as session:
+    with server.database.writing() as session:
         call, actor = Call(server, session, server.clock()), open_actor(session, kind, claims)
+        login.note_refresh(session, actor)
         if actor.kind is Kind.USER:
             return respond(_user_tokens(call, login.user_by_id(session, actor.id)))
         return respond(_node_tokens(call, session.get_one(Node, actor.id)))
