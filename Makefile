@@ -38,6 +38,7 @@ type: $(READY) ## mypy, strict
 
 test: $(READY) ## every test; needs a Docker engine and starts one if it may
 	@if docker/engine.sh start; then docker/as-root.sh $(MAKE) --no-print-directory images; else [ $$? = 3 ]; fi
+	docker/as-root.sh tests/programs.sh
 	docker/as-root.sh $(PYTHON) -m pytest $(TESTS)
 
 attacks: $(READY) ## attacks on a running system; each is refused, and succeeds where just that one defence is taken away

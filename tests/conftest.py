@@ -49,15 +49,13 @@ def postgresql_programs() -> Path:
     """The folder of a PostgreSQL's programs."""
     folder = Path("/usr/lib/postgresql/15/bin")
     if not folder.is_dir():
-        skip_or_fail("PostgreSQL 15 is not installed (apt-get install postgresql)")
+        skip_or_fail("PostgreSQL 15 is not installed (tests/programs.sh installs it)")
     return folder
 
 
 @pytest.fixture(scope="session")
 def gvisor(engine: None) -> None:
-    """An engine that has gVisor as a runtime; CI installs it where the engine knows it."""
-    if IN_CI:
-        subprocess.run([ROOT / "docker" / "engine.sh", "gvisor"], check=False)
+    """An engine that has gVisor as a runtime."""
     client = docker_client()
     assert client is not None
     try:
@@ -70,14 +68,10 @@ def gvisor(engine: None) -> None:
 
 @pytest.fixture(scope="session")
 def registry_programs() -> None:
-    """Debian's registry and what makes its file of passwords; CI installs them."""
+    """Debian's registry and what makes its file of passwords."""
     missing = [name for name in ("docker-registry", "htpasswd") if shutil.which(name) is None]
-    if missing and IN_CI and os.geteuid() == 0:
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "docker-registry", "apache2-utils"]
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(install, check=True, capture_output=True, env=quiet)
-    elif missing:
-        skip_or_fail(f"{' and '.join(missing)} missing: apt-get install docker-registry apache2-utils")
+    if missing:
+        skip_or_fail(f"{' and '.join(missing)} missing (tests/programs.sh installs them)")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,34 @@
+#!/bin/bash
+# What the tests run beside skerry: PostgreSQL, an image registry, gVisor. Installs Debian's packages for those that are missing.
+#
+# Where that can't be, the tests that need them say so and are skipped; in CI they fail.
+set -u
+
+HERE=$(dirname "$(readlink -f "$0")")
+
+say() { printf 'tests: %s\n' "$*" >&2; }
+
+missing() {
+    [ -x /usr/lib/postgresql/15/bin/initdb ] || printf 'postgresql-15 '
+    command -v docker-registry >/dev/null || printf 'docker-registry '
+    command -v htpasswd >/dev/null || printf 'apache2-utils '
+}
+
+# The package would else make and start a cluster that nobody asked for.
+no_cluster() {
+    [ -e /etc/postgresql-common/createcluster.conf ] && return
+    mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+}
+
+packages=$(missing)
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing $packages"
+    no_cluster
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086  # one word for each package
+    { apt-get update -qq; apt-get install -y -qq --no-install-recommends $packages; } >/dev/null 2>&1 ||
+        say "apt-get could not install $packages"
+fi
+"$HERE/../docker/engine.sh" gvisor
+exit 0
