@@ -149,7 +149,13 @@ DEEDS = {
     # Ours, among skerry's own parts (native protocol, section 4).
     "keys list": ("organization view", "node container"),
     "keys put": ("organization edit", "node"),
+    "keys get": ("organization view", "node"),
+    "keys succeed": ("organization edit", ""),
+    "keys revoke": ("organization edit", ""),
+    "node invite": ("node create", ""),
+    "node invite again": ("node edit", ""),
     "self node": (NOBODY, "node"),
+    "self key": (NOBODY, "node"),
     "self config": (NOBODY, "node"),
     "self work": (NOBODY, "node"),
     "self leave": (NOBODY, "node"),
@@ -186,6 +192,9 @@ REACH: dict[str, dict[str, str]] = {
     "blobstream post": dict.fromkeys(RELATIONS, "col glo"),
     # A partner's administrator must not speak for an organization that has no keys yet.
     "keys put": {**_EVERYWHERE, "own": "org col glo"},
+    # Statements that an organization signs are its own people's to hand in.
+    "keys succeed": {**dict.fromkeys(RELATIONS, ""), "own": "org col glo"},
+    "keys revoke": {**dict.fromkeys(RELATIONS, ""), "own": "org col glo"},
 }
 # Each collaboration that one is in is as near as the next.
 for _deed in DEEDS:

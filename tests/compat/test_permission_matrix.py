@@ -249,6 +249,15 @@ _SPECIAL: dict[str, Callable[[Cell], tuple[str, str, Any, dict[str, Any]]]] = {
 
 
 _ATTEMPT = {"attempt": 1}
+
+
+def _invitation(cell: Cell, collaboration: int) -> dict[str, int]:
+    """To that organization whose node there is, or may be, in this relation."""
+    home = {"own": 1, "same": 2, "other": 2, "none": 4}.get(cell.relation, 1)
+    elsewhere = collaboration == cell.thing("spare")
+    return {"collaboration_id": collaboration, "organization_id": cell.thing("organization") if elsewhere else home}
+
+
 _Call = tuple[str, str, Any]
 _OURS: dict[str, Callable[[Cell], _Call]] = {
     "task wait": lambda cell: ("GET", f"skerry/task/{cell.thing('task')}/wait?timeout=0", None),
@@ -278,6 +287,25 @@ _OURS: dict[str, Callable[[Cell], _Call]] = {
         f"skerry/organization/{cell.thing('organization')}/keys",
         {**_KEYS, "organization_id": cell.thing("organization")},
     ),
+    "keys get": lambda cell: ("GET", f"skerry/organization/{cell.thing('organization')}/keys", None),
+    "keys succeed": lambda cell: (
+        "POST",
+        f"skerry/organization/{cell.thing('organization')}/successor",
+        {
+            **_KEYS,
+            "organization_id": cell.thing("organization"),
+            **dict.fromkeys(("previous", "signature"), ""),
+            **dict.fromkeys(("created", "until"), 1),
+        },
+    ),
+    "keys revoke": lambda cell: (
+        "PUT",
+        f"skerry/organization/{cell.thing('organization')}/revocation",
+        {"organization_id": cell.thing("organization"), "created": 1, "revoked": [], "signature": ""},
+    ),
+    "node invite": lambda cell: ("POST", "skerry/invitation", _invitation(cell, cell.thing("spare"))),
+    "node invite again": lambda cell: ("POST", "skerry/invitation", _invitation(cell, _home(cell))),
+    "self key": lambda _cell: ("POST", "skerry/node/key", {}),
     "self node": lambda _cell: ("GET", "skerry/node/self", None),
     "self config": lambda _cell: ("PUT", "skerry/node/self/config", {"data": []}),
     "self work": lambda _cell: ("POST", "skerry/node/work", {"wait": 0}),
@@ -348,6 +376,7 @@ def test_the_permission_matrix(world: World, capsys: pytest.CaptureFixture[str])
 
 FREE = {
     *(("GET", f"/api/{path}") for path in ("version", "health", "openapi.json", "skerry/info")),
+    ("POST", "/api/skerry/join"),
     *(("POST", f"/api/token/{path}") for path in ("user", "node", "refresh")),
     *(("POST", f"/api/recover/{path}") for path in ("lost", "reset", "2fa/lost", "2fa/reset")),
     ("GET", "/robots.txt"),
@@ -403,7 +432,7 @@ def _judge(world: World, deed: str, caller: str, relation: str) -> str | None:
 def _impossible(deed: str, relation: str, status: int) -> bool:
     """What is refused for a reason that has nothing to do with who asks."""
     own = deed == "organization delete" and relation == "own"
-    busy = deed == "collaboration add node"
+    busy = deed in {"collaboration add node", "keys succeed", "keys revoke"}  # or there are no keys yet
     elsewhere = deed in {"token container", "vpn profile"}  # contract, section 2.11 and ADR 4
     early = deed == "run result"  # there is none yet
     return (status == 400 and (own or busy)) or (status == 501 and elsewhere) or (status == 404 and early)
