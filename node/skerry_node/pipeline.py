@@ -118,6 +118,7 @@ class Pipeline:
         self._starting = threading.Lock()
         self._gates: list[socket.socket] = []
         self._relays: list[tuple[Lead, socket.socket]] = []
+        self._listening = False
         self._databases: tuple[Source | databases.Service, ...] = ()
         self._cleaned = False
         self._reported = entry.stage is not Stage.CLAIMED
@@ -143,7 +144,7 @@ class Pipeline:
 
     def serve_again(self) -> None:
         """Opens the gate anew after the proxy was replaced, or gives it a fresh upstream token."""
-        if self._gates and self._entry.resume is not None and self._entry.finish is None:
+        if self._listening and self._entry.resume is not None and self._entry.finish is None:
             self._serve(self._entry.resume, self._parts.server.run_token(self.key))
 
     def carry_out(self) -> None:
@@ -449,7 +450,11 @@ class Pipeline:
         self._entry = replace(self._entry, ports=ports)
 
     def _open_gate(self) -> str:
-        """From now on the gate answers; the token that it takes, the same at each opening."""
+        """From now on the gate answers; the token that it takes, the same at each opening.
+
+        Only now are all listeners there: a proxy that was given some of them would end those when it gets them all.
+        """
+        self._listening = True
         resume = self._entry.resume
         assert resume is not None  # noqa: S101 - for the reader and mypy
         with _ending(Status.FAILED, ProxyError):

@@ -86,8 +86,18 @@ def test_a_password_file_that_is_gone(parts, served, make_order, tmp_path) -> No
     assert (status, log) == ("failed", 'error > The database "registry" of this node can\'t be used at present.\n')
 
 
-def test_relays_come_back_on_their_ports(parts, served, make_order, launcher) -> None:
-    """After a restart of the node; one whose port is taken by then is left out, and the run goes on."""
+def meanwhile(action, other):
+    """The action, before which another thread does the other."""
+
+    def do(*arguments):
+        other()
+        return action(*arguments)
+
+    return do
+
+
+def test_relays_come_back_on_their_ports(parts, served, make_order, launcher, monkeypatch) -> None:
+    """After a restart of the node. What serves all runs again meanwhile waits until all of a run's are there."""
     changed = replace(parts, config=served)
     first = Pipeline(changed, Entry(make_order("wait")))
     thread = threading.Thread(target=first.carry_out, daemon=True)
@@ -100,7 +110,10 @@ def test_relays_come_back_on_their_ports(parts, served, make_order, launcher) ->
     for _, listener in first._relays:
         listener.close()
     again = Pipeline(changed, entry)
+    before = parts.proxy.served
+    monkeypatch.setattr(launcher, "listen", meanwhile(launcher.listen, again.serve_again))
     again._attach()
+    assert parts.proxy.served == before + 1
     [(lead, listener)] = again._relays
     assert (lead.name, listener.getsockname()[1]) == ("gate open", entry.ports["gate open"])
     for one in (listener, *again._gates):
