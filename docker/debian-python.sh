@@ -3,6 +3,8 @@
 #
 # Stands in for `python:3.11-slim`: python, pip and a shell, no apt, no perl, no setuid file. Needs root, mmdebstrap and an engine.
 set -euo pipefail
+# Whoever runs in the image must be able to read it, whatever the caller's files are like.
+umask 022
 
 TAG=$1
 LABEL=$2

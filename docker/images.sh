@@ -4,6 +4,8 @@
 # An image is built again only when what it is made of changed. It starts from `python:3.11-slim` where a registry answers, and from
 # Debian packages (debian-python.sh) where none does; BASE=<image> in the environment chooses another.
 set -euo pipefail
+# Whoever runs in an image must be able to read it, whatever the caller's files are like.
+umask 022
 
 HERE=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 ROOT=$(dirname "$HERE")
@@ -148,6 +150,9 @@ main() {
     [ -x "$PYTHON" ] || fail "there is no virtual environment; run: make dev"
     docker version >/dev/null 2>&1 || fail "no Docker engine answers; run: make engine"
     mkdir -p "$WORK"
+    # One at a time: two would clear each other's folders.
+    exec 8>"$WORK/.lock"
+    flock 8
     # By sudo, what lies in the user's folder stays the user's.
     [ -z "${SUDO_UID:-}" ] || trap 'chown -R "$SUDO_UID:$SUDO_GID" "$ROOT/build"' EXIT
     local name
