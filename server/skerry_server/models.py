@@ -236,6 +236,7 @@ class User(Base):
     """``epoch`` counts the passwords: tokens of an earlier one are dead.
 
     ``otp_step`` is the time step of the last code that was used: none is taken twice. ``mailed_at``: the last letter.
+    Who is ``disabled`` can't log in.
     """
 
     __tablename__ = "user"
@@ -249,6 +250,7 @@ class User(Base):
     epoch: Mapped[int] = mapped_column(default=1)
     failed_logins: Mapped[int] = mapped_column(default=0)
     locked_until: Mapped[datetime | None]
+    disabled: Mapped[bool] = mapped_column(default=False)
     otp_secret: Mapped[str | None] = mapped_column(String(64))
     otp_step: Mapped[int] = mapped_column(BigInteger, default=0)
     mailed_at: Mapped[datetime | None]

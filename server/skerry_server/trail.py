@@ -56,7 +56,7 @@ _QUIET: Mapping[str, frozenset[str]] = {
 
 _TOLD = frozenset(
     {
-        *("name", "username", "is_default", "domain", "epoch", "locked_until", "ip", "url", "everywhere"),
+        *("name", "username", "is_default", "domain", "epoch", "locked_until", "disabled", "ip", "url", "everywhere"),
         *("organization_id", "collaboration_id", "study_id", "task_id", "run_id", "node_id", "user_id", "store_id"),
         *("init_org_id", "init_user_id", "parent_id", "parent_run_id", "job_id", "uuid", "image", "format"),
         *("state", "attempt", "reason", "accept", "encrypted", "staged_attempt", "port", "label", "sha256", "size"),

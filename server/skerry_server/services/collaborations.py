@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, exists, false, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, exists, false, or_, select, true
+from sqlalchemy.orm import Session, joinedload
 
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
-from skerry_server.models import Collaboration, Node, Organization, Payload, Study, Task, member, study_member
+from skerry_server.events import announce, node_topic
+from skerry_server.lifecycle import OPEN
+from skerry_server.models import Collaboration, Node, Organization, Payload, Run, Study, Task, member, study_member
 from skerry_server.policy import Actor, Operation, Resource, Scope
-from skerry_server.services.tasks import remove_tasks
+from skerry_server.services.tasks import end_open_tasks, end_runs, remove_tasks
 
 
 def create_collaboration(
@@ -29,17 +31,24 @@ def create_collaboration(
     return collaboration
 
 
-def change_collaboration(
-    session: Session, actor: Actor, id_: int, fields: dict[str, Any], organization_ids: Sequence[int] | None
+def change_collaboration(  # noqa: PLR0917 - what a change says
+    session: Session,
+    actor: Actor,
+    id_: int,
+    fields: dict[str, Any],
+    organization_ids: Sequence[int] | None,
+    now: datetime,
 ) -> Collaboration:
-    """Widening a collaboration takes a global rule. Raises NotKnown, PermissionDenied or InvalidRequest."""
+    """Organizations that are no longer named leave, as by :func:`remove_member`. Widening a collaboration takes a global rule. Raises NotKnown, PermissionDenied or InvalidRequest."""
     collaboration = editable_collaboration(session, actor, id_, widen=organization_ids is not None)
     if fields.get("name", collaboration.name) != collaboration.name:
         _refuse_taken(session, Collaboration, fields["name"])
     for name, value in fields.items():
         setattr(collaboration, name, value)
     if organization_ids is not None:
+        before = {organization.id for organization in collaboration.organizations}
         collaboration.organizations = existing_organizations(session, organization_ids)
+        _shut_out(session, id_, before - set(organization_ids), now)
     return collaboration
 
 
@@ -52,13 +61,30 @@ def add_member(session: Session, actor: Actor, id_: int, organization_id: int) -
     return collaboration
 
 
-def remove_member(session: Session, actor: Actor, id_: int, organization_id: int) -> Collaboration:
-    """Raises NotKnown, PermissionDenied or InvalidRequest."""
+def remove_member(session: Session, actor: Actor, id_: int, organization_id: int, now: datetime) -> Collaboration:
+    """The organization's runs and open tasks here end at once, and its node is out until it is a member again.
+
+    Raises NotKnown, PermissionDenied or InvalidRequest.
+    """
     collaboration = editable_collaboration(session, actor, id_, widen=True)
-    collaboration.organizations = [o for o in collaboration.organizations if o.id != organization_id]
-    for study in session.scalars(select(Study).where(Study.collaboration_id == id_)):
-        study.organizations = [o for o in study.organizations if o.id != organization_id]
+    if organization_id in {organization.id for organization in collaboration.organizations}:
+        collaboration.organizations = [o for o in collaboration.organizations if o.id != organization_id]
+        _shut_out(session, id_, {organization_id}, now)
     return collaboration
+
+
+def _shut_out(session: Session, id_: int, organizations: set[int], now: datetime) -> None:
+    """Ends what these have to do with the collaboration, and lets their nodes look: they are told that they are out."""
+    if not organizations:
+        return
+    for study in session.scalars(select(Study).where(Study.collaboration_id == id_)):
+        study.organizations = [o for o in study.organizations if o.id not in organizations]
+    reason = "its organization left the collaboration"
+    end_open_tasks(session, and_(Task.collaboration_id == id_, Task.init_org_id.in_(organizations)), reason, now)
+    there = (Run.collaboration_id == id_, Run.organization_id.in_(organizations), Run.state.in_(OPEN))
+    end_runs(session, session.scalars(select(Run).where(*there).options(joinedload(Run.task))).all(), reason, now)
+    nodes = select(Node.id).where(Node.collaboration_id == id_, Node.organization_id.in_(organizations))
+    announce(session, [node_topic(node_id) for node_id in session.scalars(nodes)], now)
 
 
 def delete_collaboration(

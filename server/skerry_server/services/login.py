@@ -57,7 +57,7 @@ def credentials(
     user = find_user(session, username=username, email=email, id_=id_)
     if user is None:
         return Credentials(None, None, locked=False)
-    return Credentials(user.id, user.password, _locked(user, now))
+    return Credentials(user.id, user.password, _shut_out(user, now) is not None)
 
 
 def find_user(
@@ -93,8 +93,9 @@ def prove_password(session: Session, found: Credentials, *, right: bool, now: da
     """The user, or None after counting the failure. Earlier failures stay counted until all factors are there."""
     act_as(session, NOBODY)
     user = session.get(User, found.user_id, options=[selectinload(User.roles)]) if found.user_id else None
-    if user is None or _locked(user, now):
-        _note(session, "login.fail", user, why="no such user" if user is None else "locked")
+    why = "no such user" if user is None else _shut_out(user, now)
+    if user is None or why is not None:
+        _note(session, "login.fail", user, why=str(why))
         return None
     if not right or user.password != found.hashed:
         _note(session, "login.fail", user, why="password")
@@ -175,8 +176,11 @@ def digest_api_key(api_key: str) -> str:
     return hashlib.sha256(api_key.encode()).hexdigest()
 
 
-def _locked(user: User, now: datetime) -> bool:
-    return user.locked_until is not None and user.locked_until > now
+def _shut_out(user: User, now: datetime) -> str | None:
+    """Why nobody logs in as this user now, whatever they show; None where they may."""
+    if user.disabled:
+        return "disabled"
+    return "locked" if user.locked_until is not None and user.locked_until > now else None
 
 
 def _note(session: Session, action: str, user: User | None, **details: str) -> None:

@@ -19,8 +19,8 @@ ONE_LETTER_IN = timedelta(minutes=60)
 
 
 def may_be_written_to(user: User | None, now: datetime) -> bool:
-    """At most one letter an hour and user; notes that one goes out now."""
-    if user is None or (user.mailed_at is not None and user.mailed_at > now - ONE_LETTER_IN):
+    """At most one letter an hour and user, none to a disabled one; notes that one goes out now."""
+    if user is None or user.disabled or (user.mailed_at is not None and user.mailed_at > now - ONE_LETTER_IN):
         return False
     user.mailed_at = now
     return True

@@ -169,6 +169,14 @@ def end_tasks(session: Session, tasks: Sequence[Task], reason: str, now: datetim
     end_runs(session, [run for task in tasks for run in task.runs if run.state in OPEN], reason, now)
 
 
+def end_open_tasks(session: Session, which: ColumnElement[bool], reason: str, now: datetime) -> None:
+    """Kills what is open of these tasks and of all tasks below them."""
+    open_ = select(Task).where(which, Task.finished_at.is_(None)).options(selectinload(Task.runs))
+    own = list(session.scalars(open_))
+    below = descendants(session, [task.id for task in own])
+    end_tasks(session, list({task.id: task for task in [*own, *below]}.values()), reason, now)
+
+
 def end_runs(session: Session, runs: Sequence[Run], reason: str, now: datetime) -> None:
     """Kills these open runs and tells their nodes; the tasks follow."""
     for run in runs:

@@ -16,7 +16,7 @@ from skerry_server.models import Organization, Payload, Role, Rule, Task, User, 
 from skerry_server.policy import DEFAULT_ROLES, EVERYTHING, ROOT, Actor, Grant, Operation, Resource, Scope
 from skerry_server.services.actors import grants_of
 from skerry_server.services.organizations import found_organization
-from skerry_server.services.tasks import remove_tasks
+from skerry_server.services.tasks import end_open_tasks, remove_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,13 @@ def create_user(
     return user
 
 
-def change_user(session: Session, actor: Actor, id_: int, fields: dict[str, Any], powers: Powers) -> User:
-    """Raises NotKnown, PermissionDenied or InvalidRequest."""
+def change_user(
+    session: Session, actor: Actor, id_: int, fields: dict[str, Any], powers: Powers, now: datetime
+) -> User:
+    """Who is disabled is out at once: their sessions are dead, and what runs in their name ends.
+
+    Raises NotKnown, PermissionDenied or InvalidRequest.
+    """
     user = _user(session, actor, id_, Operation.EDIT)
     if (powers.role_ids is not None or powers.rule_ids is not None) and user.id == actor.id:
         raise PermissionDenied("You can't change your own roles and rules!")
@@ -57,18 +62,28 @@ def change_user(session: Session, actor: Actor, id_: int, fields: dict[str, Any]
         if fields.get(column.key, getattr(user, column.key)) != getattr(user, column.key):
             _refuse_taken(session, column, fields[column.key])
     _empower(session, actor, user, powers)
+    if fields.get("disabled") and not user.disabled:
+        _shut_out(session, actor, user, now)
     for name, value in fields.items():
         setattr(user, name, value)
     return user
 
 
+def _shut_out(session: Session, actor: Actor, user: User, now: datetime) -> None:
+    if user.id == actor.id:
+        raise InvalidRequest("You can't disable yourself.")
+    user.epoch += 1
+    end_open_tasks(session, Task.init_user_id == user.id, "its user was disabled", now)
+
+
 def delete_user(session: Session, actor: Actor, id_: int, *, dependents: bool, now: datetime) -> Sequence[Payload]:
-    """The tasks of the user stay, unless ``dependents``; gives the payloads whose files the caller removes.
+    """The user's open tasks end. They all stay, unless ``dependents``; gives the payloads whose files the caller removes.
 
     Raises NotKnown or PermissionDenied.
     """
     user = _user(session, actor, id_, Operation.DELETE)
     tasks = list(session.scalars(select(Task).where(Task.init_user_id == id_))) if dependents else []
+    end_open_tasks(session, Task.init_user_id == id_, "its user was deleted", now)
     payloads = remove_tasks(session, tasks, now)
     session.delete(user)
     return payloads

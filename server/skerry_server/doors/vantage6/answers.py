@@ -128,6 +128,7 @@ class User(Answer):
     ip: None
     last_seen: Moment | None
     status: Presence
+    disabled: bool
     otp_secret: None
     last_email_failed_login_sent: None
     last_email_recover_password_sent: None

@@ -91,7 +91,9 @@ def get(call: Call, id_: int, query: Include) -> dict[str, Any]:
 
 @calls(Kind.USER, body=CollaborationChange, answer=answers.Collaboration)
 def change(call: Call, id_: int, body: CollaborationChange) -> dict[str, Any]:
-    changed = collaborations.change_collaboration(call.session, call.actor, id_, body.fields(), body.organization_ids)
+    changed = collaborations.change_collaboration(
+        call.session, call.actor, id_, body.fields(), body.organization_ids, call.now
+    )
     return show(call, changed)
 
 
@@ -112,7 +114,7 @@ def add_member(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
 
 @calls(Kind.USER, body=Member, answer=list[answers.Organization])
 def remove_member(call: Call, id_: int, body: Member) -> list[dict[str, Any]]:
-    collaboration = collaborations.remove_member(call.session, call.actor, id_, body.id)
+    collaboration = collaborations.remove_member(call.session, call.actor, id_, body.id, call.now)
     return [organizations.show(call, organization) for organization in collaboration.organizations]
 
 

@@ -63,6 +63,7 @@ class UserChange(Body):
     lastname: Short | None = None
     password: str | None = None
     organization_id: Id | None = None
+    disabled: bool | None = None
     roles: Ids | None = None
     rules: Ids | None = None
 
@@ -148,7 +149,7 @@ def get_user(call: Call, id_: int, query: OneUserQuery) -> dict[str, Any]:
 @calls(Kind.USER, body=UserChange, answer=answers.User)
 def change_user(call: Call, id_: int, body: UserChange) -> dict[str, Any]:
     powers = users.Powers(body.roles, body.rules)
-    return show_user(call, users.change_user(call.session, call.actor, id_, body.fields(), powers))
+    return show_user(call, users.change_user(call.session, call.actor, id_, body.fields(), powers, call.now))
 
 
 @calls(Kind.USER, query=Dependents, answer=answers.Message)
@@ -273,6 +274,7 @@ def show_user(call: Call, user: User) -> dict[str, Any]:
         "ip": None,
         "last_seen": moment(user.last_seen),
         "status": "online" if online else "offline",
+        "disabled": user.disabled,
         "otp_secret": None,
         "last_email_failed_login_sent": None,
         "last_email_recover_password_sent": None,
