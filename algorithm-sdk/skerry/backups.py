@@ -40,7 +40,7 @@ def unlock(backup: bytes, passphrase: str) -> bytes:
     try:
         salt, nonce, sealed = (unb64(value[name]) for name in ("salt", "nonce", "content"))
         return AESGCM(_derive(passphrase, salt)).decrypt(nonce, sealed, _PURPOSE)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise KeyFileError("This back-up is malformed.") from error
     except InvalidTag as error:
         raise KeyFileError("The passphrase is wrong, or the back-up was altered.") from error

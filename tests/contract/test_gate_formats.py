@@ -41,6 +41,9 @@ class KnownKeys:
             for number, identity in identities.items()
         }
 
+    def refresh(self, version: str | None, token: str) -> None:
+        """Nothing changes here."""
+
     def find(self, organization: int, token: str) -> OrganizationKeys:
         return self._keys[organization]
 
@@ -87,6 +90,7 @@ class Site:
             init_user=4,
             input=stored,
             token="t",
+            keys_version=None,
         )
 
 
