@@ -111,7 +111,7 @@ def presented(*, refresh: bool = False, store: bool = False) -> tuple[Kind, dict
         int(claims["sub"])
     except (KeyError, ValueError, TypeError) as error:
         raise LoginFailed("This token is not of a kind that is known here.") from error
-    if claims.get("aud") not in (_audience(kind, refresh=refresh), *([_STORE] if store else [])):  # noqa: PLR6201 - a list can't be hashed
+    if claims.get("aud") not in (_audience(kind, refresh=refresh), *([_STORE] if store else [])):
         raise LoginFailed("This token was made for another purpose.")
     return kind, claims
 
