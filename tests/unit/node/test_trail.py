@@ -245,7 +245,12 @@ def test_a_runs_story(parts, proxy, make_order) -> None:
     assert (start.details["image"], start.details["databases"]) == ("copy", ["default"])
     assert start.details["image_id"]
     assert found["run.end"].details["output_bytes"] == len('{"method": "mean"}')
-    assert found["run.gate"].details == {"calls": {"GET /task/<id>": 2}, "refused": {"403": 1}, "children": [9]}
+    assert found["run.gate"].details == {
+        "calls": {"GET /task/<id>": 2},
+        "refused": {"403": 1},
+        "children": [9],
+        "relays": [],
+    }
     assert {name: deed.about.get("attempt") for name, deed in found.items() if name != "key.pin"}.keys() == (
         set(found) - {"key.pin"}
     )
