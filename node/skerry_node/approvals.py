@@ -60,12 +60,13 @@ class Question(_Record):
 
 
 class Decision(_Record):
-    """``function`` None: all that nothing else was decided for."""
+    """``function`` None: all that nothing else was decided for. ``by``: the user of the machine who decided."""
 
     image: str
     function: str | None
     verdict: Verdict
     at: float
+    by: int | None = None
 
 
 _QUESTIONS = TypeAdapter(tuple[Question, ...])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from skerry_node.options import CONFIG, load
 
 _SHORT = 12
 _SHORTEST = 4
+_NOBODY_LOGGED_IN = 2**32 - 1
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _YES = click.option("--yes", is_flag=True, help="Do not ask again.")
 _FUNCTIONS = click.option("--function", "functions", multiple=True, help="Only this function; may be given repeatedly.")
@@ -99,13 +101,22 @@ def _decide(path: Path, ref: str, wish: _Wish, *, yes: bool, as_json: bool) -> N
         names = ", ".join("all functions" if name is None else f'"{name}"' for name in functions)
         verb = "Approve" if wish.verdict is Verdict.APPROVED else "Refuse"
         click.confirm(f"{verb} {names} of {questions[0].reference} ({image})?", abort=True, err=True)
-    now = time.time()
-    decisions = [Decision(image=image, function=name, verdict=wish.verdict, at=now) for name in functions]
+    now, user = time.time(), _login_user()
+    decisions = [Decision(image=image, function=name, verdict=wish.verdict, at=now, by=user) for name in functions]
     approvals.decide(decisions)
     if as_json:
         click.echo(json.dumps([decision.model_dump(mode="json") for decision in decisions], indent=2))
     else:
         click.echo(f"{wish.verdict}: {', '.join(name or 'all functions' for name in functions)} of {_ref(image)}")
+
+
+def _login_user() -> int:
+    """Who logged in on this machine, where the kernel knows: behind sudo too; else whose process this is."""
+    try:
+        user = int(Path("/proc/self/loginuid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        user = _NOBODY_LOGGED_IN
+    return os.getuid() if user == _NOBODY_LOGGED_IN else user
 
 
 def _find(questions: Sequence[Question], ref: str) -> list[Question]:

@@ -32,6 +32,7 @@ from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
 from skerry_node.orders import Order, Self, ServerHead, Work
+from skerry_node.owner import Owner
 from skerry_node.pipeline import Parts, Pipeline, about
 from skerry_node.places import Places
 from skerry_node.preflight import Preflight, inspect_sandbox, remove_leftovers
@@ -139,11 +140,12 @@ class Daemon:
         self._say_start(me)
         self._proxy = self._spawn_proxy(me)
         self._parts = self._make_parts(self._proxy.client)
+        owner = Owner(self._state.folder, self._parts.approvals, self._config.api_key, self._state.trail)
         threading.Thread(target=self._keep_proxy, args=(me,), name="proxy", daemon=True).start()
         threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
         try:
             self._take_up()
-            self._work()
+            self._work(owner)
         finally:
             self._close()
 
@@ -322,9 +324,10 @@ class Daemon:
 
     # --- working -----------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _work(self, owner: Owner) -> None:
         back_off, online = BackOff(), False
         while not self._closing.is_set():
+            owner.tell(self._proxy.client)
             self._changed.clear()
             if self._closing.is_set():
                 return

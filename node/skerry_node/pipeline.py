@@ -42,7 +42,7 @@ from skerry_node.namespace import listen_at
 from skerry_node.orders import Order
 from skerry_node.output import BadOutput, Output, open_output
 from skerry_node.places import Places
-from skerry_node.policies import Rule
+from skerry_node.policies import Rule, relaxations_of
 from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Server
 from skerry_node.trail import Trail
@@ -473,6 +473,7 @@ class Pipeline:
         layout = self._parts.launcher.layout(spec)
         requested = [database.model_dump() for database in self.order.task.databases]
         config, reached = self._parts.config, relays.Reached.of(self._entry.ports)
+        names = {spec.image.id, *spec.image.digests}
         variables = environment.build(
             layout, self._databases, config.labels, requested, config.algorithm_env, reached=reached
         )
@@ -486,6 +487,7 @@ class Pipeline:
                 digests=sorted(spec.image.digests),
                 databases=[database.label for database in self._databases],
                 as_user=spec.user,
+                relaxed=[str(one) for one in relaxations_of(config.policies.relaxations, names)],
             )
             self._entry = replace(self._entry, stage=Stage.STARTING, started=self._parts.clock())
             self._parts.journal.write(self._entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
@@ -93,6 +94,11 @@ class Relaxation(Section):
 
     def __str__(self) -> str:
         return f"{self.setting} = {self.value} for {self.digest[:19]}"
+
+
+def relaxations_of(relaxations: Iterable[Relaxation], names: Container[str]) -> tuple[Relaxation, ...]:
+    """Those for one image, which is known by its id and its digests."""
+    return tuple(one for one in relaxations if one.digest in names)
 
 
 class Policies(Section):

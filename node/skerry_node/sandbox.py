@@ -15,7 +15,7 @@ from typing import Any
 from skerry import contract
 from skerry_node.config import Limits
 from skerry_node.launchers.launcher import Image, Spec
-from skerry_node.policies import Relaxation
+from skerry_node.policies import Relaxation, relaxations_of
 
 DATABASES_FOLDER = "/mnt/databases"
 
@@ -83,7 +83,7 @@ class Profile:
 
     def relaxed(self, image: Image) -> tuple[Relaxation, ...]:
         """What the owner's policy relaxes for an image, which is known by its id or by a digest."""
-        return tuple(one for one in self.relaxations if one.digest in {image.id, *image.digests})
+        return relaxations_of(self.relaxations, {image.id, *image.digests})
 
     def settings(self, image: Image) -> Settings:
         strict = Settings(self.limits.memory, self.limits.processes, self.limits.temporary)

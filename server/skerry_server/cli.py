@@ -16,10 +16,12 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 import click
 
 from skerry.audit import lines_of
-from skerry.cli.connection import connect, connected
+from skerry.cli.connection import client_at, connect, connected
 from skerry.errors import SkerryError
 from skerry.invitations import Invitation
 from skerry.keys import write_secret
+from skerry.transport import Call
+from skerry_server import bootstrap as bootstrap_secret
 from skerry_server import migrants
 from skerry_server import settings as configuration
 from skerry_server.policy import ROOT
@@ -37,6 +39,7 @@ _CONFIG = click.option(
     help="The server's configuration file.",
 )
 _FILE = "server.yaml"
+_CA_FILE = "Certificates of the private authority that the server's own is of."
 _TAKEN = ("organizations", "users", "collaborations", "nodes")
 
 
@@ -64,12 +67,38 @@ def new(folder: Path) -> None:
 
 
 @server.command()
-@_CONFIG
+@click.option("--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="The server's configuration.")
+@click.option("--server", "url", help="A server on another machine instead, such as https://server.example.org/api.")
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="With --server: the secret that its first start wrote into its state folder (bootstrap-secret).",
+)
+@click.option("--ca-file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help=_CA_FILE)
 @click.option("--organization", required=True, help="The name of the first organization.")
 @click.option("--username", default="root", show_default=True, help="The name of its user with the role Root.")
-def bootstrap(path: Path, organization: str, username: str) -> None:
-    """Makes the first organization and its Root user; the password comes from a prompt or from standard input."""
+def bootstrap(  # noqa: PLR0917 - one for each option
+    path: Path | None, url: str | None, secret_file: Path | None, ca_file: Path | None, organization: str, username: str
+) -> None:
+    """Makes the first organization and its Root user; the password comes from a prompt or from standard input.
+
+    On the server's own machine with its --config; from another one with the one-time secret that the server's first
+    start leaves in its state folder.
+    """
+    if (path is None) == (url is None) or (url is None) != (secret_file is None):
+        raise click.UsageError("Give --config, or --server and --secret-file.")
     password = _read_password()
+    if path is not None:
+        _found_here(path, organization, username, password)
+        return
+    client = client_at(str(url), ca_file)
+    body = {"organization": organization, "username": username, "password": password}
+    secret = {"secret": Path(str(secret_file)).read_text(encoding="utf-8").strip()}
+    made = client.without_token(Call("POST", "skerry/bootstrap", json={**body, **secret}))
+    click.echo(f'User "{username}" of organization "{organization}" (id {made["organization_id"]}) may log in.')
+
+
+def _found_here(path: Path, organization: str, username: str, password: str) -> None:
     try:
         opened = open_server(configuration.load(path))
         with opened.database.writing() as session:
@@ -78,6 +107,7 @@ def bootstrap(path: Path, organization: str, username: str) -> None:
                 f'User "{user.username}" of organization "{organization}" (id {user.organization_id}) may log in.'
             )
         opened.database.close()
+        bootstrap_secret.withdraw(opened.settings.state)
     except SkerryError as error:
         raise click.ClickException(str(error)) from None
 
@@ -141,7 +171,7 @@ def import_(path: Path, file: Path, role: str, *, dry_run: bool, accept_weak_pas
 @click.option(
     "--ca-file",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Certificates of the private authority that the server's own is of.",
+    help=_CA_FILE,
 )
 @connected
 def invite(  # noqa: PLR0917 - one for each option

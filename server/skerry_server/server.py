@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from skerry.audit import What
 from skerry.errors import ConfigurationError
+from skerry_server import bootstrap
 from skerry_server.database import Database
 from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
@@ -21,7 +22,7 @@ from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
 from skerry_server.services import failures
 from skerry_server.services.blobs import remove_waiting
-from skerry_server.services.users import write_policy
+from skerry_server.services.users import has_users, write_policy
 from skerry_server.services.work import give_up_lost, note_absence, renew_leases
 from skerry_server.settings import Settings, jwt_secret
 from skerry_server.trail import Trail, kept_writer, note
@@ -97,6 +98,8 @@ class Server:
             note(session, "server.start", What("server"), version=version("skerry"))
             renew_leases(session, self.clock() + self.lease)
             self.payloads.sweep(session)
+            founded = has_users(session)
+        (bootstrap.withdraw if founded else bootstrap.offer)(self.settings.state)
 
     def end(self) -> None:
         """What is due after the last one."""

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from devfederation import PATIENCE, DevFederation, skerry
 
+from skerry.errors import AuthenticationError, InvalidInput, KeyChanged
+
 pytestmark = pytest.mark.acceptance
 LONG = 3600
 
@@ -48,9 +50,10 @@ class Keyholders:
 
     def key(self, number: int, verb: str, *arguments: object) -> str:
         """``skerry key``, by the organization's own user."""
-        who = ("root", "researcher-2")[number - 1]
-        login = ("--connection", str(self.connection), "--as", who)
-        return said(skerry("key", verb, *map(str, arguments), *login))
+        return said(skerry("key", verb, *map(str, arguments), *self.login(number)))
+
+    def login(self, number: int) -> tuple[str, ...]:
+        return "--connection", str(self.connection), "--as", ("root", "researcher-2")[number - 1]
 
     def fingerprint(self, number: int) -> str:
         return said(skerry("key", "fingerprint", str(self.key_file(number)))).strip()
@@ -105,14 +108,14 @@ class Keyholders:
             for folder in (self.home(number) / "state" / "jobs" / str(task["id"])).glob("*"):
                 (folder / "go").touch()
 
-    def results(self, task: Any) -> Any:
+    def results(self, task: Any, *, user: int = 0) -> Any:
         """As somebody reads them who comes later, with the organization's present key file."""
-        client = self.federation.client()
+        client = self.federation.client(user)
         return client.task.get(task["id"]).wait(timeout=PATIENCE).results()
 
-    def refusal(self, task: Any) -> str:
+    def refusal(self, task: Any, *, user: int = 0) -> str:
         self.federation.wait_for_status(task["id"], "not allowed")
-        [log] = self.federation.client().task.get(task["id"]).logs()
+        [log] = self.federation.client(user).task.get(task["id"]).logs()
         return str(log)
 
     def journal(self, number: int) -> list[dict[str, Any]]:
@@ -170,3 +173,101 @@ def test_the_nodes_key_to_the_server_is_replaced_under_a_run(holders: Keyholders
     holders.let_go(task)
     assert holders.results(task) == [{"seen": True}]
     assert holders.results(holders.echo(2, value="with the new key")) == ["with the new key"]
+
+
+def test_only_confirmed_keys(holders: Keyholders) -> None:
+    """Also of an organization whose keys the node has seen before; a confirmation goes over to the successor."""
+    policies = json.loads(Path(holders.config(2)).read_text())["policies"]
+    holders.configure(2, policies={**policies, "require_confirmed_keys": True})
+    try:
+        assert "skerry key confirm" in holders.refusal(holders.echo(2, value="not yet"))
+        confirm(holders, 2, of=1)
+        assert holders.results(holders.echo(2, value="confirmed")) == ["confirmed"]
+        holders.rotate(1)
+        assert holders.results(holders.echo(2, value="by the successor")) == ["by the successor"]
+        holders.restart_node(1)
+    finally:
+        holders.configure(2, policies=policies)
+
+
+def confirm(holders: Keyholders, number: int, *, of: int) -> None:
+    """By the owner of a node, with the fingerprint as it is read out by telephone."""
+    organization = holders.federation.organization_ids[of - 1]
+    words = ("--organization", organization, "--fingerprint", holders.fingerprint(of))
+    holders.key(number, "confirm", holders.pins(number), *words, "--collaboration", holders.federation.collaboration_id)
+
+
+def test_lost_keys_are_replaced_by_everybodys_word(holders: Keyholders) -> None:
+    """Organization 2 has lost its file: the administrator clears it, partner and partner's node confirm anew."""
+    holders.echo(2, value="with the old keys").wait(timeout=PATIENCE)
+    file, organization = holders.key_file(2), holders.federation.organization_ids[1]
+    file.unlink()
+    said(skerry("key", "new", str(file)))
+    assert "other keys" in skerry("key", "register", str(file), *holders.login(2)).stderr
+    assert skerry("key", "clear", "--organization", str(organization), "--yes", *holders.login(2)).returncode == 1
+    holders.key(1, "clear", "--organization", organization, "--yes")
+    holders.key(2, "register", file)
+    holders.restart_node(2)
+    with pytest.raises(KeyChanged):
+        holders.echo(2, value="to keys that nobody confirmed")
+    pins = holders.key_file(1).with_name(f"{holders.key_file(1).name}.pins.json")
+    words = ("--organization", organization, "--fingerprint", holders.fingerprint(2))
+    holders.key(1, "confirm", pins, *words, "--collaboration", holders.federation.collaboration_id)
+    assert holders.results(holders.echo(2, value="to the new keys")) == ["to the new keys"]
+    changed = holders.create((1,), "echo", {"value": "from organization 2"}, user=2)
+    assert "skerry key confirm" in holders.refusal(changed, user=2)
+    confirm(holders, 1, of=2)
+    again = holders.create((1,), "echo", {"value": "from organization 2"}, user=2)
+    assert holders.results(again, user=2) == ["from organization 2"]
+
+
+def test_who_is_disabled_is_stopped_at_the_nodes(holders: Keyholders) -> None:
+    """The container of their run ends, and so does their session."""
+    root, user = holders.federation.client(), holders.federation.client(2)
+    task = holders.create((1,), "sleep", {"seconds": LONG}, user=2)
+    holders.federation.wait_for_status(task["id"], "active")
+    root.request(f"user/{user.user_id}", json={"disabled": True}, method="patch")
+    holders.federation.wait_for_containers_to_exit()
+    assert root.request(f"task/{task['id']}")["status"] == "killed by user"
+    with pytest.raises(AuthenticationError):
+        user.request("task")
+    with pytest.raises(AuthenticationError):
+        holders.federation.client(2)
+    root.request(f"user/{user.user_id}", json={"disabled": False}, method="patch")
+    holders.federation.client(2).request("task")
+
+
+def test_a_member_that_leaves_is_stopped_at_its_node(holders: Keyholders) -> None:
+    """And is let in again when it comes back."""
+    task = holders.create((2,), "sleep", {"seconds": LONG})
+    holders.federation.wait_for_status(task["id"], "active")
+    root, organization = holders.federation.client(), {"id": holders.federation.organization_ids[1]}
+    path = f"collaboration/{holders.federation.collaboration_id}/organization"
+    root.request(path, json=organization, method="delete")
+    holders.federation.wait_for_containers_to_exit()
+    assert root.request(f"task/{task['id']}")["status"] == "killed by user"
+    with pytest.raises(InvalidInput, match="not in collaboration"):
+        holders.echo(2, value="not any more")
+    root.request(path, json=organization, method="post")
+    assert holders.results(holders.echo(2, value="here again")) == ["here again"]
+
+
+def test_all_of_it_is_on_record(holders: Keyholders) -> None:
+    """What owners did at their nodes, and what administrators did at the server; the chains of both hold."""
+    confirm(holders, 2, of=1)
+    said(skerry("node", "rotate-key", "--config", holders.config(2)))
+    until("the node does not tell of its new key", lambda: "node.change_key" in actions(holders, 2))
+    pinned = [r["details"] for r in holders.journal(2) if r["action"] == "key.pin"]
+    assert {"fingerprint": "".join(holders.fingerprint(1).split()), "confirmed": True} in pinned
+    [config] = holders.federation.server_folder.glob("*.yaml")
+    exported = said(skerry("server", "audit", "export", "--config", str(config)))
+    told = [json.loads(line) for line in exported.splitlines()]
+    changes = [r["details"] for r in told if r.get("action") in {"user.change", "organization.change"}]
+    assert any(details.get("disabled") is True for details in changes)
+    assert any("public_key" in details and details["public_key"] is None for details in changes)
+    both = ("--server", str(config), "--node", holders.config(1), "--node", holders.config(2))
+    assert len(said(skerry("audit", "verify", *both)).splitlines()) == 4
+
+
+def actions(holders: Keyholders, number: int) -> set[str]:
+    return {record["action"] for record in holders.journal(number)}

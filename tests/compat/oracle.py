@@ -150,6 +150,7 @@ DEEDS = {
     "keys list": ("organization view", "node container"),
     "keys put": ("organization edit", "node"),
     "keys get": ("organization view", "node"),
+    "keys clear": ("organization edit", ""),
     "keys succeed": ("organization edit", ""),
     "keys revoke": ("organization edit", ""),
     "node invite": ("node create", ""),
@@ -193,6 +194,7 @@ REACH: dict[str, dict[str, str]] = {
     # A partner's administrator must not speak for an organization that has no keys yet.
     "keys put": {**_EVERYWHERE, "own": "org col glo"},
     # Statements that an organization signs are its own people's to hand in.
+    "keys clear": dict.fromkeys(RELATIONS, "glo"),
     "keys succeed": {**dict.fromkeys(RELATIONS, ""), "own": "org col glo"},
     "keys revoke": {**dict.fromkeys(RELATIONS, ""), "own": "org col glo"},
 }

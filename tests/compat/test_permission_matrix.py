@@ -288,6 +288,7 @@ _OURS: dict[str, Callable[[Cell], _Call]] = {
         {**_KEYS, "organization_id": cell.thing("organization")},
     ),
     "keys get": lambda cell: ("GET", f"skerry/organization/{cell.thing('organization')}/keys", None),
+    "keys clear": lambda cell: ("DELETE", f"skerry/organization/{cell.thing('organization')}/keys", None),
     "keys succeed": lambda cell: (
         "POST",
         f"skerry/organization/{cell.thing('organization')}/successor",
@@ -376,7 +377,7 @@ def test_the_permission_matrix(world: World, capsys: pytest.CaptureFixture[str])
 
 FREE = {
     *(("GET", f"/api/{path}") for path in ("version", "health", "openapi.json", "skerry/info")),
-    ("POST", "/api/skerry/join"),
+    *(("POST", f"/api/skerry/{path}") for path in ("join", "bootstrap")),
     *(("POST", f"/api/token/{path}") for path in ("user", "node", "refresh")),
     *(("POST", f"/api/recover/{path}") for path in ("lost", "reset", "2fa/lost", "2fa/reset")),
     ("GET", "/robots.txt"),
@@ -432,7 +433,7 @@ def _judge(world: World, deed: str, caller: str, relation: str) -> str | None:
 def _impossible(deed: str, relation: str, status: int) -> bool:
     """What is refused for a reason that has nothing to do with who asks."""
     own = deed == "organization delete" and relation == "own"
-    busy = deed in {"collaboration add node", "keys succeed", "keys revoke"}  # or there are no keys yet
+    busy = deed in {"collaboration add node", "keys clear", "keys succeed", "keys revoke"}  # or there are no keys yet
     elsewhere = deed in {"token container", "vpn profile"}  # contract, section 2.11 and ADR 4
     early = deed == "run result"  # there is none yet
     return (status == 400 and (own or busy)) or (status == 501 and elsewhere) or (status == 404 and early)

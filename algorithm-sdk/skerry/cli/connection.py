@@ -35,12 +35,7 @@ class Login:
 
     def client(self) -> UserClient:
         """Not logged in yet. Raises ConfigurationError for an address that is none."""
-        parts = urlsplit(self.server)
-        try:
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-        except ValueError as error:
-            raise ConfigurationError(f"{self.server} has no port that is a number.") from error
-        return UserClient(f"{parts.scheme}://{parts.hostname or ''}", port, self.path, ca_file=self.ca_file)
+        return _client(self.server, self.path, self.ca_file)
 
     def set_up(self, client: UserClient) -> None:
         client.setup_encryption(self.private_key_file)
@@ -78,6 +73,23 @@ def connect(connection: Path | None, username: str | None = None, *, encryption:
     if encryption:
         login.set_up(client)
     return client
+
+
+def client_at(address: str, ca_file: Path | None) -> UserClient:
+    """A client of the server at an address such as ``https://server.example.org/api``; not logged in.
+
+    Raises ConfigurationError.
+    """
+    return _client(address, urlsplit(address).path or "/api", None if ca_file is None else str(ca_file))
+
+
+def _client(address: str, path: str, ca_file: str | None) -> UserClient:
+    parts = urlsplit(address)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise ConfigurationError(f"{address} has no port that is a number.") from error
+    return UserClient(f"{parts.scheme}://{parts.hostname or ''}", port, path, ca_file=ca_file)
 
 
 def save(login: Login) -> None:

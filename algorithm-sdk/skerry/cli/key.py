@@ -72,6 +72,23 @@ def register(file: Path, connection: Path | None, username: str | None) -> None:
 
 
 @key.command()
+@click.option("--organization", required=True, type=int, help="Who has lost their keys.")
+@click.option("--yes", is_flag=True, help="Do not ask again.")
+@connected
+def clear(organization: int, *, yes: bool, connection: Path | None, username: str | None) -> None:
+    """Forget the keys that an organization has registered at the server, because it has lost them for good.
+
+    For the server's administrator. The organization registers new ones (`skerry key register`), which every partner
+    has to confirm (`skerry key confirm`).
+    """
+    if not yes:
+        click.confirm(f"Forget the keys of organization {organization}, after you have spoken with it?", abort=True)
+    client = connect(connection, username, encryption=False)
+    client.request(f"skerry/organization/{organization}/keys", method="delete")
+    click.echo(f"cleared: organization {organization} may register new keys, which every partner has to confirm")
+
+
+@key.command()
 @_file
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--organization", required=True, type=int, help="The organization's id at the server.")

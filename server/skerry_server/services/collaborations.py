@@ -39,7 +39,10 @@ def change_collaboration(  # noqa: PLR0917 - what a change says
     organization_ids: Sequence[int] | None,
     now: datetime,
 ) -> Collaboration:
-    """Organizations that are no longer named leave, as by :func:`remove_member`. Widening a collaboration takes a global rule. Raises NotKnown, PermissionDenied or InvalidRequest."""
+    """Widening a collaboration takes a global rule. Organizations that are no longer named leave as by `remove_member`.
+
+    Raises NotKnown, PermissionDenied or InvalidRequest.
+    """
     collaboration = editable_collaboration(session, actor, id_, widen=organization_ids is not None)
     if fields.get("name", collaboration.name) != collaboration.name:
         _refuse_taken(session, Collaboration, fields["name"])

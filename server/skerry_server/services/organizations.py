@@ -157,6 +157,25 @@ def succeed_keys(session: Session, actor: Actor, id_: int, statement: dict[str, 
     return organization
 
 
+def clear_keys(session: Session, actor: Actor, id_: int) -> Organization:
+    """Forgets an organization's keys and what they said, for one that has lost them: it may register new ones.
+
+    No partner believes those before its owner has confirmed them. Only for who may edit all organizations, so that
+    nobody does it for themselves alone. Raises NotKnown, PermissionDenied, or InvalidRequest where there are none.
+    """
+    organization = _get(session, id_)
+    if actor.kind is not Kind.USER or Scope.GLOBAL not in actor.scopes(Resource.ORGANIZATION, Operation.EDIT):
+        raise PermissionDenied
+    if organization.public_key is None:
+        raise InvalidRequest(f"Organization {id_} has registered no keys.")
+    for succession in organization.successions:
+        session.delete(succession)
+    organization.public_key = organization.signing_key = organization.binding = organization.revocation = None
+    session.flush()
+    session.refresh(organization)
+    return organization
+
+
 def revoke_certificates(session: Session, actor: Actor, id_: int, statement: dict[str, Any]) -> Organization:
     """Takes an organization's list of void certificates in place of an older one.
 

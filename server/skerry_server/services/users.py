@@ -46,7 +46,7 @@ def create_user(
     return user
 
 
-def change_user(
+def change_user(  # noqa: PLR0917 - what a change says
     session: Session, actor: Actor, id_: int, fields: dict[str, Any], powers: Powers, now: datetime
 ) -> User:
     """Who is disabled is out at once: their sessions are dead, and what runs in their name ends.
@@ -77,7 +77,7 @@ def _shut_out(session: Session, actor: Actor, user: User, now: datetime) -> None
 
 
 def delete_user(session: Session, actor: Actor, id_: int, *, dependents: bool, now: datetime) -> Sequence[Payload]:
-    """The user's open tasks end. They all stay, unless ``dependents``; gives the payloads whose files the caller removes.
+    """Open tasks of the user end; all stay unless ``dependents``. Gives the payloads whose files the caller removes.
 
     Raises NotKnown or PermissionDenied.
     """
@@ -195,10 +195,11 @@ def visible_roles(actor: Actor) -> ColumnElement[bool]:
 
 def found_root(session: Session, username: str, password: str, organization: str) -> User:
     """The first organization and its first user. Raises InvalidRequest for a weak password, or when there are users."""
-    if session.scalar(select(User.id).limit(1)) is not None:
+    # The lock makes two who try at once take turns.
+    root = session.scalar(select(Role).where(Role.name == ROOT, Role.is_default).with_for_update())
+    if has_users(session):
         raise InvalidRequest("There are users already: the first one can only be made once.")
     passwords.check_strength(password)
-    root = session.scalar(select(Role).where(Role.name == ROOT, Role.is_default))
     user = User(
         username=username,
         email=f"{username}@localhost",
@@ -209,6 +210,10 @@ def found_root(session: Session, username: str, password: str, organization: str
     session.add(user)
     session.flush()
     return user
+
+
+def has_users(session: Session) -> bool:
+    return session.scalar(select(User.id).limit(1)) is not None
 
 
 def write_policy(session: Session) -> None:

@@ -194,8 +194,8 @@ CHANGES_NOTHING = {
 ELSEWHERE = {
     *("vantage6.lost_password", "vantage6.reset_password", "vantage6.lost_second_factor"),
     *("vantage6.reset_second_factor", "vantage6.store_create", "vantage6.store_change", "vantage6.store_delete"),
-    *("native.invite", "native.join", "native.rotate_key", "native.succeed_keys", "native.revoke_certificates"),
-    "vantage6.send_blob",
+    *("vantage6.send_blob", "native.join", "native.found", "native.succeed_keys"),
+    "native.revoke_certificates",
 }
 
 
@@ -215,7 +215,9 @@ def calls(f: Federation, user: Api) -> dict[str, tuple[Api, str, str, Any]]:
     f.work(2, capacity=1, holding=[])
     run, as_run = order["run"], f.as_run(order)
     fresh = f.anybody.post("token/user", {"username": "root", "password": PASSWORD})
-    keys = Identity.generate().organization_keys(2)
+    identity = Identity.generate()
+    keys = identity.organization_keys(2)
+    root.ok(root.ask("PUT", f"skerry/organization/{spare[0]}/keys", identity.organization_keys(spare[0])))
     assert waiting
     return {
         "native.report_status": (node, "POST", f"skerry/run/{run}/status", {"attempt": 1, "status": "active"}),
@@ -228,6 +230,9 @@ def calls(f: Federation, user: Api) -> dict[str, tuple[Api, str, str, Any]]:
         "vantage6.task_kill": (user, "POST", "kill/task", {"id": killed["id"]}),
         "vantage6.node_kill_tasks": (root, "POST", "kill/node/tasks", {"id": f.node_ids[2]}),
         "native.register_keys": (node, "PUT", "skerry/organization/2/keys", keys),
+        "native.clear_keys": (root, "DELETE", f"skerry/organization/{spare[0]}/keys", None),
+        "native.invite": (root, "POST", "skerry/invitation", {"collaboration_id": home, "organization_id": 2}),
+        "native.rotate_key": (node, "POST", "skerry/node/key", {}),
         "vantage6.task_create": (user, "POST", "task", f.task_body(2)),
         "vantage6.columns": (user, "POST", "column", columns(home)),
         "vantage6.task_delete": (root, "DELETE", f"task/{tasks[1]['id']}", None),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from server_federation import Api, Federation
+from server_federation import PASSWORD, Api, Federation, make_settings
 
 from skerry import keys
+from skerry.errors import KeyChanged
 from skerry.keys import Identity
 from skerry.statements import Announced, revoked, succeed
+from skerry_server.app import create_app
+from skerry_server.server import open_server
 
 pytestmark = pytest.mark.unit
 
@@ -229,3 +233,122 @@ def test_a_second_factor_set_anew_ends_all_sessions(federation: Federation) -> N
         token = tokens.for_reset(federation.server.secret, row, tokens.Purpose.SECOND_FACTOR, federation.server.clock())
     federation.anybody.post("recover/2fa/reset", {"reset_token": token})
     user.refused(401, "GET", "task")
+
+
+# --- who is shut out, who has lost their keys, and who comes first ---------------------------------------
+
+
+def user_id(user: Api) -> int:
+    return int(user.post("token/user/validate")["user_id"])
+
+
+def test_who_is_disabled_is_out_at_once(federation: Federation) -> None:
+    """Their sessions, their log-in, their open task with its run at a node, and the letters that they could ask for."""
+    user = federation.make_user()
+    id_, name = user_id(user), federation.root.get(f"user/{user_id(user)}")["username"]
+    own, others = federation.make_task(user, 2), federation.make_task(federation.root, 2)
+    orders = federation.work(2)["runs"]
+    held = [{"run": order["run"], "attempt": order["attempt"]} for order in orders]
+    shown = federation.root.patch(f"user/{id_}", {"disabled": True})
+    assert (shown["disabled"], federation.root.get(f"user/{id_}")["disabled"]) == (True, True)
+    user.refused(401, "GET", "task")
+    wrong = federation.anybody.refused(401, "POST", "token/user", {"username": name, "password": "Aa1-wrong-horse"})
+    right = {"username": name, "password": PASSWORD}
+    assert federation.anybody.refused(401, "POST", "token/user", right) == wrong
+    [stop] = federation.work(2, holding=held)["stop"]
+    assert (stop["run"], stop["reason"]) == (orders[0]["run"], "its user was disabled")
+    assert federation.root.get(f"task/{own['id']}")["status"] == "killed by user"
+    assert federation.root.get(f"task/{others['id']}")["status"] == "initializing"
+    federation.root.patch(f"user/{id_}", {"disabled": False})
+    user.refused(401, "GET", "task")
+    federation.log_in(name).get("task")
+
+
+def test_who_may_disable_whom(federation: Federation) -> None:
+    victim, near = federation.make_user("Viewer"), federation.make_user("Organization Admin")
+    path = f"user/{user_id(victim)}"
+    federation.make_user("Organization Admin", 2).refused(401, "PATCH", path, {"disabled": True})
+    victim.refused(400, "PATCH", path, {"disabled": True})
+    near.refused(401, "PATCH", "user/1", {"disabled": True})
+    assert federation.root.refused(400, "PATCH", "user/1", {"disabled": True}) == "You can't disable yourself."
+    near.patch(path, {"disabled": True})
+
+
+def test_the_open_tasks_of_a_deleted_user_end(federation: Federation) -> None:
+    user = federation.make_user()
+    task = federation.make_task(user, 2)
+    federation.root.delete(f"user/{user_id(user)}")
+    assert federation.root.get(f"task/{task['id']}")["status"] == "killed by user"
+
+
+@pytest.mark.parametrize("way", ["remove", "replace"])
+def test_a_member_that_leaves_is_out_at_once(federation: Federation, way: str) -> None:
+    """Its runs, those that wait too, what it asked of others, and the call in which its node waits."""
+    asked = federation.make_task(federation.root, 2)
+    order = federation.claim()
+    waiting = federation.make_task(federation.root, 2)
+    own = federation.make_task(federation.make_user(organization=2), 1)
+    topic = [f"node:{federation.node_ids[2]}"]
+    ticket = federation.server.hub.ticket(topic)
+    path = f"collaboration/{federation.collaboration}"
+    if way == "remove":
+        federation.root.ok(federation.root.ask("DELETE", f"{path}/organization", {"id": 2}))
+    else:
+        federation.root.patch(path, {"organization_ids": [1, 3]})
+    assert federation.server.hub.ticket(topic) != ticket
+    for task in (asked, waiting, own):
+        assert federation.root.get(f"task/{task['id']}")["status"] == "killed by user", task
+    federation.nodes[2].refused(401, "POST", "skerry/node/work", {"wait": 0})
+    federation.as_run(order).refused(401, "GET", f"task/{asked['id']}")
+    assert federation.work(1)["runs"] == []
+
+
+def test_an_organization_that_lost_its_keys_registers_new_ones(federation: Federation, identity: Identity) -> None:
+    fresh, statement = succeed(identity, 1, compromised=False)
+    federation.root.post("skerry/organization/1/successor", statement)
+    federation.root.ok(federation.root.ask("PUT", "skerry/organization/1/revocation", revoked(fresh, 1, {7: 1})))
+    path, lost = "skerry/organization/1/keys", Identity.generate()
+    federation.root.refused(409, "PUT", path, lost.organization_keys(1))
+    for caller in (federation.make_user("Organization Admin"), federation.nodes[1]):
+        caller.refused(401, "DELETE", path)
+    federation.root.delete(path)
+    assert federation.root.get(path) == {
+        **dict.fromkeys(("public_key", "signing_key", "binding"), ""),
+        "organization_id": 1,
+        "successions": [],
+        "revocation": None,
+    }
+    federation.root.refused(400, "DELETE", path)
+    federation.make_user("Organization Admin").ok(federation.root.ask("PUT", path, lost.organization_keys(1)))
+    with pytest.raises(KeyChanged):
+        Announced.from_wire(shown(federation.nodes[2], federation)).follow(fresh.own_keys(1))
+    told = federation.root.get("skerry/audit", action="organization.change", organization_id=1, limit=1000)["data"]
+    assert [record["actor"]["kind"] for record in told if record["details"].get("public_key", "") is None] == ["user"]
+
+
+FIRST = {"organization": "first", "username": "first", "password": PASSWORD}
+
+
+def test_the_first_user_is_made_by_a_secret_that_is_good_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = open_server(make_settings(tmp_path))
+    server.begin()
+    file = server.settings.state / "bootstrap-secret"
+    secret = file.read_text().strip()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (str(file) in caplog.text, secret in caplog.text) == (True, False)
+    server.begin()
+    assert file.read_text().strip() == secret
+    anybody = Api(create_app(server).test_client())
+    path = "skerry/bootstrap"
+    refusal = anybody.refused(401, "POST", path, {**FIRST, "secret": "guessed"})
+    anybody.refused(400, "POST", path, {**FIRST, "secret": secret, "password": "weak"})
+    made = anybody.post(path, {**FIRST, "secret": secret})
+    assert not file.exists()
+    token = anybody.post("token/user", {"username": "first", "password": PASSWORD})["access_token"]
+    assert Api(anybody.client, token).get(f"user/{made['user_id']}")["username"] == "first"
+    assert anybody.refused(401, "POST", path, {**FIRST, "username": "second", "secret": secret}) == refusal
+    file.write_text(secret)
+    anybody.refused(400, "POST", path, {**FIRST, "username": "second", "secret": secret})
+    server.begin()
+    assert not file.exists()
+    server.database.close()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import Annotated, Any
 
 from flask import Blueprint
 from pydantic import Field
 
-from skerry_server.doors.fields import Body, Id, Text
+from skerry_server import bootstrap
+from skerry_server.doors.fields import Body, Id, Name, Text, Username
 from skerry_server.doors.handling import Call, Reply, calls, proving
+from skerry_server.errors import LoginFailed
 from skerry_server.policy import Kind
-from skerry_server.services import invitations, nodes
+from skerry_server.services import invitations, nodes, users
 
 
 class InvitationBody(Body):
@@ -22,6 +25,13 @@ class InvitationBody(Body):
 
 class JoinBody(Body):
     secret: Annotated[Text, Field(min_length=1, max_length=128)]
+
+
+class BootstrapBody(Body):
+    secret: Annotated[Text, Field(min_length=1, max_length=128)]
+    organization: Name
+    username: Username
+    password: Annotated[Text, Field(max_length=128)]
 
 
 class Empty(Body):
@@ -54,6 +64,18 @@ def join(call: Call, body: JoinBody) -> dict[str, Any]:
     }
 
 
+@proving
+@calls(body=BootstrapBody)
+def found(call: Call, body: BootstrapBody) -> Reply:
+    """The first user, by who has the secret that the server's first start wrote into its state folder."""
+    state = call.server.settings.state
+    if not bootstrap.is_good(state, body.secret):
+        raise LoginFailed("This secret is not good, or no longer: there may be users already.")
+    user = users.found_root(call.session, body.username, body.password, body.organization)
+    call.after.append(functools.partial(bootstrap.withdraw, state))
+    return Reply({"user_id": user.id, "username": user.username, "organization_id": user.organization_id}, 201)
+
+
 @calls(Kind.NODE, body=Empty)
 def rotate_key(call: Call, body: Empty) -> dict[str, Any]:  # noqa: ARG001 - it must be a JSON object
     return {"api_key": nodes.rotate_api_key(call.session, call.actor)}
@@ -62,4 +84,5 @@ def rotate_key(call: Call, body: Empty) -> dict[str, Any]:  # noqa: ARG001 - it 
 def register(door: Blueprint) -> None:
     door.post("/invitation")(invite)
     door.post("/join")(join)
+    door.post("/bootstrap")(found)
     door.post("/node/key")(rotate_key)

@@ -80,6 +80,11 @@ def register_keys(call: Call, id_: int, body: KeysBody) -> dict[str, Any]:
     return _shown(organizations.register_keys(call.session, call.actor, id_, body.model_dump()))
 
 
+@calls(Kind.USER)
+def clear_keys(call: Call, id_: int) -> dict[str, Any]:
+    return _shown(organizations.clear_keys(call.session, call.actor, id_))
+
+
 @calls(Kind.USER, Kind.NODE)
 def get_keys(call: Call, id_: int) -> dict[str, Any]:
     return _shown(organizations.find_organization(call.session, call.actor, id_))
@@ -123,6 +128,7 @@ def register(door: Blueprint) -> None:
     door.get("/keys")(list_keys)
     door.put("/organization/<id:id_>/keys")(register_keys)
     door.get("/organization/<id:id_>/keys")(get_keys)
+    door.delete("/organization/<id:id_>/keys")(clear_keys)
     door.post("/organization/<id:id_>/successor")(succeed_keys)
     door.put("/organization/<id:id_>/revocation")(revoke_certificates)
     door.get("/node/self")(node_self)
