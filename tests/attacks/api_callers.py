@@ -24,7 +24,7 @@ from skerry_server.doors import fields, handling
 from skerry_server.doors.vantage6 import paging, stores
 from skerry_server.errors import NotKnown
 from skerry_server.policy import Actor
-from skerry_server.services import collaborations, login, runs, tasks
+from skerry_server.services import collaborations, inputs, login, runs, tasks
 
 _ME = "token/user/validate"
 
@@ -483,11 +483,11 @@ def _anybodys_uuid(patch: pytest.MonkeyPatch) -> None:
 def _any_format(patch: pytest.MonkeyPatch) -> None:
     from skerry.wire import Format  # noqa: PLC0415
 
-    patch.setattr(tasks, "_ACCEPTED", {kind: set(Format) for kind in tasks._ACCEPTED})
+    patch.setattr(inputs, "_ACCEPTED", {kind: set(Format) for kind in inputs._ACCEPTED})
 
 
 def _no_lock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(login, "_locked", lambda *_: False)
+    patch.setattr(login, "_shut_out", lambda *_: None)
 
 
 def _talkative_login(patch: pytest.MonkeyPatch) -> None:
@@ -558,6 +558,7 @@ def _inflating(patch: pytest.MonkeyPatch) -> None:
         return gzip.decompress(raw) if request.headers.get("Content-Encoding") == "gzip" else raw
 
     patch.setattr(handling, "read_body", inflate)
+    patch.setattr(application, "_refuse_unsafe", lambda _settings: lambda: None)
 
 
 def _any_depth(patch: pytest.MonkeyPatch) -> None:
@@ -572,7 +573,9 @@ def _links_with_the_host(patch: pytest.MonkeyPatch) -> None:
 
 def _all_origins(patch: pytest.MonkeyPatch) -> None:
     headers = application._headers
-    patch.setattr(application, "_headers", lambda _origins: headers(["*"]))
+    patch.setattr(
+        application, "_headers", lambda given: headers(given.model_copy(update={"cors_allowed_origins": ["*"]}))
+    )
 
 
 def _no_headers(patch: pytest.MonkeyPatch) -> None:
@@ -587,7 +590,7 @@ def _html_errors(patch: pytest.MonkeyPatch) -> None:
 
 
 def _any_address(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(webcalls, "_outside", lambda _address: True)
+    patch.setattr(webcalls, "is_public", lambda _address: True)
 
 
 def _no_check_of_addresses(patch: pytest.MonkeyPatch) -> None:

@@ -382,7 +382,7 @@ def _tokens_anywhere(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_lock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(login, "_locked", lambda *_: False)
+    patch.setattr(login, "_shut_out", lambda *_: None)
 
 
 def _codes_stay(patch: pytest.MonkeyPatch) -> None:
