@@ -199,7 +199,9 @@ def confirm(holders: Keyholders, number: int, *, of: int) -> None:
 
 def test_lost_keys_are_replaced_by_everybodys_word(holders: Keyholders) -> None:
     """Organization 2 has lost its file: the administrator clears it, partner and partner's node confirm anew."""
-    holders.echo(2, value="with the old keys").wait(timeout=PATIENCE)
+    for target, user in ((2, 0), (1, 2)):
+        old = holders.create((target,), "echo", {"value": "with the old keys"}, user=user)
+        assert holders.results(old, user=user) == ["with the old keys"]
     file, organization = holders.key_file(2), holders.federation.organization_ids[1]
     file.unlink()
     said(skerry("key", "new", str(file)))

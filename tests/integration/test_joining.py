@@ -109,6 +109,20 @@ def wait_for_line(stream: Callable[[], str], wanted: str) -> None:
     raise AssertionError(f"the server never said: {wanted}")
 
 
+def found_from_elsewhere(hospital: Hospital) -> None:
+    """The first user, by the secret that the server's first start left; it is good once."""
+    [secret] = hospital.folder.rglob("bootstrap-secret")
+    copy = hospital.folder / "secret"
+    copy.write_text(secret.read_text())
+    where = ("--server", f"https://127.0.0.1:{hospital.port}", "--ca-file", hospital.folder / "ca.pem")
+    command = ("server", "bootstrap", *where, "--secret-file", copy, "--organization", "one")
+    made = run(*command, words=f"{PASSWORD}\n")
+    assert made.returncode == 0, made.stderr
+    assert not secret.exists()
+    again = run(*command, "--username", "second", words=f"{PASSWORD}\n")
+    assert (again.returncode, "This secret is not good" in again.stderr) == (1, True), again.stderr
+
+
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
     folder = tmp_path_factory.mktemp("hospital")
@@ -117,8 +131,6 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
         port = free.getsockname()[1]
     config = folder / "server.yaml"
     config.write_text(f"port: {port}\ntls: {{certificate: server.pem, private_key: server-key.pem}}\n")
-    made = run("server", "bootstrap", "--config", config, "--organization", "one", words=f"{PASSWORD}\n")
-    assert made.returncode == 0, made.stderr
     command = [str(SKERRY), "server", "start", "--config", str(config)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -126,6 +138,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
             wait_for_line(process.stdout.readline, f"https://127.0.0.1:{port}")
             threading.Thread(target=process.stdout.read, daemon=True).start()
             hospital = Hospital(folder, port)
+            found_from_elsewhere(hospital)
             client = hospital.client()
             client.organization.create(name="two", address1="", address2="", zipcode="", country="", domain="")
             client.collaboration.create(name="both", organizations=[1, 2], encrypted=True)
