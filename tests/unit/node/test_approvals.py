@@ -252,6 +252,7 @@ def test_approve_and_refuse(asked, development) -> None:
         ("mean", "approved"),
         ("median", "approved"),
     ]
+    assert all(isinstance(one["by"], int) for one in json.loads(done.output))
     assert skerry(development, "refuse", IMAGE, "--yes", "--function", "mean").exit_code == 0
     assert asked.find_verdict(IMAGE, "mean") is Verdict.REFUSED
     assert asked.find_verdict(IMAGE, "median") is Verdict.APPROVED

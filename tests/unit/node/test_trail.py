@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from skerry_node.cli import tell
 from skerry_node.config import Config
 from skerry_node.journal import Entry
 from skerry_node.pipeline import Pipeline
+from skerry_node.policies import Relaxation
 from skerry_node.trail import Trail, files_of, read_lines
 from skerry_proxy.client import ProxyError
 
@@ -255,6 +257,17 @@ def test_a_runs_story(parts, proxy, make_order) -> None:
         set(found) - {"key.pin"}
     )
     assert verify(audit_folder(parts)) == len(found)
+
+
+def test_a_relaxed_sandbox_is_on_record_before_the_start(parts, make_order) -> None:
+    Pipeline(parts, Entry(make_order())).carry_out()
+    image_id = next(r.deed.details["image_id"] for r in records(audit_folder(parts)) if r.deed.action == "run.start")
+    relaxation = Relaxation.model_construct(digest=image_id, setting="processes", value=5000)
+    policies = parts.config.policies.model_copy(update={"relaxations": (relaxation,)})
+    relaxed = replace(parts, config=parts.config.model_copy(update={"policies": policies}))
+    Pipeline(relaxed, Entry(make_order(run=8))).carry_out()
+    told = [r.deed.details["relaxed"] for r in records(audit_folder(parts)) if r.deed.action == "run.start"]
+    assert told == [[], [str(relaxation)]]
 
 
 def test_a_refusal_says_why(parts, make_order) -> None:
