@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from devfederation import PATIENCE, DevFederation, skerry
 
-from skerry.errors import AuthenticationError, InvalidInput, KeyChanged
+from skerry.errors import AuthenticationError, InputError, KeyChanged
 
 pytestmark = pytest.mark.acceptance
 LONG = 3600
@@ -248,7 +248,7 @@ def test_a_member_that_leaves_is_stopped_at_its_node(holders: Keyholders) -> Non
     root.request(path, json=organization, method="delete")
     holders.federation.wait_for_containers_to_exit()
     assert root.request(f"task/{task['id']}")["status"] == "killed by user"
-    with pytest.raises(InvalidInput, match="not in collaboration"):
+    with pytest.raises(InputError, match="not in collaboration"):
         holders.echo(2, value="not any more")
     root.request(path, json=organization, method="post")
     assert holders.results(holders.echo(2, value="here again")) == ["here again"]
