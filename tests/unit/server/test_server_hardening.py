@@ -235,7 +235,8 @@ def test_a_private_key_that_is_not_private(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, tls={"certificate": "c.pem", "private_key": "key.pem"})
     with pytest.raises(ConfigurationError, match="can't be read"):
         check_exposure(settings)
-    key.touch(mode=0o644)
+    key.touch()
+    key.chmod(0o644)
     with pytest.raises(ConfigurationError, match="chmod 600"):
         check_exposure(settings)
     key.chmod(0o600)
