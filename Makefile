@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint arrows type test attacks compat bench docs images probe service-images engine gvisor engine-stop clean
+.PHONY: help demo dev lint arrows audit type test attacks compat bench docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
 # Processes that test side by side; one of them has the engine for itself.
@@ -26,14 +26,18 @@ dev: $(READY) ## the virtual environment with everything, and the pre-commit hoo
 	@[ ! -d .git ] || $(PYTHON) -m pre_commit install >/dev/null
 	echo "dev: ready; now: source $(VENV)/bin/activate"
 
-lint: $(READY) arrows ## ruff, codespell, deptry, import-linter
+lint: $(READY) arrows audit ## ruff, bandit, codespell, deptry, import-linter, pip-audit
 	@echo "lint: ruff"; $(PYTHON) -m ruff check --quiet .; $(PYTHON) -m ruff format --check --quiet .
+	echo "lint: bandit"; $(VENV)/bin/bandit -q -c pyproject.toml -r $(CODE) 2>build/bandit.log || { cat build/bandit.log; exit 1; }
 	echo "lint: codespell"; $(VENV)/bin/codespell $(CODE) $(MORE) *.md Makefile
 
 arrows: $(READY)
 	@echo "lint: import-linter"; $(VENV)/bin/lint-imports >build/imports.log || { cat build/imports.log; exit 1; }
 	echo "lint: deptry"; $(PYTHON) docker/requirements.py setup.cfg data client server node proxy >build/requirements.txt
 	$(VENV)/bin/deptry $(CODE) >build/deptry.log 2>&1 || { cat build/deptry.log; exit 1; }
+
+audit: $(READY)
+	@echo "lint: pip-audit"; $(PYTHON) docker/audit.py
 
 type: $(READY) ## mypy, strict
 	@echo "type: mypy"; $(PYTHON) -m mypy

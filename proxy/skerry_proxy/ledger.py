@@ -102,7 +102,7 @@ class Ledger:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 for table in ("used", "children"):
-                    self._connection.execute(f"DELETE FROM {table} WHERE expires < ?", (now,))  # noqa: S608 - constants
+                    self._connection.execute(f"DELETE FROM {table} WHERE expires < ?", (now,))  # noqa: S608 # nosec B608
                 yield self._connection
             except BaseException:
                 self._connection.execute("ROLLBACK")

@@ -116,7 +116,7 @@ def read(path: Path) -> Migration:
 def parse(text: bytes) -> Migration:
     """Raises Problems."""
     try:
-        value = yaml.load(text, Loader=_Plain)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_Plain)  # a SafeLoader # noqa: S506 # nosec B506
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise Problems([f"The file is not YAML that can be read: {' '.join(str(error).split())}."]) from error
     if not isinstance(value, dict) or not value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_the_first_algorithm(federation, images, tmp_path) -> None:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(module)
     build(tmp_path / "average", "example/average")
-    (tmp_path / "federation.json").write_text(__import__("json").dumps(federation.facts))
+    (tmp_path / "federation.json").write_text(json.dumps(federation.facts))
     ran = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )

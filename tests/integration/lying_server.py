@@ -24,6 +24,7 @@ class LyingServer:
     statuses: dict[int, list[str]] = field(default_factory=dict)
     finished: dict[int, dict[str, Any]] = field(default_factory=dict)
     staged: dict[int, bytes] = field(default_factory=dict)
+    accept: str = "native"
     asked: int = 0
     version: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -116,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
                 "id": 5,
                 "name": "node",
                 "organization": {"id": 2, "name": "two"},
-                "collaboration": {"id": 1, "name": "one", "encrypted": True, "accept": "native"},
+                "collaboration": {"id": 1, "name": "one", "encrypted": True, "accept": liar.accept},
             },
         }
         return fixed.get(path, {"query": query})
