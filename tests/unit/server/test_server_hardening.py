@@ -250,7 +250,7 @@ def test_a_private_key_that_is_not_private(tmp_path: Path) -> None:
         ("trusted_proxies: [5]", "trusted_proxies"),
         ("cors_allowed_origins: [ui.example]", "cors_allowed_origins"),
         ("tls: {certificate: a}", "tls.private_key"),
-        ("tls: {certificat: a}", "certificate"),
+        ("tls: {certificate: a, private_key: b, certificates: c}", 'did you mean "certificate"'),
         ("limits: {failures: 0}", "limits.failures"),
     ],
 )
