@@ -151,6 +151,7 @@ DEEDS = {
     "keys put": ("organization edit", "node"),
     "keys get": ("organization view", "node"),
     "keys clear": ("organization edit", ""),
+    "audit read": ("audit view", ""),
     "keys succeed": ("organization edit", ""),
     "keys revoke": ("organization edit", ""),
     "node invite": ("node create", ""),
@@ -193,8 +194,11 @@ REACH: dict[str, dict[str, str]] = {
     "blobstream post": dict.fromkeys(RELATIONS, "col glo"),
     # A partner's administrator must not speak for an organization that has no keys yet.
     "keys put": {**_EVERYWHERE, "own": "org col glo"},
-    # Statements that an organization signs are its own people's to hand in.
+    # Nobody clears keys for themselves alone.
     "keys clear": dict.fromkeys(RELATIONS, "glo"),
+    # What of the trail one may see is another test's matter.
+    "audit read": dict.fromkeys(RELATIONS, "org col glo"),
+    # Statements that an organization signs are its own people's to hand in.
     "keys succeed": {**dict.fromkeys(RELATIONS, ""), "own": "org col glo"},
     "keys revoke": {**dict.fromkeys(RELATIONS, ""), "own": "org col glo"},
 }

@@ -288,6 +288,7 @@ _OURS: dict[str, Callable[[Cell], _Call]] = {
         {**_KEYS, "organization_id": cell.thing("organization")},
     ),
     "keys get": lambda cell: ("GET", f"skerry/organization/{cell.thing('organization')}/keys", None),
+    "audit read": lambda _cell: ("GET", "skerry/audit", None),
     "keys clear": lambda cell: ("DELETE", f"skerry/organization/{cell.thing('organization')}/keys", None),
     "keys succeed": lambda cell: (
         "POST",
