@@ -13,6 +13,7 @@ import pytest
 
 from skerry.dev.leftovers import mounts_below
 from skerry.dev.machine import docker_client, may_enter_namespaces
+from skerry_node import vpn
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
@@ -75,6 +76,14 @@ def gvisor(engine: None) -> None:
         client.close()
     if "runsc" not in known or shutil.which(known["runsc"]["path"]) is None:
         skip_or_fail("the engine has no gVisor (make gvisor installs it; docs/how-to/gvisor.md)")
+
+
+@pytest.fixture(scope="session")
+def vpn_machine(engine: None) -> None:
+    """WireGuard and nftables, as a node with a VPN needs them."""
+    reason = vpn.missing()
+    if reason is not None:
+        skip_or_fail(reason)
 
 
 @pytest.fixture(scope="session")

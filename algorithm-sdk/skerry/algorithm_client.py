@@ -7,8 +7,9 @@ plain JSON and needs no cryptography.
 from __future__ import annotations
 
 import json
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _WAIT = 25
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
+_PEER_SECONDS = 0.25
 _PATIENCE = 3600.0
 """Seconds for which a call goes on trying when the gate is away, or waits for a gate whose server is."""
 
@@ -332,12 +334,70 @@ class VPN(SubClient):
     def get_own_address(self) -> list[dict[str, Any]] | dict[str, str]:
         return self.get_addresses(only_self=True)
 
+    def wait_for(
+        self,
+        organizations: Collection[int] | None = None,
+        *,
+        label: str | None = None,
+        children: bool = False,
+        timeout: float = 300.0,
+    ) -> dict[int, list[dict[str, Any]]]:
+        """The addresses of the runs of this task (or of its child tasks) at these organizations, once all have one.
 
-def _transport(base_url: str, socket: str | None) -> Gate:
+        A run has its address before its first instruction, so it may not listen yet: see ``connect``.
+
+        By organization; without ``organizations``, all that this task was sent to. Raises AlgorithmError when one is
+        not there after ``timeout`` seconds, or can't come any more.
+        """
+        wanted = set(organizations) if organizations is not None else self._organizations_of_task()
+        end = time.monotonic() + timeout
+        while True:
+            found: dict[int, list[dict[str, Any]]] = {}
+            for address in self._require_addresses(only_children=children, label=label):
+                found.setdefault(address["organization_id"], []).append(address)
+            absent = sorted(wanted - found.keys())
+            if not absent:
+                return {organization: found[organization] for organization in sorted(wanted)}
+            if time.monotonic() > end:
+                raise AlgorithmError(
+                    f"Organizations {', '.join(map(str, absent))} are not in the VPN after {timeout:g} s: do their "
+                    "nodes allow it (policies.vpn), and does the image declare its ports (EXPOSE)?"
+                )
+            time.sleep(_PEER_SECONDS)
+
+    @staticmethod
+    def connect(address: Mapping[str, Any], timeout: float = 300.0) -> socket.socket:
+        """A TCP connection to one of the addresses, tried again while that run does not listen yet.
+
+        Raises AlgorithmError after ``timeout`` seconds.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return socket.create_connection(
+                    (address["ip"], address["port"]), max(_PEER_SECONDS, end - time.monotonic())
+                )
+            except OSError as error:
+                if time.monotonic() > end:
+                    raise AlgorithmError(f"Nobody answers at {address['ip']}:{address['port']} in the VPN.") from error
+            time.sleep(_PEER_SECONDS)
+
+    def _require_addresses(self, *, only_children: bool, label: str | None) -> list[dict[str, Any]]:
+        found = self.get_addresses(only_children=only_children, label=label)
+        if isinstance(found, dict):
+            raise AlgorithmError(found["message"])
+        return found
+
+    def _organizations_of_task(self) -> set[int]:
+        runs = self.parent.run.from_task(self.parent.claims.task_id)
+        return {int(run["organization"]["id"]) for run in runs}
+
+
+def _transport(base_url: str, socket_path: str | None) -> Gate:
     """Imported late: the HTTP library is most of what an import costs, and partial functions call nobody."""
     from skerry.transport import GATE_AWAY, Transport  # noqa: PLC0415
 
-    return Transport(base_url, away=GATE_AWAY, socket=socket)
+    return Transport(base_url, away=GATE_AWAY, socket=socket_path)
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

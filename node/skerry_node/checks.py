@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 
 from skerry.errors import SkerryError
-from skerry_node import areas
+from skerry_node import areas, vpn
 from skerry_node.config import Config, Database
 from skerry_node.launchers.choice import make_launcher
 from skerry_node.launchers.docker import connect, require_runtime
@@ -39,6 +39,7 @@ def check_machine(config: Config) -> list[Finding]:
     findings += _check_docker(config) if config.launcher == "docker" else _check_process()
     findings += [_check_database(database) for database in config.databases]
     findings += [_check_destination(f'gate "{gate.name}"', gate.destination) for gate in config.gates]
+    findings += _check_vpn(config)
     findings.append(_check_policy(config))
     findings += [_relaxation(str(relaxation)) for relaxation in config.policies.relaxations]
     return findings
@@ -91,6 +92,14 @@ def _check_runtime(api: docker.APIClient, runtime: str) -> Finding:
     except SkerryError as error:
         return Finding(what, good=False, remedy=str(error))
     return Finding(what, good=True)
+
+
+def _check_vpn(config: Config) -> Iterator[Finding]:
+    """Whether the runs of this machine could have a VPN, where the owner allows it."""
+    if config.policies.vpn != "allow":
+        return
+    reason = vpn.missing()
+    yield Finding("WireGuard and nftables, for runs that talk to their job's other runs", reason is None, reason or "")
 
 
 def _relaxation(text: str) -> Finding:
@@ -151,6 +160,8 @@ def relaxations(config: Config) -> Iterator[str]:
         yield "the first use of an organization's keys is trusted"
     if config.launcher == "process":
         yield "no containers: the process launcher"
+    if policies.vpn == "allow":
+        yield "runs may talk to the other runs of their job"
 
 
 def _check_policy(config: Config) -> Finding:

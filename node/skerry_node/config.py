@@ -155,6 +155,47 @@ class DockerSettings(Section):
     registries: Annotated[tuple[Registry, ...], Field(strict=False)] = ()
 
 
+_PORT_RANGE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
+
+
+def parse_ports(value: object) -> object:
+    """From ``first-last``; raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    found = _PORT_RANGE.fullmatch(value)
+    first, last = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 0 < first <= last < 1 << 16:
+        raise ValueError("write the ports as first-last, such as 51820-51883")
+    return first, last
+
+
+def parse_host(value: object) -> object:
+    """An address of a machine, which others can send to; raises ValueError."""
+    if value is None:
+        return None
+    address = ipaddress.ip_address(str(value))
+    if address.is_multicast or address.is_unspecified:
+        raise ValueError("name the address at which other nodes reach this machine")
+    return str(address)
+
+
+class VpnSettings(Section):
+    """Where runs that talk to their job's other runs are reached, where ``policies.vpn`` allows it.
+
+    ``endpoint``: this machine's address as the other nodes reach it, None behind NAT: then it calls them. ``ports``:
+    UDP, one for each run at a time. ``mtu``: 80 bytes below what the way between the nodes carries.
+    """
+
+    endpoint: Annotated[str | None, BeforeValidator(parse_host)] = None
+    ports: Annotated[tuple[int, int], BeforeValidator(parse_ports)] = (51820, 51883)
+    mtu: int = Field(default=1420, ge=1280, le=8920)
+
+    @property
+    def port_range(self) -> range:
+        first, last = self.ports
+        return range(first, last + 1)
+
+
 class ProcessSettings(Section):
     registry: File
 
@@ -179,6 +220,7 @@ class Config(Section):
     limits: Limits = Limits()
     launcher: Literal["docker", "process"] = "docker"
     docker: DockerSettings = DockerSettings()
+    vpn: VpnSettings = VpnSettings()
     process: ProcessSettings | None = None
     proxy_uid: int = Field(default=64200, ge=1, lt=1 << 31)
     uid_base: int | None = Field(default=None, ge=1000, lt=(1 << 31) - 1000)
@@ -263,6 +305,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _database_problems(config)
     yield from _relay_problems(config)
     yield from _variable_problems(config)
+    yield from _vpn_problems(config)
     yield from _launcher_problems(config)
     if config.policies.allowed_algorithms is None and not config.development:
         yield "policies.allowed_algorithms: say which images may run here (a single .* allows every image)."
@@ -377,6 +420,15 @@ def _named(config: Config) -> Iterator[tuple[str, list[str]]]:
         yield f"gates.{number}", [contract.gate_variable(gate.name)]
 
 
+def _vpn_problems(config: Config) -> Iterator[str]:
+    if config.policies.vpn != "allow":
+        return
+    if config.launcher == "process":
+        yield "policies.vpn: plain processes have no namespaces of their own, so they get no VPN; refuse it."
+    if config.encryption is None:
+        yield "policies.vpn: peers are told apart by their organizations' keys, so encryption: null has no VPN."
+
+
 def _launcher_problems(config: Config) -> Iterator[str]:
     if config.launcher != "process":
         return
@@ -421,5 +473,6 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "docker": DockerSettings,
     "registries": Registry,
     "keep_images": KeepImages,
+    "vpn": VpnSettings,
     "process": ProcessSettings,
 }

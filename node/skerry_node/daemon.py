@@ -31,7 +31,7 @@ from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
-from skerry_node.orders import Order, Self, ServerHead, Work
+from skerry_node.orders import Order, OthersOf, Self, ServerHead, Work
 from skerry_node.owner import Owner
 from skerry_node.pipeline import Parts, Pipeline, about
 from skerry_node.places import Places
@@ -40,6 +40,7 @@ from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Interrupted, Server
 from skerry_node.trail import Trail
 from skerry_node.users import Users, default_base, preflight_user
+from skerry_node.vpn import Tunnels
 from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
@@ -254,6 +255,8 @@ class Daemon:
             approvals,
             PulledImages(folder),
             self._state.trail,
+            tunnels=Tunnels(config.vpn, self._state.installation) if self._launcher.sandboxed else None,
+            ask_again=self._ask_again,
         )
 
     def _make_preflight(self) -> Preflight:
@@ -357,7 +360,8 @@ class Daemon:
             holding = sorted(self._pipelines)
         capacity = self._places.offer() if self._is_safe() and self._state.trail.ready() else 0
         jobs, head = self._parts.jobs.held(), self._state.trail.head
-        return self._server.work(capacity, holding, jobs, head, self._changed, wait=online)
+        peers = self._parts.tunnels.versions() if self._parts.tunnels is not None else {}
+        return self._server.work(capacity, holding, jobs, head, self._changed, wait=online, peers=peers)
 
     def _is_safe(self) -> bool:
         return self._preflight is None or self._preflight.passed
@@ -396,8 +400,17 @@ class Daemon:
                 _stop(pipeline, stop.reason)
         for order in work.runs:
             self._take(order)
+        for others in work.peers:
+            self._meet(others)
         for job in work.finished_jobs:
             self._remove_job(job)
+
+    def _meet(self, others: OthersOf) -> None:
+        """Aside, since keys of organizations may have to be asked for."""
+        pipeline = self._pipelines.get(others.key)
+        if pipeline is not None:
+            name = f"peers {others.key}"
+            threading.Thread(target=pipeline.meet, args=(others,), name=name, daemon=True).start()
 
     def _stop_all(self, reason: str) -> None:
         """A node that was deleted, or shut out, must not go on working for those who did that."""

@@ -18,7 +18,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 
 from skerry import contract
 from skerry_node.launchers.launcher import LauncherError
-from skerry_node.namespace import listen_inside
+from skerry_node.namespace import listen_inside, open_of
 from skerry_node.sandbox import holder_config
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,13 @@ class Holders:
 
     def listen(self, holder: str, port: int) -> socket.socket:
         """A listener in the namespace of a holder."""
+        return listen_inside(self._find_process(holder), port)
+
+    def open_namespace(self, holder: str) -> int:
+        """A descriptor of the namespace of a holder."""
+        return open_of(self._find_process(holder))
+
+    def _find_process(self, holder: str) -> int:
         try:
             state = self._api.inspect_container(holder)["State"]
         except APIError as error:
@@ -74,7 +81,7 @@ class Holders:
         if not state["Running"]:
             raise LauncherError("A run's namespace holder has ended.")
         _check_owner(state["Pid"], holder)
-        return listen_inside(state["Pid"], port)
+        return int(state["Pid"])
 
     def remove(self, holder: str) -> None:
         try:

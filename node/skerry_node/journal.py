@@ -41,7 +41,7 @@ class Finish:
 @dataclass(frozen=True, slots=True)
 class Entry:
     """``started`` is Unix seconds, ``resume`` the proxy's, ``user`` the run's own number; ``ports`` are those of its
-    relays, by their names.
+    relays, by their names; ``vpn`` those at which the other runs of its job reach it, None without a VPN.
     """
 
     order: Order
@@ -51,6 +51,7 @@ class Entry:
     started: float | None = None
     finish: Finish | None = None
     ports: Mapping[str, int] = field(default_factory=dict)
+    vpn: Mapping[int, str | None] | None = None
 
     @property
     def key(self) -> Attempt:
@@ -113,6 +114,7 @@ def _dump(entry: Entry) -> dict[str, Any]:
         "started": entry.started,
         "finish": finish,
         "ports": dict(entry.ports),
+        "vpn": None if entry.vpn is None else list(entry.vpn.items()),
     }
 
 
@@ -126,4 +128,5 @@ def _load(value: dict[str, Any]) -> Entry:
         started=value["started"],
         finish=Finish(Status(finish["status"]), finish["log"], finish["result"]) if finish else None,
         ports=value["ports"],
+        vpn=None if value["vpn"] is None else {int(port): label for port, label in value["vpn"]},
     )

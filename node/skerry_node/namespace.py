@@ -9,8 +9,11 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from skerry_node.launchers.launcher import LauncherError
+
+T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
 _BACKLOG = 64
@@ -56,22 +59,59 @@ def listen_at(path: Path, user: int | None) -> socket.socket:
 
 
 def listen_inside(pid: int, port: int) -> socket.socket:
-    """A listener on 127.0.0.1 of the network namespace of process ``pid``. Raises LauncherError.
-
-    A thread enters the namespace, binds and ends there; all other threads stay where they are.
-    """
+    """A listener on 127.0.0.1 of the network namespace of process ``pid``. Raises LauncherError."""
+    namespace = open_of(pid)
     try:
-        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        return inside(namespace, lambda: _listen_here(port))
+    finally:
+        os.close(namespace)
+
+
+def open_of(pid: int) -> int:
+    """A descriptor of the network namespace of process ``pid``. Raises LauncherError."""
+    try:
+        return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise LauncherError(
             f"The namespace of process {pid} can't be opened ({error.strerror}): the node needs root, and must see "
             "the engine's processes (in a container: the host's pid namespace)."
         ) from error
-    try:
-        _refuse_own(namespace)
-        return _in_thread(lambda: _enter_and_listen(namespace, port))
-    finally:
-        os.close(namespace)
+
+
+def inside(namespace: int, work: Callable[[], T]) -> T:
+    """What ``work`` gives, done in a thread that has entered this network namespace. Raises LauncherError.
+
+    Refuses the node's own namespace: what belongs into a run's must never end up there.
+    """
+    _refuse_own(namespace)
+    outcome: list[T | BaseException] = []
+
+    def body() -> None:
+        try:
+            _enter(namespace)
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - handed on to the thread that waits for it
+            outcome.append(error)
+
+    _run_in_thread(body)
+    [result] = outcome
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def make_empty() -> int:
+    """The descriptor of a fresh network namespace that is gone when it is closed. Raises LauncherError."""
+    outcome: list[int] = []
+
+    def body() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0:
+            outcome.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    _run_in_thread(body)
+    if not outcome:
+        raise LauncherError("The node can't make a network namespace: run it as root, with CAP_SYS_ADMIN.")
+    return outcome[0]
 
 
 def _refuse_own(namespace: int) -> None:
@@ -79,8 +119,7 @@ def _refuse_own(namespace: int) -> None:
         raise LauncherError("A run's namespace turned out to be the node's own; nothing is started in it.")
 
 
-def _enter_and_listen(namespace: int, port: int) -> socket.socket:
-    _enter(namespace)
+def _listen_here(port: int) -> socket.socket:
     try:
         return listen(port)
     except OSError as error:
@@ -96,19 +135,8 @@ def _enter(namespace: int) -> None:
     raise LauncherError(f"The node can't enter a run's network namespace ({os.strerror(number)}): {remedy}.")
 
 
-def _in_thread(work: Callable[[], socket.socket]) -> socket.socket:
-    outcome: list[socket.socket | LauncherError] = []
-
-    def body() -> None:
-        try:
-            outcome.append(work())
-        except LauncherError as error:
-            outcome.append(error)
-
+def _run_in_thread(body: Callable[[], None]) -> None:
+    """Only the thread moves; all others stay in the namespace where they are."""
     thread = threading.Thread(target=body, name="namespace")
     thread.start()
     thread.join()
-    [result] = outcome
-    if isinstance(result, LauncherError):
-        raise result
-    return result

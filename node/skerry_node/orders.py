@@ -65,12 +65,36 @@ class ServerHead(Message):
     hash: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class Reserved(Message):
+    """The address of a run in the VPN, and the network that it is of."""
+
+    address: str = Field(max_length=15)
+    subnet: str = Field(max_length=18)
+
+
+class Others(Message):
+    """What the server hands on of the other runs of a job: to be believed only when it was checked."""
+
+    version: str = Field(min_length=1, max_length=64)
+    statements: list[dict[str, Any]] = Field(max_length=4096)
+
+
+class OthersOf(Others):
+    run: int = _ID
+    attempt: int = _ID
+
+    @property
+    def key(self) -> Attempt:
+        return Attempt(self.run, self.attempt)
+
+
 class Work(Message):
     """The answer of the work call."""
 
     runs: list[Order] = Field(max_length=1024)
     stop: list[Stop] = Field(max_length=1024)
     finished_jobs: list[int] = Field(max_length=65536)
+    peers: list[OthersOf] = Field(default=[], max_length=1024)
     head: ServerHead | None = None
 
 
@@ -122,6 +146,22 @@ def parse_welcome(value: Any) -> Welcome:
         return Welcome.model_validate(value)
     except ValidationError as error:
         raise _malformed("answer to an invitation", error) from error
+
+
+def parse_reserved(value: Any) -> Reserved:
+    """Raises ServerError, naming the field."""
+    try:
+        return Reserved.model_validate(value)
+    except ValidationError as error:
+        raise _malformed("address for a run", error) from error
+
+
+def parse_others(value: Any) -> Others:
+    """Raises ServerError, naming the field."""
+    try:
+        return Others.model_validate(value)
+    except ValidationError as error:
+        raise _malformed("list of peers", error) from error
 
 
 def parse_order(value: Any) -> Order:

@@ -18,7 +18,7 @@ from skerry.audit import What, Who
 from skerry.errors import Conflict, InvalidInput, NotFound, NotRecorded, ServerError, ServerUnreachable, SkerryError
 from skerry.output import ERROR_MARK
 from skerry.wire import Status
-from skerry_node import admission, areas, databases, environment, relays
+from skerry_node import admission, areas, databases, environment, relays, vpn
 from skerry_node.approvals import Approvals, NotAskable, Question, Verdict
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
@@ -39,7 +39,7 @@ from skerry_node.launchers.launcher import (
 )
 from skerry_node.live_log import LiveLog
 from skerry_node.namespace import listen_at
-from skerry_node.orders import Order
+from skerry_node.orders import Order, Others, Reserved
 from skerry_node.output import BadOutput, Output, open_output
 from skerry_node.places import Places
 from skerry_node.policies import Rule, relaxations_of
@@ -47,6 +47,7 @@ from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Server
 from skerry_node.trail import Trail
 from skerry_node.users import Users
+from skerry_node.vpn import Tunnel, Tunnels
 from skerry_proxy.client import OpenedRun, ProxyClient, ProxyError
 from skerry_proxy.logs import shorten
 from skerry_proxy.relays import Lead
@@ -91,7 +92,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What all runs of a node share. ``users`` is None where the node can't give runs users of their own."""
+    """What all runs of a node share. ``users`` is None where the node can't give runs users of their own, ``tunnels``
+    where runs have no network namespaces of their own. ``ask_again`` renews the call that waits at the server.
+    """
 
     config: Config
     launcher: Launcher
@@ -106,6 +109,8 @@ class Parts:
     pulled: PulledImages
     trail: Trail
     clock: Callable[[], float] = time.time
+    tunnels: Tunnels | None = None
+    ask_again: Callable[[], None] = lambda: None
 
 
 class Pipeline:
@@ -121,6 +126,8 @@ class Pipeline:
         self._listening = False
         self._databases: tuple[Source | databases.Service, ...] = ()
         self._cleaned = False
+        self._broken: str | None = None
+        self._meeting = threading.Lock()
         self._reported = entry.stage is not Stage.CLAIMED
         self._upstream_token = entry.order.token
         life = entry.order.token_expires_in if entry.stage is Stage.CLAIMED else 0
@@ -190,6 +197,7 @@ class Pipeline:
             else:
                 self._attach()
             ended = self._watch()
+            self._drain_tunnel()
             outcome = self._collect(ended)
         except RunEnded as ending:
             log.info("Run %s ends %s: %s", self.key, ending.status, ending.sentence)
@@ -420,6 +428,8 @@ class Pipeline:
             temporary = parts.jobs.make(self.order.task.job_id, image)
             self._listen(parts.launcher.prepare(self.key))
             self._open_relays(relays.choose(parts.config, opened.databases, image), image)
+        self._choose_vpn(image)
+        self._join_vpn()
         self._write_token(self._open_gate())
         groups = (parts.jobs.group(self.order.task.job_id), parts.config.data_group)
         return Spec(
@@ -513,6 +523,91 @@ class Pipeline:
         found = self._patiently(self._parts.launcher.list)
         return next((one.phase for one in found if one.attempt == self.key), None)
 
+    # --- the VPN ----------------------------------------------------------------------------------------
+
+    def _choose_vpn(self, image: Image) -> None:
+        """An image that declares ports wants to be reached; the owner says whether it is."""
+        ports = vpn.declared_ports(image)
+        if ports and self._parts.config.policies.vpn == "allow":
+            self._entry = replace(self._entry, vpn=ports)
+        elif ports:
+            log.info("Run %s: %s declares ports, and this node allows no VPN (policies.vpn)", self.key, image.reference)
+
+    def _join_vpn(self) -> None:
+        """Known to its peers, and they to it, before the algorithm's first instruction. Raises RunEnded."""
+        tunnels, ports = self._parts.tunnels, self._entry.vpn
+        if tunnels is None or ports is None:
+            return
+        if self._parts.config.policies.vpn != "allow":
+            tunnels.close(self.key)
+            return
+        reserved = self._patiently(self._reserve_address)
+        with _ending(Status.FAILED, LauncherError, ProxyError):
+            place = vpn.place(self._parts.launcher.open_namespace(self.key), reserved.address, reserved.subnet, ports)
+            tunnel = tunnels.open(self.key, place)
+            self._introduce(tunnel)
+        threading.Thread(target=self._keep_tunnel, args=(tunnel,), name=f"vpn {self.key}", daemon=True).start()
+
+    def _reserve_address(self) -> Reserved:
+        try:
+            return self._parts.server.reserve_address(self.key)
+        except InvalidInput as error:
+            raise RunEnded(Status.FAILED, str(error)) from error
+
+    def _introduce(self, tunnel: Tunnel) -> None:
+        """Raises LauncherError, ProxyError, GivenUp."""
+        resume, job, said = self._entry.resume, self.order.task.job_id, tunnel.describe()
+        assert resume is not None  # noqa: S101 - for the reader and mypy
+        statement = self._ask_proxy(lambda: self._parts.proxy.introduce(resume, job, said))
+        others = self._patiently(lambda: self._parts.server.introduce(self.key, statement))
+        self._tell("run.vpn", address=said["address"], endpoint=said["endpoint"], ports=said["ports"])
+        self._let_in(tunnel, others)
+        # The call that waits at the server says nothing of this run's peers yet, so it would hear nothing of them.
+        self._parts.ask_again()
+
+    def meet(self, others: Others) -> None:
+        """Lets in the peers that the server now names, and shuts out all others. Does not raise."""
+        tunnel = self._parts.tunnels.find(self.key) if self._parts.tunnels is not None else None
+        with self._meeting:
+            if tunnel is None or tunnel.version == others.version:
+                return
+            try:
+                self._let_in(tunnel, others)
+            except (LauncherError, ProxyError, GivenUp, NodeStops) as error:
+                log.warning("Run %s: its peers can't be changed yet: %s", self.key, error)
+
+    def _let_in(self, tunnel: Tunnel, others: Others) -> None:
+        """Only whom its organization has signed for this very job. Raises LauncherError, ProxyError, GivenUp."""
+        resume, job = self._entry.resume, self.order.task.job_id
+        assert resume is not None  # noqa: S101 - for the reader and mypy
+        judged = self._ask_proxy(lambda: self._parts.proxy.judge(resume, self._token(), job, others.statements))
+        for sentence in judged.refused:
+            log.warning("Run %s: a peer is not let in: %s", self.key, sentence)
+        tunnel.admit(judged.peers, others.version)
+        runs = [peer.run for peer in judged.peers]
+        self._tell("run.peers", peers=runs, refused=list(judged.refused))
+
+    def _drain_tunnel(self) -> None:
+        tunnel = self._parts.tunnels.find(self.key) if self._parts.tunnels is not None else None
+        if tunnel is not None:
+            tunnel.drain()
+
+    def _keep_tunnel(self, tunnel: Tunnel) -> None:
+        """An interface that has gone is made anew, with a new key; where that can't be done, the run ends."""
+        while tunnel.wait() and not self._parts.closing.is_set():
+            log.warning("Run %s: its WireGuard interface has gone; another one is made", self.key)
+            try:
+                tunnel.renew()
+                with self._meeting:
+                    self._introduce(tunnel)
+            except (GivenUp, NodeStops):
+                return
+            except (LauncherError, ProxyError) as error:
+                log.warning("Run %s: its VPN broke off: %s", self.key, error)
+                self._broken = "The run's way to its peers broke off, and the node could not make it again."
+                self._stop_container()
+                return
+
     # --- while it runs ----------------------------------------------------------------------------------
 
     def _attach(self) -> None:
@@ -525,6 +620,7 @@ class Pipeline:
             self._listen(gate)
         self._listen_again()
         self._open_gate()
+        self._join_vpn()
 
     def _listen_again(self) -> None:
         """The relays that the run had, where it had them. One that can't be had is left out: it leads nowhere."""
@@ -581,7 +677,7 @@ class Pipeline:
                 continue
             if ended is not None:
                 self._check_stopped()
-                return replace(ended, reason=self._time_limit()) if expired else ended
+                return replace(ended, reason=self._time_limit() if expired else self._broken or ended.reason)
             if not self._reported:
                 self._report_active()
             live.tell_if_due()
@@ -731,6 +827,8 @@ class Pipeline:
             return
         try:
             self._close_gate()
+            if self._parts.tunnels is not None:
+                self._parts.tunnels.close(self.key)
             for listener in (*self._gates, *(listener for _, listener in self._relays)):
                 listener.close()
             self._parts.launcher.remove(self.key)

@@ -106,7 +106,8 @@ class Policies(Section):
 
     ``allowed_algorithms`` holds rules, or only what their ``algorithm`` is; the first that fits a task decides.
     ``allowed_algorithm_stores`` are addresses: which store a task names is the server's claim, so they can only
-    narrow what the rules admit. Users and organizations are ids, since a name is only the server's claim.
+    narrow what the rules admit. Users and organizations are ids, since a name is only the server's claim. ``vpn``
+    allow: images that declare ports talk to the other runs of their job.
     """
 
     allowed_algorithms: (
@@ -118,4 +119,5 @@ class Policies(Section):
     approval_hours: float = Field(default=72.0, gt=0, le=720)
     unsigned_tasks: Literal["refuse", "allow"] = "refuse"
     require_confirmed_keys: bool = False
+    vpn: Literal["refuse", "allow"] = "refuse"
     relaxations: Annotated[tuple[Relaxation, ...], Field(strict=False)] = ()

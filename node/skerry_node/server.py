@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +28,18 @@ from skerry.errors import (
 from skerry.wire import Status
 from skerry_node.config import ServerSettings
 from skerry_node.launchers.launcher import Attempt
-from skerry_node.orders import Self, Welcome, Work, parse_self, parse_welcome, parse_work
+from skerry_node.orders import (
+    Others,
+    Reserved,
+    Self,
+    Welcome,
+    Work,
+    parse_others,
+    parse_reserved,
+    parse_self,
+    parse_welcome,
+    parse_work,
+)
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +141,15 @@ class Server:
         answer = self._call("POST", f"/skerry/run/{attempt.run}/token", {"attempt": attempt.number})
         return _text(answer, "token")
 
+    def reserve_address(self, attempt: Attempt) -> Reserved:
+        """The run's address in the VPN. Raises Conflict like ``report``, InvalidInput when there is none left."""
+        return parse_reserved(self._call("POST", f"/skerry/run/{attempt.run}/peer", {"attempt": attempt.number}))
+
+    def introduce(self, attempt: Attempt, statement: dict[str, Any]) -> Others:
+        """Says how the others of its job reach the run; those that are there. Raises Conflict like ``report``."""
+        body = {"attempt": attempt.number, "statement": statement}
+        return parse_others(self._call("PUT", f"/skerry/run/{attempt.run}/peer", body))
+
     def finish(self, attempt: Attempt, status: Status, text: str) -> None:
         """Ends a run whose input could not be opened, so that there is nothing to seal for; may be repeated."""
         body = {"attempt": attempt.number, "status": status, "log": text, "result": None, "staged": False}
@@ -144,14 +164,20 @@ class Server:
         changed: threading.Event,
         *,
         wait: bool = True,
+        peers: Mapping[Attempt, str] | None = None,
     ) -> Work:
         """The one long call. ``head``: of the node's audit journal, for the server to keep.
+
+        ``peers``: what the node knows of the peers of its runs in the VPN.
 
         Raises Interrupted when ``changed`` is set; who sets it calls ``interrupt`` then.
         """
         body = {
             "capacity": capacity,
-            "holding": [{"run": attempt.run, "attempt": attempt.number} for attempt in holding],
+            "holding": [
+                {"run": attempt.run, "attempt": attempt.number, "peers": (peers or {}).get(attempt)}
+                for attempt in holding
+            ],
             "jobs": jobs,
             "wait": WAIT_SECONDS if wait else 0,
             "head": head.as_dict() if head.sequence else None,

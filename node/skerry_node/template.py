@@ -71,12 +71,19 @@ policies:
   # allowed_users: [7]
   # approval_hours: 72.0
   # unsigned_tasks: refuse     # allow: also tasks of vantage6's clients, which can't sign
+  # vpn: refuse                # allow: images that declare ports talk to the other runs of their job (WireGuard);
+  #                              see vpn below
   # require_confirmed_keys: false
   # relaxations: []            # single settings of the sandbox, for single images: docs/explanation/sandbox.md
 
 # What leaves the node beside results: what algorithms write to their logs, what this file says of encryption,
 # algorithms, users, organizations and databases, and the names of the columns of csv, parquet and excel files.
 # share: {logs: true, configuration: true, columns: false}
+
+# Where runs are reached by the other runs of their job, if policies.vpn allows it. No endpoint: behind NAT.
+# vpn:
+#   endpoint: 192.0.2.7
+#   ports: 51820-51883          # UDP, one for each run at a time
 
 # Bounds of each run.
 limits:

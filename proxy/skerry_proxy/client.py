@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from skerry.errors import ConfigurationError, SkerryError
+from skerry.peering import Peer
 from skerry.trust import Sender
 from skerry_proxy.frames import receive_frame, send_frame
 from skerry_proxy.relays import Lead
@@ -65,6 +66,14 @@ class GateUse:
     relays: tuple[Mapping[str, Any], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The other runs of the job that are believed, and why others are not, a sentence each."""
+
+    peers: tuple[Peer, ...]
+    refused: tuple[str, ...]
+
+
 class ProxyClient:
     """Asks the proxy that listens on a unix socket. Safe for threads: each call has a connection of its own.
 
@@ -94,6 +103,17 @@ class ProxyClient:
         """Opens the run's gate on listening sockets, and each relay on its own; the gate token."""
         request = {"op": "serve", "resume": resume, "token": token, "relays": [lead.dump() for lead, _ in relays]}
         return str(self._ask(request, [*listeners, *(listener for _, listener in relays)])["gate_token"])
+
+    def introduce(self, resume: Mapping[str, Any], job: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The organization's signed word of how its run is reached over the VPN; ``job`` is the server's claim."""
+        request = {"op": "introduce", "resume": resume, "job": job, "peer": said}
+        return dict(self._ask(request, [])["statement"])
+
+    def judge(self, resume: Mapping[str, Any], token: str, job: int, statements: Sequence[Any]) -> Judged:
+        """Which of the statements that the server handed on can be believed."""
+        request = {"op": "judge", "resume": resume, "token": token, "job": job, "statements": statements}
+        answer = self._ask(request, [])
+        return Judged(tuple(Peer.parse(one) for one in answer["statements"]), tuple(answer["refused"]))
 
     def seal(self, resume: Mapping[str, Any], log: str, output: int | None, destination: int | None) -> Sealed:
         """Encrypts the log and, if both descriptors are given, the output into the destination."""

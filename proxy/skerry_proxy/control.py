@@ -99,6 +99,17 @@ def _pins(office: Office, _: Fields, descriptors: Sequence[int]) -> dict[str, An
     return {"data": office.list_pins()}
 
 
+def _introduce(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict[str, Any]:
+    _take(descriptors, 0)
+    return {"statement": office.introduce(fields.any("resume"), fields.identifier("job"), fields.nested("peer"))}
+
+
+def _judge(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict[str, Any]:
+    _take(descriptors, 0)
+    token, job = fields.text("token", 16384), fields.identifier("job")
+    return office.judge(fields.any("resume"), token, job, fields.objects("statements"))
+
+
 _OPERATIONS: dict[str, Operation] = {
     "open": _open,
     "serve": _serve,
@@ -106,6 +117,8 @@ _OPERATIONS: dict[str, Operation] = {
     "deliver": _deliver,
     "close": _close,
     "pins": _pins,
+    "introduce": _introduce,
+    "judge": _judge,
 }
 
 

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from skerry.errors import ContextError
+from skerry.errors import ContextError, CryptoError, MissingKey
 from skerry.keys import Identity
+from skerry.peering import Peer, sign_peer
 from skerry.pins import Pins
+from skerry.trust import parse_link
 from skerry.wire import INLINE_LIMIT, Format, from_stored
 from skerry_proxy.access import Access, Renewer
 from skerry_proxy.children import Children
@@ -83,17 +85,25 @@ class Office:
         self._upstream = Upstream(settings)
         self._ledger = Ledger(self._folder / "ledger.sqlite3")
         self._pins = Pins(self._folder / "pins.json", require_confirmed=settings.require_confirmed_keys)
-        self._envelopes = Envelopes(self._make_protections(identity))
+        self._identity = identity
+        self._keyring = self._make_keyring()
+        self._envelopes = Envelopes(self._make_protections())
         self._renewer = Renewer(clock)
         self._served: dict[tuple[int, int], _Served] = {}
         self._lock = threading.Lock()
         self._serving = threading.Lock()
         self._large_bodies = threading.Lock()
 
-    def _make_protections(self, identity: Identity | None) -> dict[Format, Protection]:
+    def _make_keyring(self) -> Keyring | None:
+        settings, identity = self._settings, self._identity
+        if identity is None:
+            return None
+        return Keyring(settings.organization, settings.collaboration, identity, self._pins, self._upstream)
+
+    def _make_protections(self) -> dict[Format, Protection]:
         settings, made = self._settings, dict[Format, Protection]()
-        if identity is not None:
-            keyring = Keyring(settings.organization, settings.collaboration, identity, self._pins, self._upstream)
+        identity, keyring = self._identity, self._keyring
+        if identity is not None and keyring is not None:
             made[Format.NATIVE] = NativeProtection(identity, keyring, self._ledger, self._clock)
             made[Format.VANTAGE6] = Vantage6Protection(identity, keyring, self._clock)
         made[Format.PLAIN] = PlainProtection(self._clock)
@@ -186,6 +196,49 @@ class Office:
             for pin in self._pins.all()
         ]
 
+    def introduce(self, resume: Any, job: int, said: Fields) -> dict[str, Any]:
+        """The organization's word, signed, of how its run is reached over the VPN. Raises MissingKey, ValueError.
+
+        ``job`` is the server's claim; it counts only where no user has signed which job this is.
+        """
+        run = Run.parse(resume)
+        if self._identity is None:
+            raise MissingKey("Without the organization's key nobody could tell its runs from others: there is no VPN.")
+        return sign_peer(
+            self._identity,
+            {
+                "run": run.id,
+                "attempt": run.attempt,
+                "collaboration": run.collaboration,
+                "organization": run.organization,
+                "job": name_job(run, job),
+                "public_key": said.text("public_key", 64),
+                "address": said.text("address", 64),
+                "endpoint": said.optional_text("endpoint"),
+                "ports": said.objects("ports"),
+                "created": int(self._clock()),
+            },
+        )
+
+    def judge(self, resume: Any, token: str, job: int, statements: Sequence[Any]) -> dict[str, Any]:
+        """Those of the statements that are of other runs of this job, signed by the organizations that they name."""
+        run = Run.parse(resume)
+        good, refused = list[Any](), list[str]()
+        for statement in statements:
+            try:
+                self._check_peer(run, token, name_job(run, job), Peer.parse(statement))
+                good.append(statement)
+            except CryptoError as error:
+                refused.append(str(error))
+        return {"statements": good, "refused": refused}
+
+    def _check_peer(self, run: Run, token: str, job: str, peer: Peer) -> None:
+        if self._keyring is None:
+            raise MissingKey("Without keys nobody can tell one run from another.")
+        if (peer.collaboration, peer.job) != (run.collaboration, job) or peer.run == run.id:
+            raise ContextError(f"Run {peer.run} is of another job than run {run.id}.")
+        peer.verify(self._keyring.find(peer.organization, token))
+
     def close(self) -> None:
         """Closes all gates."""
         for run in list(self._served):
@@ -228,6 +281,11 @@ class Office:
             return {"result": from_stored(file.read(), run.format)}
         self._upstream.upload(f"/skerry/run/{run.id}/result", token, file, [("attempt", run.attempt)])
         return {"staged": True}
+
+
+def name_job(run: Run, claimed: int) -> str:
+    """The UUID of the job's first task, as its user signed it; where nothing was signed, what the server claims."""
+    return parse_link(run.lineage[0]).context.task if run.lineage else f"unsigned-{claimed}"
 
 
 def _describe_opened(opened: Opened, method: str) -> dict[str, Any]:

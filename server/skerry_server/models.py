@@ -395,6 +395,22 @@ class Port(Base):
     run: Mapped[Run] = relationship(back_populates="ports")
 
 
+class Peer(Base):
+    """A run in the VPN of its job, until it ends. ``statement`` is its organization's word about it, null before that.
+
+    No two live runs of a collaboration have the same address.
+    """
+
+    __tablename__ = "peer"
+    __table_args__ = (UniqueConstraint("collaboration_id", "address"), Base.__table_args__)
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete=_CASCADE), unique=True)
+    job_id: Mapped[int] = mapped_column(index=True)
+    collaboration_id: Mapped[int] = mapped_column(ForeignKey("collaboration.id", ondelete=_CASCADE))
+    address: Mapped[str] = mapped_column(String(15))
+    statement: Mapped[dict[str, Any] | None]
+
+
 class Event(Base):
     """That something changed, written in the same transaction as the change; ``topics`` say who should look."""
 

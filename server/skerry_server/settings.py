@@ -18,6 +18,7 @@ from skerry_server import addresses
 
 _MINIMUM_SECRET = 32
 _ORIGIN = r"^(\*|https?://[^\s/,]+)$"
+_SMALLEST_SUBNET, _LARGEST_SUBNET = 26, 8
 _SECRET_FILE = "jwt-secret"  # noqa: S105 - the name of a file
 
 
@@ -86,6 +87,22 @@ def _network(value: object) -> object:
     return ip_network(value) if isinstance(value, str) else value
 
 
+def _subnet(value: object) -> object:
+    """Of a private IPv4 network in text; raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    network = IPv4Network(value)
+    if not network.is_private or not _SMALLEST_SUBNET >= network.prefixlen >= _LARGEST_SUBNET:
+        raise ValueError("choose a private network of 6 to 24 bits, such as 10.76.0.0/16")
+    return network
+
+
+class Vpn(_Strict):
+    """From which network runs that talk to each other get their addresses. It must not be used around any node."""
+
+    subnet: Annotated[IPv4Network, BeforeValidator(_subnet)] = IPv4Network("10.76.0.0/16")
+
+
 class Settings(_Strict):
     """``folder`` is where the file lies: relative paths start there."""
 
@@ -105,6 +122,7 @@ class Settings(_Strict):
     blob_store: BlobStore | None = None
     leases: Leases = Leases()
     limits: Limits = Limits()
+    vpn: Vpn = Vpn()
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
     @property

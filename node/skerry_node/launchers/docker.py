@@ -165,13 +165,12 @@ class DockerLauncher:
             raise LauncherError("The Docker engine broke off while starting a container.") from error
 
     def listen(self, attempt: Attempt, port: int) -> socket.socket:
-        with self._lock:
-            prepared = self._prepared.get(attempt)
         with _engine("A running container can't be looked at"):
-            if prepared is not None:
-                return self._holders.listen(prepared.id, port)
-            mode = str(self._inspect(attempt)["HostConfig"]["NetworkMode"])
-            return self._holders.listen(mode.removeprefix("container:"), port)
+            return self._holders.listen(self._find_holder(attempt), port)
+
+    def open_namespace(self, attempt: Attempt) -> int:
+        with _engine("A running container can't be looked at"):
+            return self._holders.open_namespace(self._find_holder(attempt))
 
     def attach(self, attempt: Attempt) -> socket.socket:
         return self.listen(attempt, contract.GATE_PORT)
@@ -238,6 +237,13 @@ class DockerLauncher:
 
     def _name(self, attempt: Attempt) -> str:
         return f"skerry-{self._labels['skerry.installation']}-run-{attempt}"
+
+    def _find_holder(self, attempt: Attempt) -> str:
+        with self._lock:
+            prepared = self._prepared.get(attempt)
+        if prepared is not None:
+            return prepared.id
+        return str(self._inspect(attempt)["HostConfig"]["NetworkMode"]).removeprefix("container:")
 
     def _inspect(self, attempt: Attempt) -> dict[str, Any]:
         try:
@@ -387,7 +393,10 @@ def _describe(reference: str, found: dict[str, Any]) -> Image:
     ports = [int(port.partition("/")[0]) for port in config.get("ExposedPorts") or ()]
     volumes = tuple(sorted(config.get("Volumes") or ()))
     variables = tuple(entry.partition("=")[0] for entry in config.get("Env") or ())
-    return Image(reference, found["Id"], tuple(sorted(digests)), tuple(sorted(ports)), volumes, variables)
+    labels = dict(config.get("Labels") or {})
+    return Image(
+        reference, found["Id"], tuple(sorted(digests)), tuple(sorted(ports)), volumes, variables, labels=labels
+    )
 
 
 def _found(container: dict[str, Any]) -> Found:

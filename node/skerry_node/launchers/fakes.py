@@ -97,6 +97,9 @@ class FakeLauncher:
             raise Vanished(f"The container of run {attempt.run} is gone.")
         return listen(port)
 
+    def open_namespace(self, attempt: Attempt) -> int:
+        raise LauncherError(f"Run {attempt.run} has no network namespace of its own, and so no VPN.")
+
     def attach(self, attempt: Attempt) -> socket.socket:
         self._get(attempt)
         return self.prepare(attempt)

@@ -49,7 +49,7 @@ class Image:
     """A reference, and what it means here and now: ``id`` can't be moved to something else.
 
     ``variables`` are the names in the environment that the image brings along. ``new``: it was not on the machine
-    before it was asked for.
+    before it was asked for. ``ports`` and ``labels`` are what it declares.
     """
 
     reference: str
@@ -59,6 +59,7 @@ class Image:
     volumes: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     new: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,12 @@ class Launcher(Protocol):
 
     def listen(self, attempt: Attempt, port: int) -> socket.socket:
         """One more listener where the gate of a prepared or running attempt has its own; port 0 is any.
+
+        Raises Vanished.
+        """
+
+    def open_namespace(self, attempt: Attempt) -> int:
+        """A descriptor of the network namespace of a prepared or running attempt, the caller's to close.
 
         Raises Vanished.
         """

@@ -155,6 +155,9 @@ class ProcessLauncher:
         if answer["error"]:
             raise StartFailed(f"The image {spec.image.reference} can't be started: {answer['error']}")
 
+    def open_namespace(self, attempt: Attempt) -> int:
+        raise LauncherError(f"Run {attempt.run} has no network namespace of its own, and so no VPN.")
+
     def attach(self, attempt: Attempt) -> socket.socket:
         port = self._home(attempt) / "port"
         return self.listen(attempt, int(port.read_text()) if port.exists() else 0)

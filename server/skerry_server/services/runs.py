@@ -20,6 +20,7 @@ from skerry_server.lifecycle import HELD, State, advance, reported
 from skerry_server.models import Payload, Run, Task
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+from skerry_server.services import peers
 from skerry_server.services.tasks import children_of_run, end_tasks, follow_runs
 from skerry_server.trail import note
 
@@ -122,6 +123,7 @@ def finish_run(
 def end_run(session: Session, run: Run, now: datetime) -> None:
     """What follows a run's end: its task's status, and the end of its children when it failed."""
     run.lease_expires = None
+    peers.leave(session, [run], now)
     follow_runs(session, run.task, now)
     if run.state.shown.failed:
         end_tasks(session, children_of_run(session, run.id), f"its parent's run {run.id} failed", now)

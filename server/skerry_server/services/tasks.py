@@ -20,6 +20,7 @@ from skerry_server.lifecycle import OPEN, State, advance, task_status
 from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
+from skerry_server.services import peers
 from skerry_server.services.inputs import Given, Maker, Target, take_inputs
 from skerry_server.services.sharing import check_asker
 from skerry_server.services.stores import store_of_task
@@ -184,6 +185,7 @@ def end_runs(session: Session, runs: Sequence[Run], reason: str, now: datetime) 
         advance(run, State.KILLED, now)
         _LOG.info("run %s of task %s: killed, %s", run.id, run.task_id, reason)
     announce(session, [node_topic(run.node_id) for run in runs if run.node_id is not None], now)
+    peers.leave(session, runs, now)
     for task in {run.task_id: run.task for run in runs}.values():
         follow_runs(session, task, now)
 

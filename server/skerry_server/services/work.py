@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, select, update
@@ -16,6 +16,7 @@ from skerry_server.events import announce, job_topic, node_topic, presence_topic
 from skerry_server.lifecycle import HELD, State, advance
 from skerry_server.models import ONLINE_FOR, Node, Run, Task
 from skerry_server.policy import Actor
+from skerry_server.services.peers import Others, news
 from skerry_server.services.runs import end_run
 from skerry_server.services.tasks import follow_runs, open_jobs
 from skerry_server.trail import UNRECORDED, note
@@ -27,11 +28,15 @@ _IS_CHILD = Run.task.has(Task.parent_id.is_not(None))
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a node says: how many more runs it would start, what it holds (run → attempt), which jobs it remembers."""
+    """What a node says: how many more runs it would start, what it holds (run → attempt), which jobs it remembers.
+
+    ``peers``: of its runs in the VPN, the version of what it knows of the others of their jobs.
+    """
 
     capacity: int
     holding: Mapping[int, int]
     jobs: Sequence[int]
+    peers: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,11 @@ class Work:
     runs: Sequence[Run]
     stop: Sequence[Stop]
     finished_jobs: Sequence[int]
+    peers: Sequence[Others] = ()
 
     @property
     def something(self) -> bool:
-        return bool(self.runs or self.stop or self.finished_jobs)
+        return bool(self.runs or self.stop or self.finished_jobs or self.peers)
 
 
 def topics(node_id: int, report: Report) -> list[str]:
@@ -78,7 +84,7 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
         claimed = _claim(session, node, _lendable(session, holding), lease, now, _IS_CHILD)
     for run in [*holding, *again]:
         run.lease_expires = now + lease
-    return Work([*again, *claimed], stop, _finished(session, actor, report.jobs))
+    return Work([*again, *claimed], stop, _finished(session, actor, report.jobs), news(session, holding, report.peers))
 
 
 def witness(session: Session, actor: Actor, head: Head) -> None:

@@ -52,7 +52,7 @@ class FakeWorkServer:
     def describe_self(self):
         return parse_self(ME)
 
-    def work(self, capacity, holding, jobs, head, changed, *, wait):
+    def work(self, capacity, holding, jobs, head, changed, *, wait, peers):
         self.asked.append((capacity, list(holding), list(jobs)))
         while wait:
             if changed.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -237,3 +238,27 @@ def test_a_token_without_its_claims(make_token, missing) -> None:
         Claims.of(make_token(subject))
     with pytest.raises(InputError, match="token"):
         Claims.of(make_token("7"))
+
+
+def peer_rows(*organizations: int) -> dict:
+    return {"addresses": [{"ip": f"10.0.0.{one}", "port": 8888, "organization_id": one} for one in organizations]}
+
+
+def test_waiting_for_peers(server, client) -> None:
+    server.on("GET", "vpn/algorithm/addresses", peer_rows(3, 2, 4))
+    found = client.vpn.wait_for([2, 3], label="ring")
+    assert {one: rows[0]["ip"] for one, rows in found.items()} == {2: "10.0.0.2", 3: "10.0.0.3"}
+    assert server.asked[0].params == {"label": "ring"}
+
+
+def test_waiting_for_a_peer_that_does_not_come(server, client) -> None:
+    server.on("GET", "vpn/algorithm/addresses", peer_rows(2))
+    with pytest.raises(AlgorithmError, match=r"Organizations 3 are not in the VPN.*policies\.vpn"):
+        client.vpn.wait_for([2, 3], timeout=0)
+
+
+def test_nobody_answers(client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(AlgorithmError, match="Nobody answers"):
+        client.vpn.connect({"ip": "127.0.0.1", "port": port}, timeout=0)

@@ -51,6 +51,9 @@ class Api:
     def post(self, path: str, body: Any = None) -> Any:
         return self.ok(self.ask("POST", path, body if body is not None else {}))
 
+    def put(self, path: str, body: Any) -> Any:
+        return self.ok(self.ask("PUT", path, body))
+
     def patch(self, path: str, body: Any) -> Any:
         return self.ok(self.ask("PATCH", path, body))
 

@@ -195,7 +195,7 @@ ELSEWHERE = {
     *("vantage6.lost_password", "vantage6.reset_password", "vantage6.lost_second_factor"),
     *("vantage6.reset_second_factor", "vantage6.store_create", "vantage6.store_change", "vantage6.store_delete"),
     *("vantage6.send_blob", "native.join", "native.found", "native.succeed_keys"),
-    "native.revoke_certificates",
+    *("native.revoke_certificates", "native.introduce"),
 }
 
 
@@ -222,6 +222,7 @@ def calls(f: Federation, user: Api) -> dict[str, tuple[Api, str, str, Any]]:
     return {
         "native.report_status": (node, "POST", f"skerry/run/{run}/status", {"attempt": 1, "status": "active"}),
         "native.renew_token": (node, "POST", f"skerry/run/{run}/token", {"attempt": 1}),
+        "native.reserve": (node, "POST", f"skerry/run/{run}/peer", {"attempt": 1}),
         "vantage6.port_create": (node, "POST", "port", {"port": 8000, "run_id": run, "attempt": 1}),
         "vantage6.port_delete": (node, "DELETE", f"port?run_id={run}&attempt=1", None),
         "native.stage_result": (as_run, "PUT", f"skerry/run/{run}/result?attempt=1", b"1"),

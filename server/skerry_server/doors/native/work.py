@@ -16,6 +16,7 @@ from skerry_server.doors.handling import Call, Wait, calls
 from skerry_server.models import Run
 from skerry_server.policy import Kind
 from skerry_server.services import organizations, work
+from skerry_server.services.peers import Others
 
 _MOST = 10_000
 _PAUSE = 1.0
@@ -24,6 +25,7 @@ _PAUSE = 1.0
 class Held(Body):
     run: Id
     attempt: Annotated[int, Field(ge=0, lt=2**31)]
+    peers: Annotated[str, Field(max_length=64)] | None = None
 
 
 class HeadBody(Body):
@@ -48,7 +50,8 @@ class Empty(Body):
 
 @calls(Kind.NODE, body=WorkBody)
 def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
-    report = work.Report(body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs)
+    known = {held.run: held.peers for held in body.holding if held.peers is not None}
+    report = work.Report(body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs, known)
     ticket = call.server.hub.ticket(work.topics(call.actor.id, report))
     found = work.find_work(call.session, call.actor, report, call.server.lease, call.now)
     if body.head is not None and call.server.anchors.due(call.actor.id, body.head.hash, call.now):
@@ -58,10 +61,13 @@ def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
         "runs": [{**_order(call, run), "keys_version": version} for run in found.runs],
         "stop": [{"run": stop.run_id, "attempt": stop.attempt, "reason": stop.reason} for stop in found.stop],
         "finished_jobs": found.finished_jobs,
+        "peers": [describe_others(others) for others in found.peers],
         "lease_seconds": call.server.settings.leases.seconds,
         "head": call.server.database.trail.head(call.session).as_dict(),
     }
-    again = call.server.told.repeats(call.actor.id, (found.stop, found.finished_jobs))
+    again = call.server.told.repeats(
+        call.actor.id, (found.stop, found.finished_jobs, [others.version for others in found.peers])
+    )
     if not found.something:
         return Wait(answer, ticket, body.wait)
     return Wait(answer, ticket, min(body.wait, _PAUSE)) if again and not found.runs else answer
@@ -71,6 +77,15 @@ def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
 def leave(call: Call, body: Empty) -> dict[str, Any]:  # noqa: ARG001 - it must be a JSON object
     work.leave(call.session, call.actor, call.now)
     return {"msg": "Good-bye."}
+
+
+def describe_others(others: Others) -> dict[str, Any]:
+    return {
+        "run": others.run_id,
+        "attempt": others.attempt,
+        "version": others.version,
+        "statements": list(others.statements),
+    }
 
 
 def register(door: Blueprint) -> None:

@@ -1,0 +1,170 @@
+"""An algorithm for the acceptance tests of the VPN: looks for its peers, and for what it must not reach."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from skerry import AlgorithmClient, central, partial
+
+PORT, HIDDEN = 8888, 9999
+PATIENCE, BRIEF = 120.0, 2.0
+_SIOCSIFFLAGS = 0x8914
+_QUERIES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "only_children": {"only_children": True},
+    "only_self": {"only_self": True},
+    "only_siblings": {"only_siblings": True},
+    "only_parent": {"only_parent": True},
+    "include_parent": {"include_parent": True},
+    "include_children": {"include_children": True},
+    "label": {"label": "peerprobe"},
+    "no such label": {"label": "another"},
+}
+
+
+@central
+def queries(client: AlgorithmClient, organizations: list[int]) -> dict[str, Any]:
+    """The organizations that each query names: here, and in the child at the second organization."""
+    task = client.task.create(input_={"method": "child_queries"}, organizations=organizations)
+    client.vpn.wait_for(organizations, children=True)
+    names = [name for name in _QUERIES if name != "include_parent"]
+    parent = {name: _organizations(client, name) for name in names}
+    parts = client.wait_for_results(task["id"])
+    return {"parent": parent, "child": next(part for part in parts if part["at"] == organizations[1])["found"]}
+
+
+@central
+def child_queries(client: AlgorithmClient) -> dict[str, Any]:
+    peers = client.vpn.wait_for()
+    names = [name for name in _QUERIES if name not in {"include_children", "no such label"}]
+    found = {name: _organizations(client, name) for name in names}
+    _meet(client, list(peers))
+    return {"at": client.organization_id, "found": found}
+
+
+def _meet(client: AlgorithmClient, organizations: list[int]) -> None:
+    """Nobody leaves before all have looked: each hears of all others, and says so."""
+    peers = client.vpn.wait_for(organizations)
+    others = [rows[0]["ip"] for organization, rows in peers.items() if organization != client.organization_id]
+    with socket.create_server(("", PORT)) as listener:
+        listener.settimeout(PATIENCE)
+        caller = threading.Thread(target=lambda: [_reaches(host, PORT, PATIENCE) for host in others])
+        caller.start()
+        for _ in others:
+            listener.accept()[0].close()
+        caller.join()
+
+
+def _organizations(client: AlgorithmClient, name: str) -> list[int]:
+    found = client.vpn.get_addresses(**_QUERIES[name])
+    assert isinstance(found, list), found
+    assert all(row["ip"] and row["port"] == PORT and row["label"] == "peerprobe" for row in found)
+    return [row["organization_id"] for row in found]
+
+
+@central
+def surroundings(client: AlgorithmClient, organizations: list[int]) -> dict[str, Any]:
+    """What can be reached and done from here, with a child that listens."""
+    task = client.task.create(input_={"method": "serve"}, organizations=organizations[:1])
+    [[address]] = client.vpn.wait_for(organizations[:1], children=True).values()
+    peer = address["ip"]
+    seen = {
+        "tcp": _reaches(peer, PORT, PATIENCE),
+        "undeclared": _reaches(peer, HIDDEN, BRIEF),
+        "host": any(_reaches(host, port, BRIEF) for host in ("172.17.0.1", "192.0.2.1") for port in (22, 5000)),
+        "subnet's first": _reaches("10.76.255.254", PORT, BRIEF),
+        "metadata": _reaches("169.254.169.254", 80, BRIEF),
+        "internet": _reaches("1.1.1.1", 443, BRIEF),
+        "interfaces": sorted(name for _, name in socket.if_nameindex()),
+        "changing the interface": _try(_take_down),
+        "reading the configuration": _try(lambda: list(Path("/var/run/wireguard").iterdir())),
+        "udp": _echoes(peer, PORT),
+    }
+    client.wait_for_results(task["id"])
+    return seen
+
+
+@partial
+def serve() -> dict[str, Any]:
+    """Listens on a declared and an undeclared port, until it is asked by UDP."""
+    with (
+        socket.create_server(("", PORT)),
+        socket.create_server(("", HIDDEN)),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+    ):
+        datagrams.settimeout(PATIENCE)
+        datagrams.bind(("", PORT))
+        question, caller = datagrams.recvfrom(100)
+        datagrams.sendto(question, caller)
+    return {}
+
+
+@partial
+def hold(seconds: float) -> dict[str, Any]:
+    """Listens, for those who must not come."""
+    with socket.create_server(("", PORT)):
+        time.sleep(seconds)
+    return {}
+
+
+@central
+def sweep(client: AlgorithmClient, port: int) -> dict[str, Any]:
+    """Tries the first addresses of the VPN, its own aside."""
+    own = {row["ip"] for row in client.vpn.get_own_address()}
+    known = [
+        row for row in client.vpn.get_addresses(include_children=True, include_parent=True) if row["ip"] not in own
+    ]
+    hosts = [f"10.76.0.{number}" for number in range(1, 16)]
+    return {"known": known, "reached": [host for host in hosts if host not in own and _reaches(host, port, BRIEF)]}
+
+
+@central
+def alone(client: AlgorithmClient) -> dict[str, Any]:
+    return {"interfaces": sorted(name for _, name in socket.if_nameindex()), "addresses": client.vpn.get_addresses()}
+
+
+def _reaches(host: str, port: int, timeout: float) -> bool:
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host, port), max(0.1, end - time.monotonic())).close()
+        except ConnectionRefusedError:  # a peer that does not listen yet
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        except OSError:
+            return False
+        else:
+            return True
+
+
+def _echoes(host: str, port: int) -> bool:
+    """Asked again where a datagram was lost."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.settimeout(5)
+        for _ in range(12):
+            datagrams.sendto(b"hello", (host, port))
+            try:
+                return datagrams.recvfrom(100) == (b"hello", (host, port))
+            except OSError:
+                continue
+    return False
+
+
+def _try(deed: Any) -> str:
+    try:
+        deed()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+
+def _take_down() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"wg0", 0))

@@ -1,0 +1,256 @@
+"""WireGuard interfaces in namespaces, as runs get them: who reaches whom, and what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+from skerry.keys import Identity
+from skerry.peering import Peer, sign_peer
+from skerry_node import namespace, vpn
+from skerry_node.config import VpnSettings
+from skerry_node.launchers.launcher import Attempt, LauncherError
+from skerry_node.namespace import inside
+from skerry_node.vpn import Place, Tunnel, Tunnels
+from skerry_node.wireguard import Interface
+
+pytestmark = pytest.mark.integration
+
+SUBNET = ipaddress.IPv4Network("10.99.0.0/24")
+PORT, HIDDEN = 8888, 9999
+PATIENCE, BRIEF = 60.0, 1.5
+INSTALLATION = "0123456789ab"
+
+
+@pytest.fixture(scope="module")
+def identity() -> Identity:
+    return Identity.generate()
+
+
+@pytest.fixture(autouse=True)
+def _able(vpn_machine: None) -> None:
+    """WireGuard and nftables are here."""
+
+
+@dataclass
+class End:
+    """A namespace with a tunnel in it."""
+
+    number: int
+    namespace: int
+    tunnel: Tunnel
+    identity: Identity
+    listeners: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return str(SUBNET[self.number])
+
+    def peer(self) -> Peer:
+        said = self.tunnel.describe()
+        numbers = {"run": self.number, "attempt": 1, "collaboration": 1, "organization": self.number, "created": 1}
+        said = {**said, **numbers, "job": "job"}
+        return Peer.parse(sign_peer(self.identity, said))
+
+    def listen(self, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        def bind() -> socket.socket:
+            made = socket.socket(socket.AF_INET, kind)
+            made.settimeout(PATIENCE)
+            made.bind(("", port))
+            if kind == socket.SOCK_STREAM:
+                made.listen()
+            return made
+
+        self.listeners.append(inside(self.namespace, bind))
+        return self.listeners[-1]
+
+    def call(self, host: str, port: int, timeout: float = PATIENCE) -> bool:
+        """Whether a TCP connection comes about."""
+
+        def dial() -> bool:
+            with contextlib.closing(socket.create_connection((host, port), timeout)):
+                return True
+
+        try:
+            return inside(self.namespace, dial)
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def tunnels() -> Iterator[Tunnels]:
+    yield Tunnels(VpnSettings(endpoint="127.0.0.1", ports=(42100, 42109)), INSTALLATION)
+    left = [vpn.name_interface(INSTALLATION, Attempt(number, 1)) for number in (1, 2, 3)]
+    assert not [name for name in left if Path(f"/var/run/wireguard/{name}.sock").exists()]
+
+
+@pytest.fixture
+def end(tunnels: Tunnels, identity: Identity) -> Iterator[Callable[[int], End]]:
+    made: list[End] = []
+
+    def make(number: int) -> End:
+        space = namespace.make_empty()
+        place = Place(os.dup(space), SUBNET[number], SUBNET, {PORT: "ring"})
+        made.append(End(number, space, tunnels.open(Attempt(number, 1), place), identity))
+        return made[-1]
+
+    yield make
+    for one in made:
+        tunnels.close(Attempt(one.number, 1))
+        for listener in one.listeners:
+            listener.close()
+        os.close(one.namespace)
+
+
+def join(*ends: End) -> None:
+    for one in ends:
+        one.tunnel.admit([other.peer() for other in ends if other is not one], "v")
+
+
+@pytest.fixture
+def pair(end: Callable[[int], End]) -> tuple[End, End]:
+    first, second = end(1), end(2)
+    join(first, second)
+    return first, second
+
+
+def test_peers_talk_by_tcp(pair: tuple[End, End]) -> None:
+    first, second = pair
+    listener = second.listen(PORT)
+    assert first.call(second.address, PORT)
+    connection, (caller, _) = listener.accept()
+    connection.close()
+    assert caller == first.address
+
+
+def test_peers_talk_by_udp(pair: tuple[End, End]) -> None:
+    first, second = pair
+    listener, speaker = second.listen(PORT, socket.SOCK_DGRAM), first.listen(PORT, socket.SOCK_DGRAM)
+    speaker.sendto(b"hello", (second.address, PORT))
+    assert listener.recvfrom(100) == (b"hello", (first.address, PORT))
+
+
+def test_an_undeclared_port_is_closed(pair: tuple[End, End]) -> None:
+    first, second = pair
+    second.listen(PORT)
+    second.listen(HIDDEN)
+    assert first.call(second.address, PORT)
+    assert not first.call(second.address, HIDDEN, BRIEF)
+
+
+def test_who_is_no_peer_is_not_let_in(pair: tuple[End, End], end: Callable[[int], End]) -> None:
+    """A third that knows both, and that neither knows."""
+    first, second = pair
+    second.listen(PORT)
+    third = end(3)
+    third.tunnel.admit([first.peer(), second.peer()], "v")
+    assert first.call(second.address, PORT)
+    assert not third.call(second.address, PORT, BRIEF)
+
+
+def test_who_left_is_shut_out(pair: tuple[End, End]) -> None:
+    first, second = pair
+    second.listen(PORT)
+    assert first.call(second.address, PORT)
+    second.tunnel.admit([], "w")
+    assert not first.call(second.address, PORT, BRIEF)
+
+
+def test_nothing_else_is_reached(pair: tuple[End, End]) -> None:
+    """Neither the host, by any of its addresses, nor the internet: there is no way to them."""
+    first, _ = pair
+    with socket.create_server(("", 0)) as host:
+        port = host.getsockname()[1]
+        for address in ("127.0.0.1", "10.99.0.9", "192.0.2.1", "169.254.169.254", *_own_addresses()):
+            assert not first.call(address, port, BRIEF)
+
+
+def _own_addresses() -> list[str]:
+    with IPRoute() as route:
+        return [entry.get_attr("IFA_ADDRESS") for entry in route.get_addr(family=socket.AF_INET)]
+
+
+def test_a_late_peer(pair: tuple[End, End], end: Callable[[int], End]) -> None:
+    first, second = pair
+    third = end(3)
+    third.listen(PORT)
+    join(first, second, third)
+    assert first.call(third.address, PORT)
+    assert second.call(third.address, PORT)
+
+
+def test_one_that_can_not_be_called_calls(end: Callable[[int], End]) -> None:
+    """Behind NAT: it has no endpoint, and reaches and is reached all the same."""
+    hidden, open_ = end(1), end(2)
+    hidden.listen(PORT)
+    open_.listen(PORT)
+    hidden.tunnel.admit([open_.peer()], "v")
+    open_.tunnel.admit([_without_endpoint(hidden)], "v")
+    assert hidden.call(open_.address, PORT)
+    assert open_.call(hidden.address, PORT)
+
+
+def _without_endpoint(one: End) -> Peer:
+    body = {name: part for name, part in one.peer().wire.items() if name not in {"signature", "v"}}
+    return Peer.parse(sign_peer(one.identity, {**body, "endpoint": None}))
+
+
+def test_a_killed_program_closes_and_is_replaced(pair: tuple[End, End]) -> None:
+    first, second = pair
+    second.listen(PORT)
+    assert first.call(second.address, PORT)
+    key = second.tunnel.public_key
+    os.kill(second.tunnel.pid, signal.SIGKILL)
+    assert second.tunnel.wait()
+    assert not first.call(second.address, PORT, BRIEF)
+    second.tunnel.renew()
+    assert second.tunnel.public_key != key
+    join(first, second)
+    assert first.call(second.address, PORT)
+
+
+def test_the_end_of_the_namespace_is_the_end_of_the_program() -> None:
+    """So nothing stays of a run whose node is gone."""
+    space = namespace.make_empty()
+    made = Interface.make("sk-left-over", 0)
+    made.move(space, SUBNET[1], SUBNET, 1420)
+    os.close(space)
+    made.wait()
+    made.close()
+
+
+def test_what_an_earlier_node_left_is_replaced(end: Callable[[int], End], identity: Identity) -> None:
+    one = end(1)
+    again = Tunnels(VpnSettings(endpoint="127.0.0.1", ports=(42110, 42119)), INSTALLATION)
+    place = Place(os.dup(one.namespace), SUBNET[1], SUBNET, {PORT: None})
+    tunnel = again.open(Attempt(1, 1), place)
+    try:
+        assert tunnel.public_key != one.tunnel.public_key
+        other = end(2)
+        fresh = End(1, one.namespace, tunnel, identity)
+        join(fresh, other)
+        one.listen(PORT)
+        assert other.call(fresh.address, PORT)
+    finally:
+        again.close(Attempt(1, 1))
+
+
+def test_the_machine_is_said_to_be_able() -> None:
+    assert vpn.missing() is None
+
+
+def test_all_ports_in_use(end: Callable[[int], End], identity: Identity) -> None:
+    full = Tunnels(VpnSettings(ports=(42120, 42120)), "other")
+    taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    taken.bind(("", 42120))
+    with taken, pytest.raises(LauncherError, match=r"vpn\.ports"):
+        full.open(Attempt(1, 1), Place(namespace.make_empty(), SUBNET[1], SUBNET, {}))
