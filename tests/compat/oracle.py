@@ -168,6 +168,8 @@ DEEDS = {
     "run result": ("run view", "container"),
     "run stage": (NOBODY, "node container"),
     "run finish": (NOBODY, "node container"),
+    "run address": (NOBODY, "node"),
+    "run introduce": (NOBODY, "node"),
 }
 
 

@@ -15,7 +15,15 @@ pytestmark = pytest.mark.unit
 
 FIELDS = ["id", "name", "image", "organizations", "input", "collaboration_id", "databases", "label", "uuid", "query"]
 NOBODY_NEEDS_A_TOKEN = {
-    *("/api/version", "/api/health", "/api/skerry/info", "/api/skerry/join", "/api/token/user", "/api/token/node"),
+    *(
+        "/api/version",
+        "/api/health",
+        "/api/skerry/info",
+        "/api/skerry/join",
+        "/api/skerry/bootstrap",
+        "/api/token/user",
+        "/api/token/node",
+    ),
     "/api/openapi.json",
     *("/api/recover/lost", "/api/recover/reset", "/api/recover/2fa/lost", "/api/recover/2fa/reset"),
 }
