@@ -86,7 +86,9 @@ def check_calls(federation, study: int, seen: dict) -> None:
     assert seen["node.get"]["id"] == federation.facts["nodes"][0]["id"]
     assert set(seen["request"]) >= {"version"}
     assert all(seen[name] for name in ("authenticate", "refresh_token", "setup_encryption"))
-    assert all(value == [] for name, value in seen.items() if name.startswith("vpn."))
+    assert "not in the VPN" in seen["vpn.wait_for"]
+    assert "Nobody answers" in seen["vpn.connect"]
+    assert all(value == [] for name, value in seen.items() if name.startswith("vpn.get_"))
 
 
 def check_child(federation, parent: int, seen: dict) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from skerry import AlgorithmClient, central, partial
+from skerry.exceptions import AlgorithmError
 
 
 @partial
@@ -51,7 +52,18 @@ def _addresses(client: AlgorithmClient) -> dict[str, Any]:
         "vpn.get_parent_address": client.vpn.get_parent_address(),
         "vpn.get_sibling_addresses": client.vpn.get_sibling_addresses(),
         "vpn.get_own_address": client.vpn.get_own_address(),
+        "vpn.wait_for": _failed(lambda: client.vpn.wait_for(timeout=0)),
+        "vpn.connect": _failed(lambda: client.vpn.connect({"ip": "127.0.0.1", "port": 9}, timeout=0)),
     }
+
+
+def _failed(call: Callable[[], object]) -> str:
+    """What is said where there is no VPN."""
+    try:
+        call()
+    except AlgorithmError as error:
+        return str(error)
+    return ""
 
 
 def _attributes(client: AlgorithmClient) -> dict[str, Any]:
