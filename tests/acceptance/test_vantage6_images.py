@@ -137,7 +137,7 @@ def expected(version: str) -> dict[str, list]:
         return RESULTS
     [variables] = RESULTS["variables"]
     encoded = {name: base64.b32encode(value.encode()).decode().replace("=", "!") for name, value in variables.items()}
-    done = {name: results for name, results in RESULTS.items() if "query" not in name}
+    done = {name: results for name, results in RESULTS.items() if "query" not in name and "registry" not in name}
     return {**done, "variables": [encoded]}
 
 
