@@ -6,8 +6,6 @@ SHELL := /bin/bash
 .PHONY: help demo dev lint arrows audit type test attacks compat bench docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
-# Processes that test side by side; one of them has the engine for itself.
-WORKERS := 2
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.complete
 CODE := algorithm-sdk server node proxy
@@ -45,7 +43,7 @@ type: $(READY) ## mypy, strict
 test: $(READY) ## every test; needs a Docker engine and starts one if it may
 	@if docker/engine.sh start; then docker/as-root.sh $(MAKE) --no-print-directory images; else [ $$? = 3 ]; fi
 	docker/as-root.sh tests/programs.sh
-	docker/as-root.sh $(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	docker/as-root.sh $(PYTHON) -m pytest $(TESTS)
 
 attacks: $(READY) ## attacks on a running system; each is refused, and succeeds where just that one defence is taken away
 	@$(MAKE) --no-print-directory test TESTS=tests/attacks

@@ -19,21 +19,11 @@ ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
-_ENGINE_USED: list[str] = []
-
-
 def skip_or_fail(reason: str) -> None:
     """Nothing is skipped in CI: what is missing there is a failure."""
     if IN_CI:
         pytest.fail(f"in CI this has to be there: {reason}", pytrace=False)
     pytest.skip(reason)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the engine follow each other, beside all others: some of them count its containers."""
-    for item in items:
-        if "engine" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("engine"))
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +35,6 @@ def engine() -> None:
     if client is None:
         skip_or_fail("no Docker engine answers (make engine starts one)")
     else:
-        _ENGINE_USED.append("in this process")
         client.close()
 
 
@@ -121,8 +110,8 @@ def processes_of(home: Path) -> list[str]:
 
 
 def containers() -> list[str]:
-    """Containers of any node: only where this process had the engine for itself."""
-    client = docker_client() if IN_CI and _ENGINE_USED else None
+    """Containers of any node: only where this session has the engine for itself."""
+    client = docker_client() if IN_CI else None
     if client is None:
         return []
     try:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from devfederation import ALGORITHMS, DevFederation, build, start
 
+from skerry_node.preflight import RUN as PREFLIGHT
+
 
 @pytest.fixture(scope="session")
 def dev(engine: object) -> Callable[..., AbstractContextManager[DevFederation]]:
@@ -76,8 +78,8 @@ def average_image(images: object) -> str:
     return build(ALGORITHMS / "average", "skerry-tests/average")
 
 
-def lines(command: list[str]) -> int:
-    return len(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
+def lines(command: list[str]) -> list[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +89,10 @@ def engine_starts() -> Callable[[DevFederation], int]:
     def count(federation: DevFederation) -> int:
         until = str(int(time.time()) + 1)
         when = ["--since", str(int(federation.started)), "--until", until, "--filter", "event=start"]
-        what = ["--filter", "label=skerry.kind=algorithm", "--format", "{{.ID}}"]
-        return sum(lines(["docker", "events", *when, *what, *node]) for node in federation.engine_filters())
+        what = ["--filter", "label=skerry.kind=algorithm"]
+        what += ["--format", '{{index .Actor.Attributes "skerry.run"}}']
+        runs = [one for node in federation.engine_filters() for one in lines(["docker", "events", *when, *what, *node])]
+        return len([run for run in runs if run != str(PREFLIGHT)])
 
     return count
 

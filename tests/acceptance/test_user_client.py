@@ -279,13 +279,13 @@ def try_roles(client: Any) -> None:
 def try_stores(client: Any, url: str, collaboration: int) -> None:
     with pytest.raises(ConfigurationError, match=r"client\.store\.set"):
         client.algorithm.list()
-    linked = client.store.create(url, "a store", collaboration)
+    linked = client.store.create(url, "a store", collaboration, force=True)
     assert client.store.list(name="a%", collaboration=collaboration, field="url") == [{"url": url}]
     assert client.store.set(linked["id"])["url"] == url
     assert client.store.update(name="ours")["name"] == "ours"
     assert client.store.update(linked["id"], all_collaborations=True)["collaborations"] == []
     assert client.store.get(linked["id"], field="name") == {"name": "ours"}
-    spare = client.store.create(f"{url}/", "another", all_collaborations=True)["id"]
+    spare = client.store.create(f"{url}/", "another", all_collaborations=True, force=True)["id"]
     client.store.delete(spare)
 
 
