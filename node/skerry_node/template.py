@@ -81,9 +81,7 @@ policies:
 # share: {logs: true, configuration: true, columns: false}
 
 # Where runs are reached by the other runs of their job, if policies.vpn allows it. No endpoint: behind NAT.
-# vpn:
-#   endpoint: 192.0.2.7
-#   ports: 51820-51883          # UDP, one for each run at a time
+# vpn: {endpoint: 192.0.2.7, ports: 51820-51883}   # UDP, one port for each run at a time
 
 # Bounds of each run.
 limits:

@@ -165,6 +165,9 @@ TEMPLATE = """\
 # stores:
 #   allowed: []            # hosts of algorithm stores that may lie in a private network: ["store.example.org"]
 
+# vpn:
+#   subnet: 10.76.0.0/16   # addresses of runs that talk to each other; not one that is in use around a node
+
 # blob_store: null       # null: inputs come with their task. Else kind: files; vantage6's clients since 4.13 then send
 #                        # them as streams. Its folder (payloads) is that of all large ones, relative to state_folder
 

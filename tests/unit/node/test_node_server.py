@@ -157,7 +157,11 @@ def test_what_the_node_holds_is_said(server, fake) -> None:
     work = server.work(3, [Attempt(7, 1)], [5], HEAD, threading.Event())
     assert work.runs == []
     said = fake.asked[-1][3]
-    assert (said["capacity"], said["holding"], said["jobs"]) == (3, [{"run": 7, "attempt": 1}], [5])
+    assert (said["capacity"], said["holding"], said["jobs"]) == (
+        3,
+        [{"run": 7, "attempt": 1, "peers": None}],
+        [5],
+    )
     assert said["head"] == {"writer": "node-1", "sequence": 3, "hash": "a" * 64}
 
 
