@@ -59,7 +59,8 @@ _MARGIN = 4 << 20
 _POLL_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
 _VERDICT_SECONDS = 1.0
-_SIGNALS = 128
+_SIGNALS = range(129, 193)
+"""Exit codes of what a signal has ended; the engine says 255 where it does not know."""
 _INTERNAL_TRIES = 8
 _LISTEN_TRIES = 8
 
@@ -738,8 +739,8 @@ class Pipeline:
         return f"{text}\n{ERROR_MARK}{sentence}\n".lstrip("\n")
 
     def _add_exit(self, text: str, code: int) -> str:
-        if code > _SIGNALS:
-            return self._add_sentence(text, f"The algorithm was ended by signal {code - _SIGNALS}.")
+        if code in _SIGNALS:
+            return self._add_sentence(text, f"The algorithm was ended by signal {code - 128}.")
         said = self._parts.config.share.logs and text.strip()
         return text if said else self._add_sentence(text, f"The algorithm ended with exit code {code}.")
 

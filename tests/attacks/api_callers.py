@@ -9,28 +9,28 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy
-from attack import Attack, Ground, Struck, fresh
+from attack import Attack, Ground, Struck, claimed_run, fresh, judge, lift_the_lock
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flask import request
 from server_federation import PASSWORD, Api
 from werkzeug.exceptions import HTTPException
 
+from skerry.wire import Format
 from skerry_server import app as application
 from skerry_server import webcalls
 from skerry_server.doors import fields, handling
 from skerry_server.doors.vantage6 import paging, stores
 from skerry_server.errors import NotKnown
+from skerry_server.models import Node, Organization, Task
 from skerry_server.policy import Actor
 from skerry_server.services import collaborations, inputs, login, runs, tasks
 
 _ME = "token/user/validate"
-
-
-def _struck(answer: Any) -> Struck:
-    return Struck(answer.status_code in {200, 201}, f"{answer.status_code} {answer.get_data(as_text=True)}")
 
 
 def _id(api: Api) -> int:
@@ -47,23 +47,16 @@ def _foreign_task(ground: Ground) -> tuple[int, int]:
     return task["id"], asking.get("run", task_id=task["id"])["data"][0]["id"]
 
 
-def _run_of(ground: Ground) -> tuple[dict[str, Any], Api]:
-    federation = ground.federation
-    asked = federation.make_task(federation.make_user(), 2, name=fresh())
-    held = [one for one in federation.work(2)["runs"] if one["task"]["id"] == asked["id"]]
-    return held[0], federation.as_run(held[0])
-
-
 # --- more rights ----------------------------------------------------------------------------------------
 
 
 def _viewer_creates_a_task(ground: Ground) -> Struck:
-    return _struck(ground.federation.make_user("Viewer").ask("POST", "task", ground.federation.task_body(name=fresh())))
+    return judge(ground.federation.make_user("Viewer").ask("POST", "task", ground.federation.task_body(name=fresh())))
 
 
 def _gives_itself_root(ground: Ground) -> Struck:
     api = ground.federation.make_user("Researcher")
-    return _struck(api.ask("PATCH", f"user/{_id(api)}", {"roles": [ground.federation.roles["Root"]]}))
+    return judge(api.ask("PATCH", f"user/{_id(api)}", {"roles": [ground.federation.roles["Root"]]}))
 
 
 def _hands_out_more_than_it_has(ground: Ground) -> Struck:
@@ -72,13 +65,13 @@ def _hands_out_more_than_it_has(ground: Ground) -> Struck:
         "username": fresh(), "email": f"{fresh()}@example.org", "password": PASSWORD, "firstname": "a", "lastname": "b",
         "organization_id": 1, "roles": [ground.federation.roles["Root"]],
     }  # fmt: skip
-    return _struck(api.ask("POST", "user", body))
+    return judge(api.ask("POST", "user", body))
 
 
 def _makes_a_role_with_more(ground: Ground) -> Struck:
     api = ground.federation.make_user("Organization Admin")
     rules = [rule["id"] for rule in ground.federation.root.get("rule", no_pagination=1)["data"]]
-    return _struck(api.ask("POST", "role", {"name": fresh(), "rules": rules, "organization_id": 1}))
+    return judge(api.ask("POST", "role", {"name": fresh(), "rules": rules, "organization_id": 1}))
 
 
 def _user_in_another_organization(ground: Ground) -> Struck:
@@ -87,27 +80,27 @@ def _user_in_another_organization(ground: Ground) -> Struck:
         "username": fresh(), "email": f"{fresh()}@example.org", "password": PASSWORD, "firstname": "a", "lastname": "b",
         "organization_id": 3,
     }  # fmt: skip
-    return _struck(api.ask("POST", "user", body))
+    return judge(api.ask("POST", "user", body))
 
 
 def _changes_a_stronger_user(ground: Ground) -> Struck:
     api = ground.federation.make_user("Organization Admin")
-    return _struck(api.ask("PATCH", "user/1", {"email": f"{fresh()}@example.org"}))
+    return judge(api.ask("PATCH", "user/1", {"email": f"{fresh()}@example.org"}))
 
 
 def _sets_protected_fields(ground: Ground) -> Struck:
     """Columns that no form has: sent along in the hope that they are simply copied."""
     api = ground.federation.make_user("Viewer")
     hidden = {"firstname": "a", "organization": 3, "otp_secret": None, "failed_logins": 0, "epoch": 7, "is_admin": True}
-    return _struck(api.ask("PATCH", f"user/{_id(api)}", hidden | {"otp_secret": "A" * 32}))
+    return judge(api.ask("PATCH", f"user/{_id(api)}", hidden | {"otp_secret": "A" * 32}))
 
 
 def _reads_a_foreign_task(ground: Ground) -> Struck:
-    return _struck(ground.federation.make_user("Researcher").ask("GET", f"task/{_foreign_task(ground)[0]}"))
+    return judge(ground.federation.make_user("Researcher").ask("GET", f"task/{_foreign_task(ground)[0]}"))
 
 
 def _reads_a_foreign_result(ground: Ground) -> Struck:
-    return _struck(ground.federation.make_user("Researcher").ask("GET", f"result/{_foreign_task(ground)[1]}"))
+    return judge(ground.federation.make_user("Researcher").ask("GET", f"result/{_foreign_task(ground)[1]}"))
 
 
 def _lists_a_foreign_collaboration(ground: Ground) -> Struck:
@@ -121,85 +114,85 @@ def _lists_a_foreign_collaboration(ground: Ground) -> Struck:
 def _kills_a_strangers_task(ground: Ground) -> Struck:
     federation = ground.federation
     task = federation.make_task(federation.make_user("Researcher", 2), 2, name=fresh())
-    return _struck(federation.make_user("Researcher").ask("POST", "kill/task", {"id": task["id"]}))
+    return judge(federation.make_user("Researcher").ask("POST", "kill/task", {"id": task["id"]}))
 
 
 def _deletes_a_strangers_task(ground: Ground) -> Struck:
     federation = ground.federation
     task = federation.make_task(federation.make_user("Researcher", 2), 2, name=fresh())
-    return _struck(federation.make_user("Researcher").ask("DELETE", f"task/{task['id']}"))
+    return judge(federation.make_user("Researcher").ask("DELETE", f"task/{task['id']}"))
 
 
 def _widens_a_collaboration(ground: Ground) -> Struck:
     admin = ground.federation.make_user("Collaboration Admin")
-    return _struck(admin.ask("POST", f"collaboration/{ground.federation.collaboration}/organization", {"id": 3}))
+    return judge(admin.ask("POST", f"collaboration/{ground.federation.collaboration}/organization", {"id": 3}))
 
 
 def _adds_by_a_nested_address(ground: Ground) -> Struck:
     viewer = ground.federation.make_user("Viewer")
     role = ground.federation.root.post("role", {"name": fresh(), "rules": [1], "organization_id": 1})["id"]
-    return _struck(viewer.ask("POST", f"role/{role}/rule/2"))
+    return judge(viewer.ask("POST", f"role/{role}/rule/2"))
 
 
 def _keys_of_another_organization(ground: Ground) -> Struck:
     admin = ground.federation.make_user("Organization Admin")
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return _struck(admin.ask("PATCH", "organization/2", {"public_key": base64.b64encode(pem).decode()}))
+    return judge(admin.ask("PATCH", "organization/2", {"public_key": base64.b64encode(pem).decode()}))
 
 
 def _node_takes_anothers_key(ground: Ground) -> Struck:
     admin = ground.federation.make_user("Organization Admin", 1)
-    return _struck(admin.ask("POST", "recover/node", {"id": ground.federation.node_ids[2]}))
+    return judge(admin.ask("POST", "recover/node", {"id": ground.federation.node_ids[2]}))
 
 
 def _outsider_asks_a_collaboration(ground: Ground) -> Struck:
     outsider = ground.federation.make_user("Researcher", 3)
-    return _struck(outsider.ask("POST", "task", ground.federation.task_body(name=fresh())))
+    return judge(outsider.ask("POST", "task", ground.federation.task_body(name=fresh())))
 
 
 def _asks_an_organization_outside(ground: Ground) -> Struck:
     federation = ground.federation
     home = federation.collaborate([3], encrypted=False)
     federation.make_node(3, home)
-    return _struck(federation.make_user().ask("POST", "task", federation.task_body(3, name=fresh())))
+    return judge(federation.make_user().ask("POST", "task", federation.task_body(3, name=fresh())))
 
 
 # --- runs -----------------------------------------------------------------------------------------------
 
 
 def _run_asks_for_another_image(ground: Ground) -> Struck:
-    _, run = _run_of(ground)
-    return _struck(run.ask("POST", "task", ground.federation.task_body(1, image="evil/other", name=fresh())))
+    _, run = claimed_run(ground)
+    return judge(run.ask("POST", "task", ground.federation.task_body(1, image="evil/other", name=fresh())))
 
 
 def _run_asks_elsewhere(ground: Ground) -> Struck:
     federation = ground.federation
     elsewhere = federation.collaborate([1, 2], encrypted=False)
     federation.make_node(1, elsewhere)
-    _, run = _run_of(ground)
-    return _struck(run.ask("POST", "task", federation.task_body(1, collaboration_id=elsewhere, name=fresh())))
+    _, run = claimed_run(ground)
+    return judge(run.ask("POST", "task", federation.task_body(1, collaboration_id=elsewhere, name=fresh())))
 
 
 def _run_reads_another_job(ground: Ground) -> Struck:
-    order, _ = _run_of(ground)
-    _, other = _run_of(ground)
-    return _struck(other.ask("GET", f"task/{order['task']['id']}"))
+    order, _ = claimed_run(ground)
+    _, other = claimed_run(ground)
+    return judge(other.ask("GET", f"task/{order['task']['id']}"))
 
 
 def _run_reads_anothers_input(ground: Ground) -> Struck:
-    order, _ = _run_of(ground)
-    _, other = _run_of(ground)
-    return _struck(other.ask("GET", f"skerry/run/{order['run']}/input"))
+    order, _ = claimed_run(ground)
+    _, other = claimed_run(ground)
+    return judge(other.ask("GET", f"skerry/run/{order['run']}/input"))
 
 
 def _result_changed_afterwards(ground: Ground) -> Struck:
     federation = ground.federation
-    order, _ = _run_of(ground)
+    order, _ = claimed_run(ground)
     federation.finish(order)
     body = {"attempt": order["attempt"], "status": "failed", "log": "never mind"}
     answer = federation.nodes[2].ask("POST", f"skerry/run/{order['run']}/finish", body)
-    return _struck(answer)
+    return judge(answer)
 
 
 def _uuid_of_somebody_else(ground: Ground) -> Struck:
@@ -207,14 +200,14 @@ def _uuid_of_somebody_else(ground: Ground) -> Struck:
     federation = ground.federation
     first = federation.make_task(federation.make_user(), 2, name=fresh())
     again = federation.make_user().ask("POST", "task", federation.task_body(2, uuid=first["uuid"], name=fresh()))
-    return _struck(again)
+    return judge(again)
 
 
 def _plain_text_where_sealed(ground: Ground) -> Struck:
     federation = ground.federation
     home = federation.collaborate([1, 2], encrypted=True)
     federation.make_node(2, home)
-    return _struck(
+    return judge(
         federation.make_user().ask("POST", "task", federation.task_body(2, collaboration_id=home, name=fresh()))
     )
 
@@ -227,7 +220,7 @@ def _guess_a_password(ground: Ground) -> Struck:
     name = _named(ground)
     for guess in range(login.ATTEMPTS):
         _log_in(ground, name, f"guess-{guess}")
-    return _struck(_log_in(ground, name, PASSWORD))
+    return judge(_log_in(ground, name, PASSWORD))
 
 
 def _guess_at_the_change(ground: Ground) -> Struck:
@@ -235,7 +228,7 @@ def _guess_at_the_change(ground: Ground) -> Struck:
     for guess in range(login.ATTEMPTS):
         api.ask("PATCH", "password/change", {"current_password": f"guess-{guess}", "new_password": "Ee5-something-new"})
     body = {"current_password": PASSWORD, "new_password": "Ee5-something-new"}
-    return _struck(api.ask("PATCH", "password/change", body))
+    return judge(api.ask("PATCH", "password/change", body))
 
 
 def _who_is_there(ground: Ground) -> Struck:
@@ -264,7 +257,7 @@ def _log_in(ground: Ground, name: str, password: str) -> Any:
 
 def _order_by_a_query(ground: Ground) -> Struck:
     query = {"sort": "(SELECT password FROM user WHERE id = 1)"}
-    return _struck(ground.federation.make_user("Viewer").ask("GET", "organization", query_string=query))
+    return judge(ground.federation.make_user("Viewer").ask("GET", "organization", query_string=query))
 
 
 def _filter_by_a_query(ground: Ground) -> Struck:
@@ -307,7 +300,7 @@ def _deep_json(ground: Ground) -> Struck:
     for _ in range(100):
         nested = {"a": nested}
     body = ground.federation.task_body(2, databases=[{"label": "default", "arguments": nested}], name=fresh())
-    return _struck(ground.federation.make_user().ask("POST", "task", body))
+    return judge(ground.federation.make_user().ask("POST", "task", body))
 
 
 def _bottomless_json(ground: Ground) -> Struck:
@@ -319,7 +312,7 @@ def _bottomless_json(ground: Ground) -> Struck:
 
 
 def _a_page_of_everything(ground: Ground) -> Struck:
-    return _struck(ground.federation.root.ask("GET", "organization", query_string={"per_page": 10**9}))
+    return judge(ground.federation.root.ask("GET", "organization", query_string={"per_page": 10**9}))
 
 
 def _a_number_beyond(ground: Ground) -> Struck:
@@ -368,7 +361,7 @@ def _a_traceback(ground: Ground) -> Struck:
 
 
 def _name_like_an_id(ground: Ground) -> Struck:
-    return _struck(ground.federation.root.ask("POST", "organization", {"name": "12"}))
+    return judge(ground.federation.root.ask("POST", "organization", {"name": "12"}))
 
 
 def _stopped_by_a_word(ground: Ground) -> Struck:
@@ -376,7 +369,7 @@ def _stopped_by_a_word(ground: Ground) -> Struck:
     federation = ground.federation
     home = federation.collaborate([1], encrypted=False)
     federation.make_node(1, home)
-    return _struck(federation.root.ask("DELETE", f"collaboration/{home}", query_string={"delete_dependents": "False"}))
+    return judge(federation.root.ask("DELETE", f"collaboration/{home}", query_string={"delete_dependents": "False"}))
 
 
 # --- inside, by the server's own hand -------------------------------------------------------------------
@@ -456,8 +449,6 @@ def _members_do_not_matter(patch: pytest.MonkeyPatch) -> None:
 
 
 def _targets_do_not_matter(patch: pytest.MonkeyPatch) -> None:
-    from skerry_server.models import Node  # noqa: PLC0415
-
     def found(session: Any, spec: Any, *_: Any) -> dict[int, Any]:
         wanted = [target.organization_id for target in spec.targets]
         rows = session.scalars(sqlalchemy.select(Node).where(Node.organization_id.in_(wanted)))
@@ -471,8 +462,6 @@ def _ends_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def _anybodys_uuid(patch: pytest.MonkeyPatch) -> None:
-    from skerry_server.models import Task  # noqa: PLC0415
-
     patch.setattr(
         tasks, "_repeated", lambda session, _actor, spec, _now: session.scalar(
             sqlalchemy.select(Task).where(Task.uuid == spec.uuid)
@@ -481,13 +470,7 @@ def _anybodys_uuid(patch: pytest.MonkeyPatch) -> None:
 
 
 def _any_format(patch: pytest.MonkeyPatch) -> None:
-    from skerry.wire import Format  # noqa: PLC0415
-
     patch.setattr(inputs, "_ACCEPTED", {kind: set(Format) for kind in inputs._ACCEPTED})
-
-
-def _no_lock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(login, "_shut_out", lambda *_: None)
 
 
 def _talkative_login(patch: pytest.MonkeyPatch) -> None:
@@ -517,41 +500,23 @@ def _any_order(patch: pytest.MonkeyPatch) -> None:
 
 def _raw_filters(patch: pytest.MonkeyPatch) -> None:
     """The condition is put together as text."""
-    from skerry_server.models import Organization  # noqa: PLC0415
-
-    class Column:
-        def like(self, value: str) -> Any:
-            return sqlalchemy.text(f"organization.name LIKE '{value}'")
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(Organization.name, name)
-
-    class Loose:
-        name = Column()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(Organization, name)
-
     original = paging.paged
-    from flask import request  # noqa: PLC0415
 
     def loosely(call: Any, statement: Any, *args: Any, **more: Any) -> Any:
         if request.args.get("name"):
-            statement = sqlalchemy.select(Organization).where(Column().like(request.args["name"]))
+            condition = sqlalchemy.text(f"organization.name LIKE '{request.args['name']}'")
+            statement = sqlalchemy.select(Organization).where(condition)
         return original(call, statement, *args, **more)
 
     patch.setattr("skerry_server.doors.vantage6.organizations.paged", loosely)
 
 
 def _no_limit(patch: pytest.MonkeyPatch) -> None:
-    from flask import request  # noqa: PLC0415
-
     patch.setattr(handling, "read_body", lambda _limit: request.stream.read())
 
 
 def _inflating(patch: pytest.MonkeyPatch) -> None:
     read = handling.read_body
-    from flask import request  # noqa: PLC0415
 
     def inflate(limit: int) -> bytes:
         raw = read(limit)
@@ -566,8 +531,6 @@ def _any_depth(patch: pytest.MonkeyPatch) -> None:
 
 
 def _links_with_the_host(patch: pytest.MonkeyPatch) -> None:
-    from flask import request  # noqa: PLC0415
-
     patch.setattr(handling.Call, "link", lambda _self, path: f"{request.host_url}api/{path}")
 
 
@@ -595,14 +558,10 @@ def _any_address(patch: pytest.MonkeyPatch) -> None:
 
 def _no_check_of_addresses(patch: pytest.MonkeyPatch) -> None:
     check = webcalls.check
-    from urllib.parse import urlsplit  # noqa: PLC0415
-
     patch.setattr(stores.webcalls, "check", lambda url, _allowed: check(url, [urlsplit(url).hostname or ""]))
 
 
 def _words_are_true(patch: pytest.MonkeyPatch) -> None:
-    from flask import request  # noqa: PLC0415
-
     parse = handling.parse_query
 
     def truthy(model: Any) -> Any:
@@ -758,8 +717,8 @@ ATTACKS = [
         _plain_text_where_sealed,
         _any_format,
     ),
-    Attack("guess-password", "guessing a password", "401 .*Failed to login", _guess_a_password, _no_lock),
-    Attack("guess-change", "guessing a password where it is changed", "401", _guess_at_the_change, _no_lock),
+    Attack("guess-password", "guessing a password", "401 .*Failed to login", _guess_a_password, lift_the_lock),
+    Attack("guess-change", "guessing a password where it is changed", "401", _guess_at_the_change, lift_the_lock),
     Attack(
         "who-login", "finding out by log-ins who there is", "401 .*Failed to login", _who_is_there, _talkative_login
     ),

@@ -12,7 +12,8 @@ import flask_jwt_extended
 import jwt
 import pyotp
 import pytest
-from attack import Attack, Ground, Struck, fresh
+from attack import Attack, Ground, Struck, claimed_run, judge, lift_the_lock
+from flask import request
 from server_federation import PASSWORD, SECRET, Api
 
 from skerry_server import codes, tokens
@@ -24,10 +25,6 @@ from skerry_server.tokens import Purpose
 _ME = "token/user/validate"
 
 
-def _struck(answer: Any, *, wins: set[int] = frozenset({200, 201})) -> Struck:  # type: ignore[assignment]
-    return Struck(answer.status_code in wins, f"{answer.status_code} {answer.get_data(as_text=True)}")
-
-
 def _claims(ground: Ground) -> dict[str, Any]:
     """What an attacker reads in a token of its own."""
     token = ground.federation.make_user("Viewer").token or ""
@@ -35,7 +32,7 @@ def _claims(ground: Ground) -> dict[str, Any]:
 
 
 def _as(ground: Ground, token: str, method: str = "POST", path: str = _ME) -> Struck:
-    return _struck(Api(ground.federation.client, token).ask(method, path, {} if method == "POST" else None))
+    return judge(Api(ground.federation.client, token).ask(method, path, {} if method == "POST" else None))
 
 
 def _b64(value: dict[str, Any]) -> str:
@@ -99,22 +96,15 @@ def _access_as_refresh(ground: Ground) -> Struck:
 
 
 def _node_as_user(ground: Ground) -> Struck:
-    return _struck(ground.federation.nodes[1].ask("GET", "algorithmstore"))
+    return judge(ground.federation.nodes[1].ask("GET", "algorithmstore"))
 
 
 def _run_as_user(ground: Ground) -> Struck:
-    return _struck(_run(ground)[1].ask("GET", "collaboration"))
+    return judge(claimed_run(ground)[1].ask("GET", "collaboration"))
 
 
 def _user_as_node(ground: Ground) -> Struck:
-    return _struck(ground.federation.root.ask("POST", "skerry/node/work", {"capacity": 5, "wait": 0}), wins={200, 500})
-
-
-def _run(ground: Ground) -> tuple[dict[str, Any], Api]:
-    federation = ground.federation
-    asked = federation.make_task(federation.make_user(), 2, name=fresh())
-    held = [one for one in federation.work(2)["runs"] if one["task"]["id"] == asked["id"]]
-    return held[0], federation.as_run(held[0])
+    return judge(ground.federation.root.ask("POST", "skerry/node/work", {"capacity": 5, "wait": 0}), wins={200, 500})
 
 
 def _expired(ground: Ground) -> Struck:
@@ -142,7 +132,7 @@ def _letter(ground: Ground, purpose: Purpose) -> tuple[str, int]:
 
 def _reset_with_access(ground: Ground) -> Struck:
     token = ground.federation.make_user("Viewer").token
-    return _struck(_reset(ground, token))
+    return judge(_reset(ground, token))
 
 
 def _reset(ground: Ground, token: str | None) -> Any:
@@ -153,25 +143,25 @@ def _reset(ground: Ground, token: str | None) -> Any:
 def _reset_twice(ground: Ground) -> Struck:
     token, _ = _letter(ground, Purpose.PASSWORD)
     assert _reset(ground, token).status_code == 200
-    return _struck(_reset(ground, token))
+    return judge(_reset(ground, token))
 
 
 def _reset_for_the_other_purpose(ground: Ground) -> Struck:
-    return _struck(_reset(ground, _letter(ground, Purpose.SECOND_FACTOR)[0]))
+    return judge(_reset(ground, _letter(ground, Purpose.SECOND_FACTOR)[0]))
 
 
 def _reset_when_old(ground: Ground) -> Struck:
     me = ground.federation.make_user("Viewer").post(_ME)["user_id"]
     with ground.server.database.reading() as session:
         token = tokens.for_reset(SECRET, session.get_one(User, me), Purpose.PASSWORD, utcnow() - timedelta(hours=2))
-    return _struck(_reset(ground, token))
+    return judge(_reset(ground, token))
 
 
 def _after_the_password_changed(ground: Ground) -> Struck:
     stolen = ground.federation.make_user("Viewer")
     changed = {"current_password": PASSWORD, "new_password": "Dd4-another-word"}
     stolen.patch("password/change", changed)
-    return _struck(stolen.ask("POST", _ME, {}))
+    return judge(stolen.ask("POST", _ME, {}))
 
 
 def _after_the_key_changed(ground: Ground) -> Struck:
@@ -180,40 +170,40 @@ def _after_the_key_changed(ground: Ground) -> Struck:
     made = federation.root.post("node", {"collaboration_id": home, "organization_id": 1})
     stolen = federation.anybody.post("token/node", {"api_key": made["api_key"]})["access_token"]
     federation.root.post("recover/node", {"id": made["id"]})
-    return _struck(Api(federation.client, stolen).ask("POST", "token/node/validate", {}))
+    return judge(Api(federation.client, stolen).ask("POST", "token/node/validate", {}))
 
 
 def _of_a_deleted_user(ground: Ground) -> Struck:
     api = ground.federation.make_user("Viewer")
     me = api.post(_ME)["user_id"]
     ground.federation.root.delete(f"user/{me}")
-    return _struck(api.ask("GET", "organization"))
+    return judge(api.ask("GET", "organization"))
 
 
 def _of_an_ended_run(ground: Ground) -> Struck:
-    order, run = _run(ground)
+    order, run = claimed_run(ground)
     ground.federation.finish(order)
-    return _struck(run.ask("GET", f"task/{order['task']['id']}"))
+    return judge(run.ask("GET", f"task/{order['task']['id']}"))
 
 
 def _of_an_earlier_attempt(ground: Ground) -> Struck:
-    order, run = _run(ground)
+    order, run = claimed_run(ground)
     with ground.server.database.writing() as session:
         session.get_one(Run, order["run"]).attempt += 1
-    return _struck(run.ask("GET", f"task/{order['task']['id']}"))
+    return judge(run.ask("GET", f"task/{order['task']['id']}"))
 
 
 def _for_another_run(ground: Ground) -> Struck:
     """Two runs of one organization: the one may not speak for the other."""
-    (order, _), (_, other) = _run(ground), _run(ground)
+    (order, _), (_, other) = claimed_run(ground), claimed_run(ground)
     body = {"attempt": order["attempt"], "status": "failed", "log": "ended by another"}
-    return _struck(other.ask("POST", f"skerry/run/{order['run']}/finish", body))
+    return judge(other.ask("POST", f"skerry/run/{order['run']}/finish", body))
 
 
 def _by_another_organizations_node(ground: Ground) -> Struck:
-    order, _ = _run(ground)
+    order, _ = claimed_run(ground)
     body = {"attempt": order["attempt"], "status": "failed", "log": "ended by another"}
-    return _struck(ground.federation.nodes[1].ask("POST", f"skerry/run/{order['run']}/finish", body))
+    return judge(ground.federation.nodes[1].ask("POST", f"skerry/run/{order['run']}/finish", body))
 
 
 def _in_the_address(ground: Ground) -> Struck:
@@ -233,13 +223,13 @@ def _guess_the_code(ground: Ground) -> Struck:
     wrong = next(code for code in ("000000", "000001") if code != pyotp.TOTP(secret).now())
     for _ in range(login.ATTEMPTS):
         _log_in(ground, wrong)
-    return _struck(_log_in(ground, pyotp.TOTP(secret).now()))
+    return judge(_log_in(ground, pyotp.TOTP(secret).now()))
 
 
 def _repeat_the_code(ground: Ground) -> Struck:
     code = pyotp.TOTP(_enrol(ground)).now()
     assert _log_in(ground, code).status_code == 200
-    return _struck(_log_in(ground, code))
+    return judge(_log_in(ground, code))
 
 
 def _without_the_code(ground: Ground) -> Struck:
@@ -266,7 +256,6 @@ def _log_in(ground: Ground, code: str | None) -> Any:
 
 def _unsigned(patch: pytest.MonkeyPatch) -> None:
     """Claims are believed without a look at the signature, the audience and the times."""
-    from flask import request  # noqa: PLC0415 - of the request that is being answered
 
     def claims() -> dict[str, Any]:
         token = request.headers["Authorization"].removeprefix("Bearer ")
@@ -379,10 +368,6 @@ def _tokens_anywhere(patch: pytest.MonkeyPatch) -> None:
         return manager
 
     patch.setattr(tokens, "install", lax)
-
-
-def _no_lock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(login, "_shut_out", lambda *_: None)
 
 
 def _codes_stay(patch: pytest.MonkeyPatch) -> None:
@@ -499,7 +484,7 @@ ATTACKS = [
         "guessing the second factor with a stolen password",
         "401",
         _guess_the_code,
-        _no_lock,
+        lift_the_lock,
         settings=_TWO,
     ),
     Attack(

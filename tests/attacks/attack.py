@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,13 @@ import yaml
 from a2wsgi import WSGIMiddleware
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "server"))
-from server_federation import PASSWORD, SECRET, Federation
+from server_federation import PASSWORD, SECRET, Api, Federation
 
 from skerry_server.app import create_app
 from skerry_server.models import utcnow
 from skerry_server.serve import listen
 from skerry_server.server import Server, open_server
+from skerry_server.services import login
 from skerry_server.services.users import found_root
 from skerry_server.settings import Settings
 
@@ -168,6 +169,24 @@ def _ground(address: str, server: Server) -> Ground:
         return Ground(address, federation, server)
     federation.found()
     return Ground(address, federation, server)
+
+
+def judge(answer: Any, *, wins: Collection[int] = (200, 201)) -> Struck:
+    """An attack on the API has succeeded when it is answered like that."""
+    return Struck(answer.status_code in wins, f"{answer.status_code} {answer.get_data(as_text=True)}")
+
+
+def claimed_run(ground: Ground) -> tuple[dict[str, Any], Api]:
+    """A run at organization 2 that its node has claimed: the order, and a caller with the run's token."""
+    federation = ground.federation
+    asked = federation.make_task(federation.make_user(), 2, name=fresh())
+    [order] = [one for one in federation.work(2)["runs"] if one["task"]["id"] == asked["id"]]
+    return order, federation.as_run(order)
+
+
+def lift_the_lock(patch: pytest.MonkeyPatch) -> None:
+    """Failures are counted, but nobody is ever shut out."""
+    patch.setattr(login, "_shut_out", lambda *_: None)
 
 
 def fresh() -> str:
