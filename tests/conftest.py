@@ -88,10 +88,12 @@ def state_home() -> Iterator[Path]:
     """Federations of this session live in a folder of their own; at its end nothing of them may be left."""
     home = Path(tempfile.mkdtemp(prefix="skerry-"))  # short: the path of a socket has at most 107 bytes
     home.chmod(0o711)
+    before = containers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(home))
         yield home
-    left = [*processes_of(home), *mounts_below(home), *map(str, home.glob("skerry/dev/*")), *containers()]
+    left = [*processes_of(home), *mounts_below(home), *map(str, home.glob("skerry/dev/*"))]
+    left += sorted(set(containers()) - set(before))
     shutil.rmtree(home, ignore_errors=True)
     assert not left, f"left over: {left}"
 

@@ -24,6 +24,10 @@ from skerry_node.sandbox import holder_config
 log = logging.getLogger(__name__)
 
 
+class _NotStartedError(LauncherError):
+    """The engine made it and did not start it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A holder's container and the listener in its namespace."""
@@ -121,13 +125,20 @@ class Holders:
             return not self._closed
 
     def _make(self) -> Holder:
-        holder = self._create()
+        """Tries twice: under load, the engine now and then finds a container dead that it was just about to start."""
+        try:
+            return self._start(self._create())
+        except _NotStartedError as error:
+            log.info("%s Trying once more.", error)
+            return self._start(self._create())
+
+    def _start(self, holder: str) -> Holder:
         try:
             self._api.start(holder)
             return Holder(holder, self.listen(holder, contract.GATE_PORT))
         except (APIError, LauncherError) as error:
             self.remove(holder)
-            raise LauncherError(f"A namespace holder can't be started: {error}") from error
+            raise _NotStartedError(f"A namespace holder can't be started: {error}") from error
 
     def _create(self) -> str:
         config = holder_config(self._image, self._labels)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from skerry.errors import ConfigurationError
-from skerry.keys import Identity
+from skerry.keys import Identity, OrganizationKeys
 from skerry_proxy.client import ProxyError, spawn
 
 pytestmark = pytest.mark.integration
@@ -64,10 +64,16 @@ def status_of(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def test_it_serves_without_privilege_until_its_lifeline_ends(settings, key_fd, user) -> None:
+def own_pin(pins: list[dict], key_file: Path) -> bool:
+    """A proxy knows its own organization's key from its start, and no other."""
+    known = OrganizationKeys.from_wire(Identity.load(key_file).organization_keys(2)).fingerprint
+    return pins == [{"organization_id": 2, "fingerprint": known, "confirmed": True}]
+
+
+def test_it_serves_without_privilege_until_its_lifeline_ends(settings, key_fd, key_file, user) -> None:
     with spawn(settings, key_fd, user, user) as proxy:
         status = status_of(proxy.pid)
-        assert proxy.client.pins() == []
+        assert own_pin(proxy.client.pins(), key_file)
         if user is not None:
             assert status["Uid"].split() == [str(user)] * 4
             assert status["Gid"].split() == [str(user)] * 4
@@ -91,7 +97,7 @@ def test_it_can_be_killed_and_started_again_on_the_same_folder(settings, key_fil
     for _ in range(2):
         descriptor = os.open(key_file, os.O_RDONLY)
         with spawn(settings, descriptor, user, user) as proxy:
-            assert proxy.client.pins() == []
+            assert own_pin(proxy.client.pins(), key_file)
             os.kill(proxy.pid, signal.SIGKILL)
             assert proxy.wait(5) == -signal.SIGKILL
         os.close(descriptor)

@@ -136,10 +136,11 @@ def user(alice: Identity, bob: Identity) -> Identity:
 def test_a_revoked_certificate_is_refused(pins, alice, bob) -> None:
     person = user(alice, bob)
     assert verify(person, bob, pins.get(1), user=3).user == 3
-    known = pins.trust(announce(alice, revocation=revoked(alice, 1, {3: int(time.time())})))
+    now = int(time.time())
+    known = pins.trust(announce(alice, revocation=revoked(alice, 1, {3: now})))
     with pytest.raises(SignatureError, match="revoked"):
         verify(person, bob, known, user=3)
-    later = replace(person, certificate=replace(person.certificate, created=NOW + 100))
+    later = replace(person, certificate=replace(person.certificate, created=now + 100))
     assert not known.revokes(later.certificate)
 
 
