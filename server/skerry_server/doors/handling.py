@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from skerry.audit import What
 from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
+from skerry_server.doors.fields import NO_NUL
 from skerry_server.errors import (
     Conflicting,
     InvalidRequest,
@@ -55,10 +56,10 @@ _STATUS: Mapping[type[Refused], int] = {
     StoreNotLinked: 403,
     RunOver: 403,
     NotKnown: 404,
+    NotOffered: 404,
     Conflicting: 409,
     TooLarge: 413,
     TooManyFailures: 429,
-    NotOffered: 501,
 }
 _KEPT = (StaleAttempt, RunOver, PermissionDenied, UnknownKey)
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -255,6 +256,8 @@ def parse_query(model: type[_Body]) -> _Body:
     for name, info in model.model_fields.items():
         key = info.alias or name
         values = [value for value in request.args.getlist(key) if value]
+        if any("\0" in value for value in values):
+            raise InvalidRequest(f"Query is incorrect: {key}: {NO_NUL}", {key: [NO_NUL]})
         if values:
             given[key] = values if "list" in str(info.annotation) else values[-1]
     try:

@@ -50,6 +50,27 @@ def test_bad_paging(federation: Federation, query: str) -> None:
     assert answer.status_code == (200 if "include" in query else 400)
 
 
+@pytest.mark.parametrize(
+    "path", ["organization?name", "node?ip", "task?image", "user?email", "role?description", "skerry/audit?actor"]
+)
+def test_a_filter_with_a_nul_is_refused_by_its_name(federation: Federation, path: str) -> None:
+    message = federation.root.refused(400, "GET", f"{path}=a%00b")
+    assert message == f"Query is incorrect: {path.partition('?')[2]}: A NUL character is not allowed."
+
+
+def test_a_backslash_in_a_filter_stands_for_itself(federation: Federation) -> None:
+    made = [federation.root.post("organization", {"name": name})["id"] for name in ("a\\", "a\\%b", "a%b")]
+
+    def ids(pattern: str) -> list[int]:
+        return [one["id"] for one in federation.root.get("organization", name=pattern)["data"]]
+
+    assert ids("a\\") == made[:1]
+    assert ids("%\\") == made[:1]
+    assert ids("a\\%") == made[:2]
+    assert ids("a_b") == made[2:]
+    assert ids("\\") == []
+
+
 def test_orders(federation: Federation) -> None:
     names = [one["name"] for one in federation.root.get("organization", sort="-name")["data"]]
     assert names == sorted(names, reverse=True)

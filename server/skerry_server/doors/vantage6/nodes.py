@@ -13,7 +13,7 @@ from sqlalchemy.orm import selectinload
 from skerry_server.doors.fields import Body, Id, Member, Name, Short
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.models import ONLINE_FOR, Node, study_member
 from skerry_server.policy import Kind
@@ -53,7 +53,7 @@ def list_nodes(call: Call, query: NodeQuery) -> Reply:
         if value is not None:
             statement = statement.where(column == value)
     if query.name is not None:
-        statement = statement.where(Node.name.like(query.name))
+        statement = statement.where(like(Node.name, query.name))
     if query.status is not None:
         online = and_(Node.online, Node.last_seen > call.now - ONLINE_FOR)
         statement = statement.where(

@@ -22,7 +22,7 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, paged
 from skerry_server.doors.vantage6.shapes import one
 from skerry_server.errors import InvalidRequest
 from skerry_server.models import AlgorithmStore, Collaboration
@@ -76,9 +76,9 @@ class StoreChange(Body):
 def list_stores(call: Call, query: StoreQuery) -> Reply:
     statement = select(AlgorithmStore).where(stores.visible_stores(call.actor))
     if query.name is not None:
-        statement = statement.where(AlgorithmStore.name.like(query.name))
+        statement = statement.where(like(AlgorithmStore.name, query.name))
     if query.url is not None:
-        statement = statement.where(AlgorithmStore.url.like(query.url))
+        statement = statement.where(like(AlgorithmStore.url, query.url))
     if query.collaboration_id is not None:
         collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
         linked = AlgorithmStore.collaborations.any(Collaboration.id == query.collaboration_id)

@@ -28,7 +28,7 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers, runs
-from skerry_server.doors.vantage6.paging import Listing, paged
+from skerry_server.doors.vantage6.paging import Listing, like, paged
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.models import Run, Task
 from skerry_server.policy import Actor, Kind
@@ -166,7 +166,7 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     for text in (Task.name, Task.image, Task.description):
         pattern = getattr(query, text.key)
         if pattern is not None:
-            statement = statement.where(text.like(pattern))
+            statement = statement.where(like(text, pattern))
     if query.collaboration_id is not None:
         collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
         statement = statement.where(Task.collaboration_id == query.collaboration_id)
