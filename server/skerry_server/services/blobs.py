@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from skerry.audit import What
 from skerry.wire import Format
-from skerry_server.errors import NotKnown, NotOffered, PermissionDenied, RunOver
+from skerry_server.errors import NotKnown, NotOffered, PermissionDenied, RunOver, TooLarge
 from skerry_server.models import Payload, Run, Task
 from skerry_server.policy import Actor, Kind, Operation, Resource
 from skerry_server.services.runs import visible_results, visible_runs
@@ -19,6 +20,8 @@ from skerry_server.trail import note
 
 KEPT_WAITING = timedelta(days=1)
 _SWEPT_AT_ONCE = 500
+_EACH = 4096
+"""What an upload costs beside its bytes, so that many empty ones are not free."""
 
 
 def check_offered(*, offered: bool) -> None:
@@ -33,6 +36,40 @@ def check_may_upload(actor: Actor) -> None:
         raise RunOver("This run has ended, so it has nothing more to upload.")
     if actor.kind is Kind.USER and not actor.scopes(Resource.TASK, Operation.CREATE):
         raise PermissionDenied
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one caller's waiting uploads may hold, in bytes: in all, and still."""
+
+    most: int
+    left: int
+
+    def take(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The pieces, as long as they fit. Raises TooLarge."""
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            self.check(size)
+            yield piece
+
+    def check(self, size: int) -> None:
+        """Raises TooLarge."""
+        if size > self.left:
+            raise TooLarge(
+                f"What you upload ahead of tasks must not exceed {self.most} bytes, of which {max(self.left, 0)} are "
+                "left: create the tasks, or wait; what no task takes is deleted after a day."
+            )
+
+
+def room(session: Session, actor: Actor, most: int, now: datetime) -> Room:
+    """Raises TooLarge when none is left."""
+    mine = (Payload.uploaded_at <= now, Payload.uploader == actor.label)
+    held = select(func.coalesce(func.sum(Payload.size), 0), func.count()).where(*mine)
+    size, number = session.execute(held).one()
+    found = Room(most, most - int(size) - (number + 1) * _EACH)
+    found.check(0)
+    return found
 
 
 def keep_blob(session: Session, actor: Actor, payload: Payload, fmt: Format, now: datetime) -> str:
