@@ -165,7 +165,7 @@ def remove_leftovers(launcher: Launcher, folder: Path) -> None:
 
 
 class Preflight:
-    """Keeps trying. ``passed`` is false until the first good answer, and whenever the last one was bad."""
+    """Keeps trying. ``passed`` is None until the first answer, then whether the last one was good."""
 
     def __init__(
         self, inspect: Callable[[], Report], seconds: float, on_change: Callable[[], None], closing: threading.Event
@@ -174,11 +174,11 @@ class Preflight:
         self._seconds = seconds
         self._on_change = on_change
         self._closing = closing
-        self._passed = False
+        self._passed: bool | None = None
         self._thread = threading.Thread(target=self._keep_trying, name="preflight", daemon=True)
 
     @property
-    def passed(self) -> bool:
+    def passed(self) -> bool | None:
         return self._passed
 
     def start(self) -> None:

@@ -126,6 +126,11 @@ def test_a_service_image_has_its_command(service_images, image, verb) -> None:
     assert verb in run(image, "--help")
 
 
+@pytest.mark.parametrize("program", ["nft", "wireguard-go"])
+def test_the_node_has_what_a_vpn_needs(service_images, program) -> None:
+    assert "v" in run("skerry/node", "--version", options=(f"--entrypoint={program}",))
+
+
 def test_server_and_proxy_are_not_root(service_images) -> None:
     for image in ("skerry/server", "skerry/proxy"):
         assert inspect(image)["Config"]["User"].split(":")[0] not in {"", "0", "root"}

@@ -23,6 +23,7 @@ class RunProgress:
     node_id: int | None
     status: Status
     node_online: bool
+    node_refuses: str | None
     live_log: int
 
 
@@ -47,11 +48,15 @@ def progress(session: Session, actor: Actor, task_id: int, now: datetime) -> Pro
     task = find_task(session, actor, task_id)
     runs = session.scalars(select(Run).where(Run.task_id == task_id).options(joinedload(Run.node)).order_by(Run.id))
     shown = [
-        RunProgress(run.id, run.organization_id, run.node_id, run.state.shown, _node_online(run, now), run.live_log)
+        RunProgress(
+            run.id,
+            run.organization_id,
+            run.node_id,
+            run.state.shown,
+            node_online=run.node is not None and run.node.is_online(now),
+            node_refuses=run.node.why_not(now) if run.node is not None else None,
+            live_log=run.live_log,
+        )
         for run in runs
     ]
     return Progress(task.id, task.status, task.finished_at is not None, shown)
-
-
-def _node_online(run: Run, now: datetime) -> bool:
-    return run.node is not None and run.node.is_online(now)

@@ -36,6 +36,7 @@ def wait(call: Call, id_: int, query: WaitQuery) -> dict[str, Any] | Wait:
                 "node_id": run.node_id,
                 "status": run.status,
                 "node_online": run.node_online,
+                "node_refuses": run.node_refuses,
                 **({"live_log": run.live_log} if call.actor.kind is Kind.USER else {}),
             }
             for run in progress.runs

@@ -123,6 +123,7 @@ def show(call: Call, node: Node) -> dict[str, Any]:
         "ip": node.ip,
         "last_seen": moment(node.last_seen),
         "status": "online" if node.is_online(call.now) else "offline",
+        "refuses": node.why_not(call.now),
         "organization": one(call, "organization", node.organization_id),
         "collaboration": one(call, "collaboration", node.collaboration_id),
         "config": [{"key": one.key, "value": one.value} for one in sharing.shown(node, call.now)],
