@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy import String, cast, select
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.orm import joinedload, selectinload
 
 from skerry.wire import Status
-from skerry_server import tokens, webcalls
+from skerry_server import webcalls
 from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
 from skerry_server.doors.handling import (
     Call,
@@ -29,10 +29,11 @@ from skerry_server.doors.handling import (
 )
 from skerry_server.doors.vantage6 import answers, runs
 from skerry_server.doors.vantage6.paging import Listing, like, paged
+from skerry_server.doors.vantage6.stores import introduce
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.models import Run, Task
-from skerry_server.policy import Actor, Kind
-from skerry_server.services import collaborations, inputs, login, sharing, stores, tasks
+from skerry_server.policy import Kind
+from skerry_server.services import collaborations, inputs, sharing, stores, tasks
 
 _BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
 SORTS = {
@@ -194,7 +195,8 @@ def create() -> Response:
     if body.store_id is not None and kind is Kind.USER:
         with server.database.reading() as session:
             actor = open_actor(session, kind, claims)
-            url, introduction = stores.find_store(session, actor, body.store_id).url, _introduce(session, actor, body)
+            url = stores.find_store(session, actor, body.store_id).url
+            introduction = introduce(session, actor, body.server_url)
         address = webcalls.check(url, server.settings.stores.allowed)
         spec = replace(spec, image=webcalls.image_in_store(address, body.image, introduction))
     with server.database.writing() as session:
@@ -202,13 +204,6 @@ def create() -> Response:
         task = tasks.create_task(session, actor, spec, server.payloads, call.now)
         answer = Reply(show(call, task), 201)
     return respond(answer)
-
-
-def _introduce(session: Session, actor: Actor, body: NewTask) -> webcalls.Introduction | None:
-    """Only the caller knows at which address a store finds this server; without it the store is asked by nobody."""
-    if body.server_url is None:
-        return None
-    return webcalls.Introduction(body.server_url, tokens.for_store(login.user_by_id(session, actor.id)))
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Task)
