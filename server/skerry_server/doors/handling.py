@@ -313,7 +313,7 @@ def _incorrect(error: ValidationError, what: str = "Request body is incorrect") 
     fields: dict[str, list[str]] = {}
     for one in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in one["loc"]) or "body"
-        fields.setdefault(name, []).append(_WORDS.get(one["type"], one["msg"]))
+        fields.setdefault(name, []).append(_WORDS.get(one["type"], one["msg"].removeprefix("Value error, ")))
     name, reasons = next(iter(fields.items()))
     return InvalidRequest(f"{what}: {name}: {reasons[0]}", fields)
 

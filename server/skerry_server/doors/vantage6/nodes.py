@@ -13,13 +13,13 @@ from sqlalchemy.orm import selectinload
 from skerry_server.doors.fields import Body, Id, Member, Name, Short
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, like, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, named, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.models import ONLINE_FOR, Node, study_member
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, nodes, sharing
 
-SORTS = {"id": Node.id, "name": Node.name, "last_seen": Node.last_seen}
+SORTS = named(Node.id, Node.name, Node.last_seen, Node.ip, Node.organization_id, Node.collaboration_id)
 
 
 class NodeQuery(Listing):

@@ -48,6 +48,11 @@ def paged(
     return Reply({"data": show(call, rows), "links": links}, 200, _headers(total, links))
 
 
+def named(*columns: Any) -> dict[str, Any]:
+    """Columns to sort by, under their own names."""
+    return {column.key: column for column in columns}
+
+
 def like(column: Any, pattern: str) -> ColumnElement[bool]:
     """Where ``%`` and ``_`` stand for what they do in SQL, and a backslash for itself, in every database."""
     return cast("ColumnElement[bool]", column.like(pattern.replace("\\", "\\\\"), escape="\\"))

@@ -23,14 +23,14 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, like, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, named, paged
 from skerry_server.doors.vantage6.shapes import one
 from skerry_server.errors import InvalidRequest
 from skerry_server.models import AlgorithmStore, Collaboration
 from skerry_server.policy import Actor, Kind
 from skerry_server.services import collaborations, login, stores
 
-SORTS = {"id": AlgorithmStore.id, "name": AlgorithmStore.name, "url": AlgorithmStore.url}
+SORTS = named(AlgorithmStore.id, AlgorithmStore.name, AlgorithmStore.url)
 
 
 def _only(value: Any) -> Any:

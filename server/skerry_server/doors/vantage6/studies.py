@@ -13,13 +13,13 @@ from sqlalchemy.orm import selectinload
 from skerry_server.doors.fields import Body, Id, Member, Name, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers, organizations
-from skerry_server.doors.vantage6.paging import Listing, like, paged
+from skerry_server.doors.vantage6.paging import Listing, like, named, paged
 from skerry_server.doors.vantage6.shapes import many, one
 from skerry_server.models import Study, study_member
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations
 
-SORTS = {"id": Study.id, "name": Study.name}
+SORTS = named(Study.id, Study.name, Study.collaboration_id)
 
 
 class StudyQuery(Listing):

@@ -28,21 +28,38 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers, runs
-from skerry_server.doors.vantage6.paging import Listing, like, paged
+from skerry_server.doors.vantage6.paging import Listing, like, named, paged
 from skerry_server.doors.vantage6.stores import introduce
 from skerry_server.doors.vantage6.task_shape import show
-from skerry_server.models import Run, Task
+from skerry_server.errors import InvalidRequest
+from skerry_server.models import AlgorithmStore, Base, Collaboration, Organization, Run, Study, Task, User
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, inputs, sharing, stores, tasks
 
 _BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
-SORTS = {
-    "id": Task.id,
-    "name": Task.name,
-    "created_at": Task.created_at,
-    "finished_at": Task.finished_at,
-    "job_id": Task.job_id,
-    "image": Task.image,
+SORTS = named(
+    Task.id,
+    Task.name,
+    Task.description,
+    Task.image,
+    Task.status,
+    Task.created_at,
+    Task.finished_at,
+    Task.job_id,
+    Task.parent_id,
+    Task.collaboration_id,
+    Task.study_id,
+    Task.init_org_id,
+    Task.init_user_id,
+)
+_REFERENCES: dict[str, tuple[type[Base], str]] = {
+    "init_org_id": (Organization, "organization"),
+    "init_user_id": (User, "user"),
+    "collaboration_id": (Collaboration, "collaboration"),
+    "study_id": (Study, "study"),
+    "parent_id": (Task, "task"),
+    "run_id": (Run, "run"),
+    "store_id": (AlgorithmStore, "algorithm store"),
 }
 
 
@@ -151,6 +168,7 @@ class Kill(Body):
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=TaskQuery, answer=answers.Page[answers.Task])
 def list_tasks(call: Call, query: TaskQuery) -> Reply:
+    _check_references(call, query)
     statement = select(Task).where(tasks.visible_tasks(call.actor))
     for column in (
         Task.init_org_id,
@@ -169,7 +187,6 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         if pattern is not None:
             statement = statement.where(like(text, pattern))
     if query.collaboration_id is not None:
-        collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
         statement = statement.where(Task.collaboration_id == query.collaboration_id)
     if query.run_id is not None:
         statement = statement.where(Task.id.in_(select(Run.task_id).where(Run.id == query.run_id)))
@@ -184,6 +201,19 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         return show_all(call, rows, query.include)
 
     return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc())
+
+
+def _check_references(call: Call, query: TaskQuery) -> None:
+    """Raises InvalidRequest for what there is not, PermissionDenied for a collaboration or study of others."""
+    for name, (model, what) in _REFERENCES.items():
+        id_ = getattr(query, name)
+        if id_ is not None and call.session.get(model, id_) is None:
+            sentence = f"There is no {what} with id {id_}."
+            raise InvalidRequest(f"Query is incorrect: {name}: {sentence}", {name: [sentence]})
+    if query.collaboration_id is not None:
+        collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
+    if query.study_id is not None:
+        collaborations.find_study(call.session, call.actor, query.study_id)
 
 
 @declaring(Kind.USER, Kind.RUN, body=NewTask, answer=answers.Task)

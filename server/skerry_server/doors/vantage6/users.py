@@ -12,16 +12,18 @@ from sqlalchemy import or_, select
 from skerry_server.doors.fields import Body, Dependents, Email, Flag, Id, Name, Query, Short, Text, Username
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, like, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, named, paged
 from skerry_server.doors.vantage6.shapes import many, moment, one
 from skerry_server.errors import InvalidRequest, NotKnown
 from skerry_server.models import Role, Rule, User, member, role_rule, user_role, user_rule
 from skerry_server.policy import Kind
 from skerry_server.services import users
 
-USER_SORTS = {"id": User.id, "username": User.username, "last_seen": User.last_seen}
-ROLE_SORTS = {"id": Role.id, "name": Role.name}
-RULE_SORTS = {"id": Rule.id, "name": Rule.name, "operation": Rule.operation, "scope": Rule.scope}
+USER_SORTS = named(
+    User.id, User.username, User.firstname, User.lastname, User.email, User.last_seen, User.organization_id
+)
+ROLE_SORTS = named(Role.id, Role.name, Role.description, Role.organization_id)
+RULE_SORTS = named(Rule.id, Rule.name, Rule.operation, Rule.scope)
 Ids = Annotated[list[Id], Field(max_length=1000)]
 
 
