@@ -8,6 +8,8 @@ import time
 import pytest
 from devfederation import skerry
 
+from skerry.errors import WaitTimeout
+
 pytestmark = pytest.mark.acceptance
 PATIENCE = 120.0
 
@@ -20,6 +22,13 @@ def wait_for_line(federation, words: str) -> None:
     end = time.monotonic() + PATIENCE
     while words not in log_of(federation):
         assert time.monotonic() < end, f"no line says: {words}"
+        time.sleep(0.1)
+
+
+def wait_until_told(federation, reason: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while [node["refuses"] for node in federation.client().node.list()["data"]] != [reason]:
+        assert time.monotonic() < end, f"nobody is told of {reason}"
         time.sleep(0.1)
 
 
@@ -42,6 +51,9 @@ def test_a_node_that_can_not_try_its_sandbox(dev, probe_image, tmp_path) -> None
         wait_for_line(federation, "This node takes no runs until its sandbox holds")
         run = federation.client().request("run", params={"task_id": task["id"]})["data"]
         assert [one["status"] for one in run] == ["pending"]
+        wait_until_told(federation, "sandbox")
+        with pytest.raises(WaitTimeout, match=r"its sandbox does not hold .*: the node of organization 1"):
+            task.wait(timeout=1)
         [config] = federation.folder.rglob("node.yaml")
         checked = skerry("node", "check", "--config", str(config))
         assert checked.returncode == 1

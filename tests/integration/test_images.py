@@ -136,6 +136,16 @@ def test_server_and_proxy_are_not_root(service_images) -> None:
         assert inspect(image)["Config"]["User"].split(":")[0] not in {"", "0", "root"}
 
 
+def test_no_image_lets_anybody_log_in(service_images) -> None:
+    """CVE-2024-21653: the images of the nearest peer came with an SSH server that took passwords."""
+    program = (
+        "import os, shutil; doors = ('sshd', 'dropbear', 'telnetd');"
+        " print(any(map(shutil.which, doors)), os.path.exists('/etc/ssh'))"
+    )
+    for image in (*SERVICES, "algorithm-base"):
+        assert python(f"skerry/{image}", program).split() == ["False", "False"]
+
+
 def test_each_service_image_holds_its_own_part_only(service_images) -> None:
     parts = ("skerry_server", "skerry_proxy", "skerry_node")
     held = {image: installed(f"skerry/{image}", *parts) for image in SERVICES}
