@@ -43,12 +43,16 @@ class Leases(_Strict):
 
 
 class Limits(_Strict):
-    """Bounds on what one request may cost; ``failures``: wrong credentials from one address in a quarter of an hour."""
+    """Bounds on what one request may cost; ``failures``: wrong credentials from one address in a quarter of an hour.
+
+    ``tasks_per_job``: with all that its algorithms create, and those that they start.
+    """
 
     threads: Annotated[int, Field(ge=1, le=256)] = 16
     waiters: Annotated[int, Field(ge=1)] = 20_000
     result_bytes: Annotated[int, Field(ge=1024)] = 64 << 30
     failures: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    tasks_per_job: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
 class Tls(_Strict):
@@ -180,6 +184,7 @@ TEMPLATE = """\
 #   waiters: 20000
 #   result_bytes: 68719476736
 #   failures: 100        # wrong passwords, keys and tokens from one address in a quarter of an hour
+#   tasks_per_job: 10000 # a task with all that algorithms create below it
 """
 
 

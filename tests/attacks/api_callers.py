@@ -31,6 +31,8 @@ from skerry_server.policy import Actor
 from skerry_server.services import collaborations, inputs, login, runs, tasks
 
 _ME = "token/user/validate"
+_ENOUGH = 4
+"""Tasks of one job, at a server that is configured so."""
 
 
 def _id(api: Api) -> int:
@@ -172,6 +174,13 @@ def _run_asks_elsewhere(ground: Ground) -> Struck:
     federation.make_node(1, elsewhere)
     _, run = claimed_run(ground)
     return judge(run.ask("POST", "task", federation.task_body(1, collaboration_id=elsewhere, name=fresh())))
+
+
+def _run_asks_without_end(ground: Ground) -> Struck:
+    """A child task after the other, as a run whose children do the same could."""
+    _, run = claimed_run(ground)
+    answers = [run.ask("POST", "task", ground.federation.task_body(name=fresh())) for _ in range(_ENOUGH)]
+    return judge(answers[-1])
 
 
 def _run_reads_another_job(ground: Ground) -> Struck:
@@ -448,6 +457,10 @@ def _members_do_not_matter(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tasks, "_check_permission", lambda *_: None)
 
 
+def _jobs_are_endless(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(tasks, "_check_room", lambda *_: None)
+
+
 def _targets_do_not_matter(patch: pytest.MonkeyPatch) -> None:
     def found(session: Any, spec: Any, *_: Any) -> dict[int, Any]:
         wanted = [target.organization_id for target in spec.targets]
@@ -698,6 +711,14 @@ ATTACKS = [
         "401 .*Container-token",
         _run_asks_elsewhere,
         _members_do_not_matter,
+    ),
+    Attack(
+        "run-many-children",
+        "a run creates children without end",
+        "400 .*no more for one job",
+        _run_asks_without_end,
+        _jobs_are_endless,
+        settings={"limits": {"tasks_per_job": _ENOUGH}},
     ),
     Attack("run-other-job", "a run reads another job's task", "401", _run_reads_another_job, _all_visible),
     Attack(

@@ -39,13 +39,15 @@ class InImage:
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """Something that isn't a result, in its place: succeeds when the node hands it on as one."""
+    """Something that isn't a result, in its place: succeeds when the node hands it on as one, or what it leads to."""
 
     what: str
+    wanted: str | None = None
 
     def __call__(self, cell: Cell) -> Struck:
         outcome = cell.run(cells.IMAGE, "plant", what=self.what, target=cell.facts["canary_file"])
-        return Struck(outcome.value is not None, outcome.said)
+        got = outcome.value is not None if self.wanted is None else outcome.value == self.wanted
+        return Struck(got, f"{outcome.said} {outcome.value!r:.80}")
 
 
 # --- what is taken away -----------------------------------------------------------------------------------
@@ -97,6 +99,20 @@ def any_output(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outputs, "_check", lambda status, *_: status.st_size)
 
 
+def area_for_all(patch: pytest.MonkeyPatch) -> None:
+    """The run may replace its own folder, and who reads follows."""
+    patch.setattr(cells, "AREA_MODE", 0o777)
+    patch.setattr(outputs, "_FOLDER_FLAGS", outputs.os.O_RDONLY | outputs.os.O_DIRECTORY)
+    any_output(patch)
+
+
+def any_device(patch: pytest.MonkeyPatch) -> None:
+    """Root makes one, where devices work, and it is read like a file."""
+    AS_ROOT(patch)
+    patch.setattr(areas, "_MS_NODEV", 0)
+    any_output(patch)
+
+
 def any_output_of_any_size(patch: pytest.MonkeyPatch) -> None:
     host_settings(Ulimits=[])(patch)
     any_output(patch)
@@ -135,6 +151,13 @@ def images_choose_variables(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sandbox, "differences", lambda *_: [])
 
 
+def databases_writable(patch: pytest.MonkeyPatch) -> None:
+    """Mounted to be written to, for root: as the run's own number it is nobody's who may."""
+    genuine = sandbox._bind
+    patch.setattr(sandbox, "_bind", lambda source, target, **_: genuine(source, target))
+    AS_ROOT(patch)
+
+
 def logs_without_bound(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(cells.LIMITS, "log", "64m")
 
@@ -146,12 +169,14 @@ NEW_PRIVILEGES = host_settings(SecurityOpt=[f"seccomp={sandbox.seccomp()}"])
 AS_ROOT = as_root()
 AS_ROOT_WRITING = as_root(ReadonlyRootfs=False)
 AS_ADMINISTRATOR = as_root(CapAdd=["SYS_ADMIN"], SecurityOpt=["no-new-privileges", "seccomp=unconfined"])
+HOST_PROCESSES_AS_ROOT = as_root(
+    PidMode="host", CapAdd=["SYS_PTRACE"], SecurityOpt=["no-new-privileges", "seccomp=unconfined"]
+)
 NO_PROCESS_LIMIT = host_settings(PidsLimit=None, Ulimits=[])
 MORE_MEMORY = larger(memory="2g")
 LARGER_OUTPUT = larger(output="256m")
 LARGER_TEMPORARY = larger(temporary="128m")
 LARGER_SHM = host_settings(ShmSize=256 << 20)
-_TWO_LAYERS = "two layers: mounted read-only, and not the run's own file; the launcher's tests mount it so"
 
 # --- the catalogue ----------------------------------------------------------------------------------------
 
@@ -197,8 +222,10 @@ def _working_folder(number: int) -> Attack:
     )
 
 
-def _plant(what: str, tries: str, refusal: str, weaken: Weaken | None, excuse: str = "") -> Attack:
-    return Attack(f"planted-{what}", tries, refusal, Plant(what), weaken, excuse)
+def _plant(
+    what: str, tries: str, refusal: str, weaken: Weaken | None, excuse: str = "", *, wanted: str | None = None
+) -> Attack:
+    return Attack(f"planted-{what}", tries, refusal, Plant(what, wanted), weaken, excuse)
 
 
 _NOT_A_FILE = "something else than"
@@ -288,10 +315,9 @@ ATTACKS: list[Attack] = [
         "host-file",
         "find a file of the host by way of /proc",
         "no such file|Errno 13",
-        None,
-        "nothing of the host is mounted",
+        HOST_PROCESSES_AS_ROOT,
     ),
-    _look("change-database", "change the owner's data", "Errno (13|30)", None, _TWO_LAYERS),
+    _look("change-database", "change the owner's data", "Errno (13|30)", databases_writable),
     _image("root", "run as root because its image says so", ("USER root",), "user-root", "^refused", weaken=AS_ROOT),
     _image(
         "setuid",
@@ -340,6 +366,17 @@ ATTACKS: list[Attack] = [
     _plant("hard-link", "hand on a file that has another name", _NOT_A_FILE, any_output),
     _plant(
         "sparse", "fill the node's memory by a sparse file", "File too large|bytes; this node", any_output_of_any_size
+    ),
+    _plant("device", "hand on a device", r"Operation not permitted", any_device),
+    _plant(
+        "swapped",
+        "swap file and link while the node looks",
+        "something else than|completed",
+        any_output,
+        wanted="canary",
+    ),
+    _plant(
+        "own-folder", "put a link in the place of its own folder", "File exists|Errno 13", area_for_all, wanted="canary"
     ),
     _plant("folder", "hand on a folder", _NOT_A_FILE, None, "a folder can't be read as a file by anybody"),
 ]
