@@ -301,8 +301,16 @@ def _tell(listener: socket.socket, says: bytes) -> None:
             connection, _ = listener.accept()
         except OSError:
             return
-        with connection, suppress(OSError):
-            connection.sendall(says)
+        threading.Thread(target=_say, args=[connection, says], daemon=True).start()
+
+
+def _say(connection: socket.socket, says: bytes) -> None:
+    """And stays until the other side goes."""
+    with connection, suppress(OSError):
+        connection.sendall(says)
+        connection.settimeout(PATIENCE)
+        while connection.recv(4096):
+            pass
 
 
 def _echo(names: socket.socket) -> None:

@@ -83,6 +83,7 @@ def _row(name: str, tries: str, refusal: str, weaken: Weaken | None, excuse: str
 
 
 _NOT_LISTED = "403 .*does not let algorithms reach"
+_CLOSED = r"refused: (closed|\[Errno (32|104)\])"
 _MALFORMED = "400 .*must be host:port"
 
 ATTACKS: list[Attack] = [
@@ -98,7 +99,7 @@ ATTACKS: list[Attack] = [
     _row("egress-early", "send on ahead of the answer", "400 .*Nothing may follow", bytes_ahead),
     _row("egress-huge-head", "fill the proxy's memory by a head", "431 ", large_heads),
     _row("egress-slow-head", "send half a head and wait for ever", "refused: closed", endless_patience),
-    _row("egress-half-open", "use up the proxy's threads by halves of heads", "refused: closed", many_connections),
+    _row("egress-half-open", "use up the proxy's threads by halves of heads", _CLOSED, many_connections),
     _row(
         "forward-elsewhere",
         "name another destination to a forwarder",
@@ -107,5 +108,5 @@ ATTACKS: list[Attack] = [
         "a forwarder reads nothing of what it carries",
     ),
     _row("forward-redirect", "be sent on by the open service", "Connection refused", no_namespace),
-    _row("forward-many", "use up the proxy's threads by a forwarder", "refused: closed", many_connections),
+    _row("forward-many", "use up the proxy's threads by a forwarder", _CLOSED, many_connections),
 ]

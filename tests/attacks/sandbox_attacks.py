@@ -108,7 +108,7 @@ def area_for_all(patch: pytest.MonkeyPatch) -> None:
 
 def any_device(patch: pytest.MonkeyPatch) -> None:
     """Root makes one, where devices work, and it is read like a file."""
-    AS_ROOT(patch)
+    AS_ADMINISTRATOR(patch)
     patch.setattr(areas, "_MS_NODEV", 0)
     any_output(patch)
 
@@ -169,9 +169,8 @@ NEW_PRIVILEGES = host_settings(SecurityOpt=[f"seccomp={sandbox.seccomp()}"])
 AS_ROOT = as_root()
 AS_ROOT_WRITING = as_root(ReadonlyRootfs=False)
 AS_ADMINISTRATOR = as_root(CapAdd=["SYS_ADMIN"], SecurityOpt=["no-new-privileges", "seccomp=unconfined"])
-HOST_PROCESSES_AS_ROOT = as_root(
-    PidMode="host", CapAdd=["SYS_PTRACE"], SecurityOpt=["no-new-privileges", "seccomp=unconfined"]
-)
+HOST_MOUNTED = host_settings(Binds=["/:/host:ro"], checked=False)
+KERNEL_FILES = as_root(MaskedPaths=[], ReadonlyPaths=[])
 NO_PROCESS_LIMIT = host_settings(PidsLimit=None, Ulimits=[])
 MORE_MEMORY = larger(memory="2g")
 LARGER_OUTPUT = larger(output="256m")
@@ -182,7 +181,7 @@ LARGER_SHM = host_settings(ShmSize=256 << 20)
 
 _UNREACHABLE = r"Network is unreachable|Connection refused|Cannot assign|ENETUNREACH"
 _NOT_PERMITTED = r"refused: \[Errno (1|13|22|30|38|95|97)\]|^refused$"
-_ENGINE_TOO = "the engine refuses it too, with all that could be taken away here"
+_PRIVILEGED_ONLY = "engines mount them writable in privileged containers only, which not every machine can start"
 _NO_SPACE = r"No space left|Disk quota|Cannot allocate"
 
 
@@ -300,8 +299,8 @@ ATTACKS: list[Attack] = [
         make__device="make a device file",
         mount="mount a file system",
     ),
-    _look("core-pattern", "choose who is given core dumps", _NOT_PERMITTED, None, _ENGINE_TOO),
-    _look("cgroup", "make a control group", _NOT_PERMITTED, None, _ENGINE_TOO),
+    _look("core-pattern", "choose who is given core dumps", _NOT_PERMITTED, KERNEL_FILES),
+    _look("cgroup", "make a control group", _NOT_PERMITTED, None, _PRIVILEGED_ONLY),
     _look("fork-bomb", "make processes without end", "temporarily unavailable", NO_PROCESS_LIMIT),
     _look("memory-bomb", "use memory without end", "ended with -9|Cannot allocate|MemoryError", MORE_MEMORY),
     _look("disk-bomb-tmp", "fill a disk by /tmp", _NO_SPACE, LARGER_TEMPORARY),
@@ -315,7 +314,7 @@ ATTACKS: list[Attack] = [
         "host-file",
         "find a file of the host by way of /proc",
         "no such file|Errno 13",
-        HOST_PROCESSES_AS_ROOT,
+        HOST_MOUNTED,
     ),
     _look("change-database", "change the owner's data", "Errno (13|30)", databases_writable),
     _image("root", "run as root because its image says so", ("USER root",), "user-root", "^refused", weaken=AS_ROOT),

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from attacker.calls import drip, judge
-from skerry.contract import decode
 
 _PATIENCE = 20
 
@@ -24,17 +23,17 @@ def _egress(facts: Mapping[str, Any]) -> int:
 def _forward(facts: Mapping[str, Any]) -> int:
     if "forward" in facts:
         return int(facts["forward"])
-    return int(decode(os.environ["OPEN_GATE_ADDRESS"]).rpartition(":")[2])
+    return int(os.environ["OPEN_GATE_ADDRESS"].rpartition(":")[2])
 
 
 def _exchange(port: int, data: bytes) -> bytes:
-    """All that is answered, until nothing more comes for a while or the other side ends it."""
+    """What is answered: one head, and what comes behind that of a connection."""
     whole = b""
     with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as connection:
         connection.sendall(data)
         while b"\r\n\r\n" not in whole and (piece := connection.recv(65536)):
             whole += piece
-        if whole.startswith(b"HTTP/1.1 200 "):
+        if whole.startswith(b"HTTP/1.1 200 ") and whole.count(b"\r\n\r\n") == 1:
             whole += connection.recv(64)
     return whole
 
