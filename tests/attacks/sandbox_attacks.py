@@ -139,6 +139,18 @@ def images_have_volumes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sandbox, "differences", lambda *_: [])
 
 
+def variables_of_the_node(patch: pytest.MonkeyPatch) -> None:
+    """As where a container is given all that the node's own process has."""
+    genuine = Profile.config
+
+    def config(*given: Any) -> dict[str, Any]:
+        made = genuine(*given)
+        return {**made, "Env": [*made["Env"], "DOCKER_HOST=unix:///run/engine.sock"]}
+
+    patch.setattr(Profile, "config", config)
+    patch.setattr(sandbox, "differences", lambda *_: [])
+
+
 def images_choose_variables(patch: pytest.MonkeyPatch) -> None:
     """The image's own value stands where the node would set its."""
     genuine = Profile.config
@@ -317,6 +329,7 @@ ATTACKS: list[Attack] = [
         HOST_MOUNTED,
     ),
     _look("change-database", "change the owner's data", "Errno (13|30)", databases_writable),
+    _look("variables", "find a variable of the node's own", "no such name", variables_of_the_node),
     _image("root", "run as root because its image says so", ("USER root",), "user-root", "^refused", weaken=AS_ROOT),
     _image(
         "setuid",
