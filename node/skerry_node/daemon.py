@@ -28,6 +28,7 @@ from skerry_node import trail as trails
 from skerry_node.approvals import Approvals
 from skerry_node.checks import relaxations
 from skerry_node.config import Config
+from skerry_node.files import replace_file
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
@@ -45,6 +46,7 @@ from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
 
+SANDBOX = "sandbox"
 _TIDY_SECONDS, _PAUSE_SECONDS = 3600.0, 1.0
 _WITNESSED_EVERY = 600.0
 
@@ -65,8 +67,14 @@ class State:
     def say_ready(self) -> None:
         (self.folder / "ready").write_text(f"{os.getpid()}\n")
 
+    def say_sandbox(self, report: preflight.Report) -> None:
+        """Whether the sandbox held when it was last tried, for who looks from outside."""
+        lines = [str(os.getpid()), *(" ".join(str(problem).split()) for problem in report.problems)]
+        replace_file(self.folder / SANDBOX, "\n".join(lines))
+
     def close(self) -> None:
-        (self.folder / "ready").unlink(missing_ok=True)
+        for name in ("ready", SANDBOX):
+            (self.folder / name).unlink(missing_ok=True)
         self.trail.close()
         self._lock.close()
 
@@ -266,6 +274,7 @@ class Daemon:
             self._config.docker.preflight_seconds,
             self._ask_again,
             self._closing,
+            self._state.say_sandbox,
         )
 
     def _base_user(self) -> int:

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 from skerry.errors import InvalidInput
+from skerry.peering import MOST_PORTS
 from skerry.wire import Status
 from skerry_node import vpn
 from skerry_node.course import Course, GivenUp, NodeStops, RunEnded, ending
@@ -29,8 +30,11 @@ class Peering:
         self.broken: str | None = None
 
     def choose(self, image: Image) -> None:
-        """An image that declares ports wants to be reached; the owner says whether it is."""
+        """An image that declares ports wants to be reached; the owner says whether it is. Raises RunEnded."""
         course, ports = self._course, vpn.declared_ports(image)
+        if len(ports) > MOST_PORTS:
+            sentence = f"The image {image.reference} declares {len(ports)} ports: a run may have {MOST_PORTS} at most."
+            raise RunEnded(Status.NOT_ALLOWED, sentence)
         if ports and course.parts.config.policies.vpn == "allow":
             course.entry = replace(course.entry, vpn=ports)
         elif ports:

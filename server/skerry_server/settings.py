@@ -46,7 +46,8 @@ class Limits(_Strict):
     """Bounds on what requests may cost.
 
     ``failures``: wrong credentials from one address in a quarter of an hour. ``waiting_bytes``: what one caller's
-    uploads may hold that wait for their tasks.
+    uploads may hold that wait for their tasks. ``tasks_per_job``: with all that its algorithms create, and those that
+    they start.
     """
 
     threads: Annotated[int, Field(ge=1, le=256)] = 16
@@ -54,6 +55,7 @@ class Limits(_Strict):
     result_bytes: Annotated[int, Field(ge=1024)] = 64 << 30
     waiting_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
     failures: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    tasks_per_job: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
 class Tls(_Strict):
@@ -186,6 +188,7 @@ TEMPLATE = """\
 #   result_bytes: 68719476736
 #   waiting_bytes: 17179869184   # what the uploads of one user or run may hold that wait for their tasks
 #   failures: 100        # wrong passwords, keys and tokens from one address in a quarter of an hour
+#   tasks_per_job: 10000 # a task with all that algorithms create below it
 """
 
 

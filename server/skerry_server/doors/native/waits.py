@@ -22,7 +22,7 @@ class WaitQuery(Query):
 
 @calls(Kind.USER, Kind.RUN, query=WaitQuery)
 def wait(call: Call, id_: int, query: WaitQuery) -> dict[str, Any] | Wait:
-    ticket = call.server.hub.ticket(waits.topics(call.session, id_))
+    ticket = call.server.hub.ticket(waits.topics(call.session, call.actor, id_))
     call.look_anew()
     progress = waits.progress(call.session, call.actor, id_, call.now)
     shown = {

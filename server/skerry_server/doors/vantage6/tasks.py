@@ -231,7 +231,8 @@ def create() -> Response:
         spec = replace(spec, image=webcalls.image_in_store(address, body.image, introduction))
     with server.database.writing() as session:
         call, actor = Call(server, session, server.clock()), open_actor(session, kind, claims)
-        task = tasks.create_task(session, actor, spec, server.payloads, call.now)
+        most = server.settings.limits.tasks_per_job
+        task = tasks.create_task(session, actor, spec, server.payloads, call.now, most=most)
         answer = Reply(show(call, task), 201)
     return respond(answer)
 
