@@ -98,8 +98,10 @@ def _check_vpn(config: Config) -> Iterator[Finding]:
     """Whether the runs of this machine could have a VPN, where the owner allows it."""
     if config.policies.vpn != "allow":
         return
-    reason = vpn.missing()
-    yield Finding("WireGuard and nftables, for runs that talk to their job's other runs", reason is None, reason or "")
+    reason, relay = vpn.missing(config.vpn), config.vpn.relay
+    means = f"WireGuard (by {vpn.choose_driver().name}) and nftables"
+    means += "" if relay is None else f", and the relay at {relay.endpoint[0]} port {relay.endpoint[1]}"
+    yield Finding(f"{means}, for runs that talk to their job's other runs", reason is None, reason or "")
 
 
 def _relaxation(text: str) -> Finding:

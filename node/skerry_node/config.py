@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import ipaddress
 import re
@@ -17,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from skerry import contract
 from skerry.errors import ConfigurationError
+from skerry.peering import parse_endpoint
 from skerry_node.policies import Entries, OnlyFor, Policies, Relaxation, Rule
 from skerry_node.references import DOCKER_HUB
 from skerry_node.sections import File, Section, Size
@@ -31,6 +33,7 @@ MAX_SOCKET_PATH = 107
 _SERVICES = frozenset({"sql", "sparql", "omop"})
 _LABEL = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 _REGISTRY = r"^[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?(:[0-9]{1,5})?$"
+_KEY_BYTES = 32
 _PARAMETER = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
 
 
@@ -179,16 +182,58 @@ def parse_host(value: object) -> object:
     return str(address)
 
 
+def parse_relay(value: object) -> object:
+    """From ``address:port``; raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_endpoint(value)
+    except ValueError as error:
+        raise ValueError("write the relay's address and port, such as 192.0.2.9:51819") from error
+
+
+def parse_key(value: object) -> object:
+    """A key of WireGuard from base64; raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        key = base64.b64decode(value.strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise ValueError("this is no key: copy what skerry relay prints")
+    return key
+
+
+class RelaySettings(Section):
+    """The relay by which this node's runs are reached, as ``skerry relay`` tells it."""
+
+    endpoint: Annotated[tuple[str, int], BeforeValidator(parse_relay)]
+    public_key: Annotated[bytes, BeforeValidator(parse_key)]
+    secret_file: File
+
+    def secret(self) -> bytes:
+        """Raises ConfigurationError."""
+        try:
+            found = parse_key(self.secret_file.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"vpn.relay.secret_file: {self.secret_file}: {error}.") from error
+        assert isinstance(found, bytes)  # noqa: S101 - for mypy: it was a text
+        return found
+
+
 class VpnSettings(Section):
     """Where runs that talk to their job's other runs are reached, where ``policies.vpn`` allows it.
 
-    ``endpoint``: this machine's address as the other nodes reach it, None behind NAT: then it calls them. ``ports``:
-    UDP, one for each run at a time. ``mtu``: 80 bytes below what the way between the nodes carries.
+    ``endpoint``: this machine's address as the other nodes reach it, None behind NAT: then it calls them, and is
+    called by ``relay`` if there is one. ``ports``: UDP, one for each run at a time. ``mtu``: 80 bytes below what the
+    way between the nodes carries.
     """
 
     endpoint: Annotated[str | None, BeforeValidator(parse_host)] = None
     ports: Annotated[tuple[int, int], BeforeValidator(parse_ports)] = (51820, 51883)
     mtu: int = Field(default=1420, ge=1280, le=8920)
+    relay: RelaySettings | None = None
 
     @property
     def port_range(self) -> range:
@@ -282,6 +327,9 @@ def _absolute(config: Config, folder: Path) -> Config:
     if encryption is not None:
         path = folder / encryption.private_key_file
         changes["encryption"] = encryption.model_copy(update={"private_key_file": path})
+    if config.vpn.relay is not None:
+        relay = config.vpn.relay.model_copy(update={"secret_file": folder / config.vpn.relay.secret_file})
+        changes["vpn"] = config.vpn.model_copy(update={"relay": relay})
     if process is not None:
         changes["process"] = process.model_copy(update={"registry": folder / process.registry})
     return config.model_copy(update=changes)
@@ -427,6 +475,23 @@ def _vpn_problems(config: Config) -> Iterator[str]:
         yield "policies.vpn: plain processes have no namespaces of their own, so they get no VPN; refuse it."
     if config.encryption is None:
         yield "policies.vpn: peers are told apart by their organizations' keys, so encryption: null has no VPN."
+    yield from _relay_of_vpn_problems(config.vpn)
+
+
+def _relay_of_vpn_problems(settings: VpnSettings) -> Iterator[str]:
+    if settings.relay is None:
+        return
+    if settings.endpoint is not None:
+        yield "vpn.relay: where vpn.endpoint says where this machine is reached, no relay is needed; leave one out."
+    problems = list(_secret_problems("vpn.relay.secret_file", settings.relay.secret_file))
+    yield from problems or _relay_secret_problems(settings.relay)
+
+
+def _relay_secret_problems(relay: RelaySettings) -> Iterator[str]:
+    try:
+        relay.secret()
+    except ConfigurationError as error:
+        yield str(error)
 
 
 def _launcher_problems(config: Config) -> Iterator[str]:
@@ -474,5 +539,6 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "registries": Registry,
     "keep_images": KeepImages,
     "vpn": VpnSettings,
+    "relay": RelaySettings,
     "process": ProcessSettings,
 }

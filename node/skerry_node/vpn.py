@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import logging
@@ -18,26 +19,37 @@ from typing import Any
 
 from skerry.peering import Peer
 from skerry.wire import b64
-from skerry_node import firewall, namespace, wireguard
-from skerry_node.config import VpnSettings
+from skerry_node import firewall, namespace
+from skerry_node.config import RelaySettings, VpnSettings
 from skerry_node.launchers.launcher import Attempt, Image, LauncherError
-from skerry_node.wireguard import Interface, Remote
+from skerry_node.wireguard import Driver, Interface, Remote
+from skerry_node.wireguard_go import GoDriver
+from skerry_node.wireguard_kernel import KernelDriver
 
 log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS, _GLANCE_SECONDS = 10.0, 0.02
+_RELAY_SECONDS = 12.0
+"""Time for two handshakes of WireGuard's, which come every 5 seconds."""
 _ENDING = frozenset({"04", "09", "0B"})
 """FIN_WAIT1, LAST_ACK and CLOSING, as the kernel's include/net/tcp_states.h numbers them."""
 _LABEL = re.compile(r"p([0-9]{1,5})")
 
 
-def missing() -> str | None:
-    """Why this machine can't have a VPN, in one sentence; None when it can."""
-    reason = wireguard.missing() or firewall.missing()
+@functools.cache
+def choose_driver() -> Driver:
+    """The kernel's WireGuard where it has one: fewer copies, no process. It does not come or go while a node runs."""
+    kernel = KernelDriver()
+    return GoDriver() if kernel.missing() else kernel
+
+
+def missing(settings: VpnSettings | None = None) -> str | None:
+    """Why this machine can't have a VPN, in one sentence; None when it can. With a relay, whether that answers."""
+    reason = choose_driver().missing() or firewall.missing()
     if reason is not None:
         return reason
     try:
-        _try_out()
+        _try_out(settings or VpnSettings())
     except LauncherError as error:
         return str(error)
     return None
@@ -49,11 +61,19 @@ def declared_ports(image: Image) -> dict[int, str | None]:
     return {port: named.get(port) or None for port in sorted({*image.ports, *named}) if 0 < port < 1 << 16}
 
 
-def _try_out() -> None:
+def _try_out(settings: VpnSettings) -> None:
     """An interface behind closed doors, in a namespace of its own; both are gone afterwards."""
     network = ipaddress.IPv4Network("198.18.0.0/30")
     place = Place(namespace.make_empty(), network[1], network, {})
-    Tunnel(f"sk{secrets.token_hex(6)}", place, VpnSettings(), 0).close()
+    tunnel = Tunnel(f"sk{secrets.token_hex(6)}", place, settings, 0)
+    try:
+        if settings.relay is not None and not tunnel.meets_relay():
+            raise LauncherError(
+                f"the relay at {_join(*settings.relay.endpoint)} does not answer: does it run, are its public_key and "
+                "secret_file these, and does the firewall let UDP out to it?"
+            )
+    finally:
+        tunnel.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,7 @@ class Tunnel:
         self.udp_port = udp_port
         self._lock = threading.Lock()
         self._closed = False
+        self._relay = () if settings.relay is None else (_relay(settings.relay),)
         self._remotes: tuple[Remote, ...] = ()
         self.version = ""
         self._interface = self._make()
@@ -95,8 +116,8 @@ class Tunnel:
         return self._interface.public_key
 
     @property
-    def pid(self) -> int:
-        """Of the program that carries it."""
+    def pid(self) -> int | None:
+        """Of the program that carries it; None where the kernel does."""
         return self._interface.pid
 
     def wait(self) -> bool:
@@ -106,25 +127,27 @@ class Tunnel:
 
     def describe(self) -> dict[str, Any]:
         """What the run's organization is to sign of it."""
-        place, endpoint = self._place, self._settings.endpoint
+        place = self._place
         return {
             "public_key": b64(self.public_key),
             "address": str(place.address),
-            "endpoint": None if endpoint is None else _join(endpoint, self.udp_port),
+            "endpoint": self._endpoint(),
             "ports": [{"port": port, "label": label} for port, label in place.ports.items()],
         }
 
     def admit(self, peers: Sequence[Peer], version: str) -> None:
         """These peers and no others, of those that can't be mistaken for another or for the run itself."""
         remotes = tuple(
-            Remote(peer.public_key, peer.endpoint, peer.address) for peer in choose_peers(peers, self._place)
+            Remote(peer.public_key, peer.endpoint, peer.address)
+            for peer in choose_peers(peers, self._place)
+            if peer.public_key not in {relay.public_key for relay in self._relay}
         )
         with self._lock:
             if self._closed:
                 return
             # Who left is shut out before, and who came let in after, there is a way to them.
-            self._interface.set_peers(remotes)
-            firewall.close(self._place.namespace, [remote.address for remote in remotes], self._place.ports)
+            self._interface.set_peers([*self._relay, *remotes])
+            firewall.close(self._place.namespace, _addresses(remotes), self._place.ports)
             self._remotes, self.version = remotes, version
 
     def renew(self) -> None:
@@ -134,7 +157,15 @@ class Tunnel:
                 return
             self._interface.close()
             self._interface = self._make()
-            self._interface.set_peers(self._remotes)
+
+    def meets_relay(self) -> bool:
+        """Whether the relay answers, within a few seconds."""
+        end = time.monotonic() + _RELAY_SECONDS
+        while not all(self._interface.has_met(relay.public_key) for relay in self._relay):
+            if time.monotonic() > end:
+                return False
+            time.sleep(_GLANCE_SECONDS)
+        return True
 
     def drain(self) -> None:
         """Until its peers have acknowledged what the ended algorithm sent them, for a few seconds at most."""
@@ -151,12 +182,20 @@ class Tunnel:
             self._interface.close()
             os.close(self._place.namespace)
 
+    def _endpoint(self) -> str | None:
+        """Where others send first: to this machine, or to the relay, which knows the way."""
+        settings = self._settings
+        if settings.relay is not None:
+            return _join(*settings.relay.endpoint)
+        return None if settings.endpoint is None else _join(settings.endpoint, self.udp_port)
+
     def _make(self) -> Interface:
         place = self._place
         # First the rules: at no time is there an interface without them.
-        firewall.close(place.namespace, [remote.address for remote in self._remotes], place.ports)
-        made = Interface.make(self._name, self.udp_port)
+        firewall.close(place.namespace, _addresses(self._remotes), place.ports)
+        made = choose_driver().make(self._name, self.udp_port)
         try:
+            made.set_peers([*self._relay, *self._remotes])
             made.move(place.namespace, place.address, place.subnet, self._settings.mtu)
         except LauncherError:
             made.close()
@@ -187,6 +226,7 @@ class Tunnels:
         self._lock = threading.Lock()
         self._tunnels: dict[Attempt, Tunnel] = {}
         self._ports: dict[int, socket.socket] = {}
+        GoDriver().sweep()
 
     def open(self, attempt: Attempt, place: Place) -> Tunnel:
         """The attempt's tunnel, with nobody in it yet; it owns the namespace's descriptor now. Raises LauncherError."""
@@ -215,7 +255,7 @@ class Tunnels:
         with self._lock:
             tunnel = self._tunnels.pop(attempt, None)
         if tunnel is None:
-            wireguard.remove(name_interface(self._installation, attempt))
+            choose_driver().remove(name_interface(self._installation, attempt))
             return
         tunnel.close()
         self._give_back(tunnel.udp_port)
@@ -232,6 +272,14 @@ class Tunnels:
     def _give_back(self, port: int) -> None:
         with self._lock:
             self._ports.pop(port).close()
+
+
+def _addresses(remotes: Sequence[Remote]) -> list[ipaddress.IPv4Address]:
+    return [remote.address for remote in remotes if remote.address is not None]
+
+
+def _relay(settings: RelaySettings) -> Remote:
+    return Remote(settings.public_key, settings.endpoint, None, settings.secret())
 
 
 def _has_unsent() -> bool:

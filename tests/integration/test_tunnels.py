@@ -21,7 +21,6 @@ from skerry_node.config import VpnSettings
 from skerry_node.launchers.launcher import Attempt, LauncherError
 from skerry_node.namespace import inside
 from skerry_node.vpn import Place, Tunnel, Tunnels
-from skerry_node.wireguard import Interface
 
 pytestmark = pytest.mark.integration
 
@@ -221,7 +220,7 @@ def test_a_killed_program_closes_and_is_replaced(pair: tuple[End, End]) -> None:
 def test_the_end_of_the_namespace_is_the_end_of_the_program() -> None:
     """So nothing stays of a run whose node is gone."""
     space = namespace.make_empty()
-    made = Interface.make("sk-left-over", 0)
+    made = vpn.choose_driver().make("sk-left-over", 0)
     made.move(space, SUBNET[1], SUBNET, 1420)
     os.close(space)
     made.wait()
