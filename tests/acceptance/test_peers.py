@@ -58,25 +58,52 @@ def test_the_addresses(peers: DevFederation, peer_probe: str) -> None:
     ids = peers.organization_ids
     [seen] = ask(peers, peer_probe, ids[:1], "queries", organizations=ids)
     child, parent = seen["child"], seen["parent"]
-    assert {name: sorted(set(found)) for name, found in parent.items()} == {
+    assert _sorted(parent) == {
         "none": ids[:1],
         "only_children": ids,
         "only_self": ids[:1],
         "only_siblings": [],
         "only_parent": ids[:1],
+        "include_parent": ids[:1],
         "include_children": ids,
         "label": ids[:1],
         "no such label": [],
+        "only_children, label": ids,
+        "only_siblings, no such label": [],
+        "both includes": ids,
+        "only_self, include_parent": ids[:1],
+        "only_siblings, include_children": [],
+        "get_child_addresses": ids,
+        "get_parent_address": ids[:1],
+        "get_sibling_addresses": [],
+        "get_own_address": ids[:1],
+        "two only": True,
     }
-    assert {name: sorted(set(found)) for name, found in child.items()} == {
+    assert _sorted(child) == {
         "none": ids,
         "only_children": [],
         "only_self": ids[1:2],
         "only_siblings": [ids[0], ids[2]],
         "only_parent": ids[:1],
         "include_parent": ids,
+        "include_children": ids,
         "label": ids,
+        "no such label": [],
+        "only_children, label": [],
+        "only_siblings, no such label": [],
+        "both includes": ids,
+        "only_self, include_parent": ids[1:2],
+        "only_siblings, include_children": [ids[0], ids[2]],
+        "get_child_addresses": [],
+        "get_parent_address": ids[:1],
+        "get_sibling_addresses": [ids[0], ids[2]],
+        "get_own_address": ids[1:2],
+        "two only": True,
     }
+
+
+def _sorted(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: sorted(set(rows)) if isinstance(rows, list) else rows for name, rows in found.items()}
 
 
 def test_what_a_run_reaches(peers: DevFederation, peer_probe: str) -> None:

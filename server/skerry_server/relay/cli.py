@@ -24,7 +24,8 @@ from skerry_server.relay.switch import Address, Switch
 log = logging.getLogger(__name__)
 
 _KEY, _SECRET = "relay.key", "relay-secret"
-_ANY = {False: "0.0.0.0", True: "::"}  # noqa: S104 - a relay is there for others
+# a relay is there for others
+_ANY = {False: "0.0.0.0", True: "::"}  # noqa: S104 # nosec B104
 _LARGEST_PACKET = 1 << 16
 _BUFFER_BYTES = 4 << 20
 _GLANCE_SECONDS = 10.0

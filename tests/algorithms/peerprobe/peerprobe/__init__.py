@@ -25,7 +25,13 @@ _QUERIES: dict[str, dict[str, Any]] = {
     "include_children": {"include_children": True},
     "label": {"label": "peerprobe"},
     "no such label": {"label": "another"},
+    "only_children, label": {"only_children": True, "label": "peerprobe"},
+    "only_siblings, no such label": {"only_siblings": True, "label": "another"},
+    "both includes": {"include_parent": True, "include_children": True},
+    "only_self, include_parent": {"only_self": True, "include_parent": True},
+    "only_siblings, include_children": {"only_siblings": True, "include_children": True},
 }
+_HELPERS = ("get_child_addresses", "get_parent_address", "get_sibling_addresses", "get_own_address")
 
 
 @central
@@ -33,8 +39,7 @@ def queries(client: AlgorithmClient, organizations: list[int]) -> dict[str, Any]
     """The organizations that each query names: here, and in the child at the second organization."""
     task = client.task.create(input_={"method": "child_queries"}, organizations=organizations)
     client.vpn.wait_for(organizations, children=True)
-    names = [name for name in _QUERIES if name != "include_parent"]
-    parent = {name: _organizations(client, name) for name in names}
+    parent = _all_queries(client)
     parts = client.wait_for_results(task["id"])
     return {"parent": parent, "child": next(part for part in parts if part["at"] == organizations[1])["found"]}
 
@@ -42,10 +47,17 @@ def queries(client: AlgorithmClient, organizations: list[int]) -> dict[str, Any]
 @central
 def child_queries(client: AlgorithmClient) -> dict[str, Any]:
     peers = client.vpn.wait_for()
-    names = [name for name in _QUERIES if name not in {"include_children", "no such label"}]
-    found = {name: _organizations(client, name) for name in names}
+    found = _all_queries(client)
     _meet(client, list(peers))
     return {"at": client.organization_id, "found": found}
+
+
+def _all_queries(client: AlgorithmClient) -> dict[str, Any]:
+    found: dict[str, Any] = {name: _organizations(client, client.vpn.get_addresses(**_QUERIES[name])) for name in _QUERIES}
+    found |= {name: _organizations(client, getattr(client.vpn, name)()) for name in _HELPERS}
+    refused = client.vpn.get_addresses(only_self=True, only_children=True)
+    assert isinstance(refused, dict), refused
+    return {**found, "two only": "only specify one" in refused["message"]}
 
 
 def _meet(client: AlgorithmClient, organizations: list[int]) -> None:
@@ -61,10 +73,11 @@ def _meet(client: AlgorithmClient, organizations: list[int]) -> None:
         caller.join()
 
 
-def _organizations(client: AlgorithmClient, name: str) -> list[int]:
-    found = client.vpn.get_addresses(**_QUERIES[name])
+def _organizations(client: AlgorithmClient, found: Any) -> list[int]:
     assert isinstance(found, list), found
     assert all(row["ip"] and row["port"] == PORT and row["label"] == "peerprobe" for row in found)
+    assert all(set(row) == {"ip", "port", "label", "organization_id", "task_id", "parent_id"} for row in found)
+    assert all(row["parent_id"] in {None, client.task_id} or row["task_id"] for row in found)
     return [row["organization_id"] for row in found]
 
 
@@ -122,6 +135,47 @@ def sweep(client: AlgorithmClient, port: int) -> dict[str, Any]:
     ]
     hosts = [f"10.76.0.{number}" for number in range(1, 16)]
     return {"known": known, "reached": [host for host in hosts if host not in own and _reaches(host, port, BRIEF)]}
+
+
+@central
+def reach(client: AlgorithmClient, targets: list[list[Any]]) -> dict[str, bool]:
+    """Which of these hosts and ports answer by TCP, with the run's interface up."""
+    assert client.vpn.get_own_address()
+    return {f"{host}:{port}": _reaches(host, port, BRIEF) for host, port in targets}
+
+
+@central
+def steady(
+    client: AlgorithmClient, organization: int, seconds: float, marker: str = "", patience: float = 120.0
+) -> dict[str, Any]:
+    """Exchanges numbered lines with a child at the organization, over one connection, for so long."""
+    task = client.task.create(input_={"method": "echo"}, organizations=[organization])
+    [[address]] = client.vpn.wait_for([organization], children=True).values()
+    end, rounds, longest = time.monotonic() + seconds, 0, 0.0
+    with client.vpn.connect(address, patience) as connection, connection.makefile("rwb") as stream:
+        connection.settimeout(PATIENCE)
+        while time.monotonic() < end:
+            began, line = time.monotonic(), f"{marker}{rounds}\n".encode()
+            stream.write(line)
+            stream.flush()
+            assert stream.readline() == line
+            rounds, longest = rounds + 1, max(longest, time.monotonic() - began)
+            time.sleep(0.02)
+    client.wait_for_results(task["id"])
+    return {"rounds": rounds, "longest": longest}
+
+
+@partial
+def echo() -> dict[str, Any]:
+    """Sends each line of one connection back."""
+    with socket.create_server(("", PORT)) as listener:
+        listener.settimeout(PATIENCE)
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rwb") as stream:
+            for line in stream:
+                stream.write(line)
+                stream.flush()
+    return {}
 
 
 @central
