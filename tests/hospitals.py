@@ -1,8 +1,8 @@
 """Three hospitals on one machine: a network namespace with an engine and a node of its own each, and what is between.
 
 Two are reached from outside. The third is behind a router that masks it, changes its ports, and lets UDP out to the
-relay alone. The server is in none of them: each node reaches it by a line of its own, which a cut of the network between
-the hospitals leaves alone.
+relay alone. The server is in none of them: each node reaches it by a line of its own, which a cut of the network
+between the hospitals leaves alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from skerry import UserClient
 from skerry.dev import founding, nodes, processes
@@ -104,7 +104,11 @@ def _join(spaces: dict[str, Space]) -> None:
     wan.run("ip", "link", "add", "br0", "type", "bridge")
     wan.run("ip", "addr", "add", f"{RELAY}/24", "dev", "br0")
     wan.run("ip", "link", "set", "br0", "up")
-    ends = [(spaces["north"], "eth0", ADDRESSES[0]), (spaces["south"], "eth0", ADDRESSES[1]), (router, "wan", "192.0.2.13")]
+    ends = [
+        (spaces["north"], "eth0", ADDRESSES[0]),
+        (spaces["south"], "eth0", ADDRESSES[1]),
+        (router, "wan", "192.0.2.13"),
+    ]
     for space, link, address in ends:
         port = f"to-{space.name.rpartition('-')[2]}"
         wire = ["ip", "link", "add", port, "netns", wan.name, "type", "veth", "peer", "name", link, "netns", space.name]
@@ -175,7 +179,7 @@ class Capture:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._listen)
 
-    def __enter__(self) -> Capture:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -232,7 +236,11 @@ class Hospital:
         command = self.space.enter("dockerd", "--config-file", str(empty), *settings, *alone)
         self.engine = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
-        _await(lambda: subprocess.run(["docker", "-H", self.host, "version"], capture_output=True).returncode == 0)
+        _await(self._answers)
+
+    def _answers(self) -> bool:
+        asked = ["docker", "-H", self.host, "version"]
+        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
     def start_node(self) -> None:
         config = str(self.folder.node(self.number) / "node.yaml")
@@ -254,7 +262,9 @@ class Hospital:
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if (entry / "comm").read_text().strip() == "wireguard-go" and (entry / "ns/net").stat().st_ino == wanted:
+                if (entry / "comm").read_text().strip() == "wireguard-go" and (
+                    entry / "ns/net"
+                ).stat().st_ino == wanted:
                     found.append(int(entry.name))
         return found
 

@@ -42,9 +42,8 @@ class MockAlgorithmClient(AlgorithmClient):
             nodes=node_ids,
             collaboration=collaboration_id or 1,
         )
-        gate = InMemoryGate(federation, federation.add_task(None, "mock"))
-        token = gate.token(federation.organizations[0])
-        super().__init__(token, contract.GATE_HOST, contract.GATE_PORT, gate=gate)
+        gate = InMemoryGate(federation, federation.add_task(None, "mock"), federation.organizations[0])
+        super().__init__(gate.token(), contract.GATE_HOST, contract.GATE_PORT, gate=gate)
 
 
 def _tables(datasets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ federation of machines, so what can't take it fails here too. A run happens when
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from skerry.transport import Call
 
 _IMAGE = "in-memory"
+_SUBNET = ipaddress.IPv4Network("10.76.0.0/16")
 
 
 @dataclass
@@ -67,10 +69,13 @@ class Federation:
         organizations: Sequence[int] | None = None,
         nodes: Sequence[int] | None = None,
         collaboration: int = 1,
+        ports: Mapping[int, str | None] | None = None,
     ) -> None:
         """``tables``: for each organization a data frame, a file's path, a Database, or several of them by label.
 
         ``organizations``: their ids, instead of 1 to n; ``nodes``: those of their nodes, instead of the same.
+        ``ports``: what the image declares, each with its label or None; the client then knows addresses of the runs.
+        Runs follow each other here, so nobody listens there.
         """
         if not tables:
             raise ConfigurationError("A federation needs at least one organization: give one table for each.")
@@ -85,6 +90,7 @@ class Federation:
                     f"There are tables for {len(tables)} organizations: give as many ids of {what}."
                 )
         self.collaboration = collaboration
+        self.ports = dict(ports or {})
         self.nodes = dict(zip(self.organizations, nodes or self.organizations, strict=True))
         by_label = [table if isinstance(table, Mapping) else {"default": table} for table in tables]
         self._tables = dict(zip(self.organizations, by_label, strict=True))
@@ -118,9 +124,16 @@ class Federation:
         for organization in inputs:
             self.tables(organization)
         task = self.add_task(parent_id, name)
-        for organization, raw in inputs.items():
-            self._execute(task, organization, raw)
+        for organization in inputs:
+            run = _Run(len(self._runs) + 1, task.id, organization)
+            self._runs.append(run)
+            task.runs.append(run)
+        for run in task.runs:
+            self._execute(task, run, inputs[run.organization_id])
         return task
+
+    def children_of(self, id_: int) -> list[_Task]:
+        return [task for task in self._tasks if task.parent_id == id_]
 
     def task_of(self, id_: int) -> _Task:
         if not 1 <= id_ <= len(self._tasks):
@@ -133,20 +146,17 @@ class Federation:
         return self._runs[id_ - 1]
 
     def client_of(self, task: _Task, organization: int) -> AlgorithmClient:
-        gate = InMemoryGate(self, task)
-        return AlgorithmClient(gate.token(organization), contract.GATE_HOST, contract.GATE_PORT, gate=gate)
+        gate = InMemoryGate(self, task, organization)
+        return AlgorithmClient(gate.token(), contract.GATE_HOST, contract.GATE_PORT, gate=gate)
 
     def add_task(self, parent_id: int | None, name: str) -> _Task:
         task = _Task(len(self._tasks) + 1, parent_id, name)
         self._tasks.append(task)
         return task
 
-    def _execute(self, task: _Task, organization: int, raw: bytes) -> None:
+    def _execute(self, task: _Task, run: _Run, raw: bytes) -> None:
         """One run, from its input to its end; what the algorithm raises ends the run, as in a container."""
-        place = _Place(self, task, organization)
-        run = _Run(len(self._runs) + 1, task.id, organization)
-        self._runs.append(run)
-        task.runs.append(run)
+        place = _Place(self, task, run.organization_id)
         try:
             asked = Input.parse(raw)
             value = functions.call(functions.find(self._algorithm, asked.method), asked, place)
@@ -197,9 +207,11 @@ class InMemoryGate:
 
     federation: Federation
     task: _Task
+    run_organization: int
 
-    def token(self, organization: int) -> str:
+    def token(self) -> str:
         """With the claims that a run's token has; no one verifies it."""
+        organization = self.run_organization
         subject = {
             "client_type": "container",
             "task_id": self.task.id,
@@ -261,6 +273,39 @@ class InMemoryGate:
     def result(self, _: Call, id_: int) -> Any:
         return _result_as_told(self.federation.run_of(id_))
 
+    def addresses(self, call: Call) -> Any:
+        """As section 7.4 of the contract has it. Raises InvalidInput."""
+        params = call.params or {}
+        only = {name for name in params if name.startswith("only_")}
+        if len(only) > 1:
+            raise InvalidInput("You can only specify one of the only_<...> parameters!", 400)
+        runs = [run for task in self._tasks_asked_for(params, only) for run in task.runs]
+        if "only_self" in only:
+            runs = [run for run in runs if run.organization_id == self.run_organization]
+        if "only_siblings" in only:
+            runs = [run for run in runs if run.organization_id != self.run_organization]
+        rows = [row for run in runs for row in self._places_of(run)]
+        return {"addresses": [row for row in rows if params.get("label") in {None, row["label"]}]}
+
+    def _tasks_asked_for(self, params: Mapping[str, Any], only: set[str]) -> list[_Task]:
+        federation, own = self.federation, self.task
+        parents = [] if own.parent_id is None else [federation.task_of(own.parent_id)]
+        children = federation.children_of(own.id)
+        if "only_children" in only:
+            return children
+        if "only_parent" in only:
+            return parents or [own]
+        if only:
+            return [own]
+        more = parents if "include_parent" in params else []
+        return [own, *more, *(children if "include_children" in params else [])]
+
+    def _places_of(self, run: _Run) -> list[dict[str, Any]]:
+        task = self.federation.task_of(run.task_id)
+        whose = {"organization_id": run.organization_id, "task_id": task.id, "parent_id": task.parent_id}
+        address = str(_SUBNET[run.id])
+        return [{"ip": address, "port": port, "label": label, **whose} for port, label in self.federation.ports.items()]
+
     def _runs_of(self, call: Call) -> list[_Run]:
         return self.federation.task_of(int((call.params or {})["task_id"])).runs
 
@@ -278,6 +323,7 @@ _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", r"run/(\d+)", InMemoryGate.get_run),
     ("GET", "result", InMemoryGate.results),
     ("GET", r"result/(\d+)", InMemoryGate.result),
+    ("GET", "vpn/algorithm/addresses", InMemoryGate.addresses),
 ]
 
 

@@ -99,6 +99,20 @@ class Peering:
         runs = [peer.run for peer in judged.peers]
         self._story.tell("run.peers", peers=runs, refused=list(judged.refused))
 
+    def introduce_again(self) -> None:
+        """To a proxy that was replaced, which knows nobody. In a thread: who restarts the proxy waits for no one."""
+        tunnel = self._find_tunnel()
+        if tunnel is not None:
+            name = f"vpn {self._course.key} again"
+            threading.Thread(target=self._try_to_introduce, args=(tunnel,), name=name, daemon=True).start()
+
+    def _try_to_introduce(self, tunnel: Tunnel) -> None:
+        with self._meeting:
+            try:
+                self._introduce(tunnel)
+            except (LauncherError, ProxyError, GivenUp, NodeStops) as error:
+                log.warning("Run %s: it can't be introduced again yet: %s", self._course.key, error)
+
     def drain(self) -> None:
         tunnel = self._find_tunnel()
         if tunnel is not None:

@@ -82,6 +82,7 @@ class Pipeline:
     def serve_again(self) -> None:
         """Opens the gate anew after the proxy was replaced, or gives it a fresh upstream token."""
         self._ways.serve_again()
+        self._peering.introduce_again()
 
     def meet(self, others: Others) -> None:
         """Lets in the peers that the server now names, and shuts out all others. Does not raise."""

@@ -80,10 +80,9 @@ policies:
 # algorithms, users, organizations and databases, and the names of the columns of csv, parquet and excel files.
 # share: {logs: true, configuration: true, columns: false}
 
-# Where runs are reached by the other runs of their job, if policies.vpn allows it. Behind NAT: no endpoint, and the
-# relay of the federation's owner, if there is one (skerry relay prints these lines; chmod 600 relay-secret).
+# Where runs are reached by the other runs of their job, if policies.vpn allows it. Behind NAT: no endpoint, but the
+# lines that skerry relay prints, where the federation's owner runs one.
 # vpn: {endpoint: 192.0.2.7, ports: 51820-51883}   # UDP, one port for each run at a time
-# vpn: {relay: {endpoint: "192.0.2.9:51819", public_key: "…", secret_file: relay-secret}}
 
 # Bounds of each run.
 limits:

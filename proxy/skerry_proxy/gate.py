@@ -16,6 +16,7 @@ from skerry_proxy.fields import Fields
 from skerry_proxy.forwarding import Forwarder
 from skerry_proxy.gate_tokens import is_gate_token
 from skerry_proxy.messages import Connection, Gone, Limits, Refusal, Request, Response
+from skerry_proxy.neighbours import Neighbours
 from skerry_proxy.pace import Pace
 from skerry_proxy.reception import Reception
 from skerry_proxy.routes import Action, Match, find_route, parse_query
@@ -38,6 +39,7 @@ class Desk:
     gate_token: str
     forwarder: Forwarder
     children: Children
+    neighbours: Neighbours
     large_bodies: threading.Lock
     tally: Tally
 
@@ -64,7 +66,7 @@ class Desk:
         if scheme.lower() != "bearer" or not is_gate_token(self.gate_token, shown.strip()):
             raise Refusal(401, "The call does not carry this run's token.")
 
-    def _act(self, match: Match, request: Request) -> Response:  # noqa: PLR0911 - one line for each action
+    def _act(self, match: Match, request: Request) -> Response:  # noqa: C901, PLR0911 - one line for each action
         match match.route.action:
             case Action.FORWARD:
                 return Response.of(self.forwarder.get(match))
@@ -72,6 +74,8 @@ class Desk:
                 return Response.of(self.forwarder.get_all(match))
             case Action.OWN_NODE:
                 return Response.of(self._get_own_node(match))
+            case Action.ADDRESSES:
+                return Response.of(self.neighbours.keep(self.forwarder.get(match)))
             case Action.GET_RUN:
                 return Response.of(self.children.open_log(self.forwarder.get(match)))
             case Action.LIST_RUNS:

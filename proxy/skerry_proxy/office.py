@@ -36,6 +36,7 @@ from skerry_proxy.keyring import Keyring
 from skerry_proxy.ledger import Ledger
 from skerry_proxy.logs import shorten
 from skerry_proxy.messages import Limits
+from skerry_proxy.neighbours import Neighbours
 from skerry_proxy.orders import Order
 from skerry_proxy.relays import Lead, Relay
 from skerry_proxy.runs import Run
@@ -90,6 +91,7 @@ class Office:
         self._envelopes = Envelopes(self._make_protections())
         self._renewer = Renewer(clock)
         self._served: dict[tuple[int, int], _Served] = {}
+        self._neighbours: dict[tuple[int, int], Neighbours] = {}
         self._lock = threading.Lock()
         self._serving = threading.Lock()
         self._large_bodies = threading.Lock()
@@ -148,7 +150,7 @@ class Office:
         gate_token = mint_gate_token(run)
         gate = self._make_gate(run, access, gate_token, [_duplicate(listener) for listener in listeners], tally)
         made = tuple(Relay(run.id, lead, _duplicate(listener), self._folder) for lead, listener in relays)
-        self.close_gate(run.key)
+        self._end_gate(run.key)
         with self._lock:
             self._served[run.key] = served = _Served(gate, access, made)
         self._renewer.add(access)
@@ -179,6 +181,11 @@ class Office:
     def close_gate(self, run: tuple[int, int]) -> dict[str, Any]:
         """Ends the gate and the relays of a run and attempt, if there are any; what they were asked."""
         with self._lock:
+            self._neighbours.pop(run, None)
+        return self._end_gate(run)
+
+    def _end_gate(self, run: tuple[int, int]) -> dict[str, Any]:
+        with self._lock:
             served = self._served.pop(run, None)
         if served is None:
             return {**Tally().dump(), "relays": []}
@@ -204,7 +211,7 @@ class Office:
         run = Run.parse(resume)
         if self._identity is None:
             raise MissingKey("Without the organization's key nobody could tell its runs from others: there is no VPN.")
-        return sign_peer(
+        statement = sign_peer(
             self._identity,
             {
                 "run": run.id,
@@ -219,18 +226,26 @@ class Office:
                 "created": int(self._clock()),
             },
         )
+        self._neighbours_of(run).introduce(Peer.parse(statement))
+        return statement
 
     def judge(self, resume: Any, token: str, job: int, statements: Sequence[Any]) -> dict[str, Any]:
         """Those of the statements that are of other runs of this job, signed by the organizations that they name."""
         run = Run.parse(resume)
-        good, refused = list[Any](), list[str]()
+        good, refused = list[Peer](), list[str]()
         for statement in statements:
             try:
-                self._check_peer(run, token, name_job(run, job), Peer.parse(statement))
-                good.append(statement)
+                peer = Peer.parse(statement)
+                self._check_peer(run, token, name_job(run, job), peer)
+                good.append(peer)
             except CryptoError as error:
                 refused.append(str(error))
-        return {"statements": good, "refused": refused}
+        self._neighbours_of(run).meet(good)
+        return {"statements": [peer.wire for peer in good], "refused": refused}
+
+    def _neighbours_of(self, run: Run) -> Neighbours:
+        with self._lock:
+            return self._neighbours.setdefault(run.key, Neighbours())
 
     def _check_peer(self, run: Run, token: str, job: str, peer: Peer) -> None:
         if self._keyring is None:
@@ -272,7 +287,7 @@ class Office:
             folder=self._folder,
             clock=self._clock,
         )
-        desk = Desk(run, gate_token, forwarder, children, self._large_bodies, tally)
+        desk = Desk(run, gate_token, forwarder, children, self._neighbours_of(run), self._large_bodies, tally)
         return Gate(desk, sockets, closing, Limits(), self._folder)
 
     def _send_result(self, run: Run, token: str, file: IO[bytes]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Action(Enum):
     """A list: all of the server's pages as one."""
     OWN_NODE = auto()
     """As FORWARD, for the run's own node only."""
+    ADDRESSES = auto()
+    """As FORWARD; of the addresses, those that their organizations signed."""
     GET_RUN = auto()
     """As FORWARD; the log of a child's run is opened."""
     LIST_RUNS = auto()
@@ -75,7 +77,7 @@ ROUTES = (
     _get("/run/<id>", Action.GET_RUN),
     _get("/result", Action.LIST_RESULTS, "task_id"),
     _get("/result/<id>", Action.GET_RESULT),
-    Route("GET", "/vpn/algorithm/addresses", Action.FORWARD, {"label": _LABEL} | dict.fromkeys(_ADDRESSES, _FLAG)),
+    Route("GET", "/vpn/algorithm/addresses", Action.ADDRESSES, {"label": _LABEL} | dict.fromkeys(_ADDRESSES, _FLAG)),
     _get("/blobstream/status", Action.FORWARD),
     Route("GET", "/skerry/task/<id>/wait", Action.FORWARD, {"seen": _LABEL, "timeout": _NUMBER}),
     Route("POST", "/task", Action.CREATE_TASK),

@@ -38,6 +38,7 @@ class FakeServer:
     blobs: dict[str, bytes] = field(default_factory=dict)
     seen: list[tuple[str, str, dict]] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    addresses: object = field(default_factory=list)
     token: str = TOKEN
     token_life: int = 900
     waiting: threading.Event = field(default_factory=threading.Event)
@@ -151,6 +152,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.route_run(int(found[1]), found[2], query, body)
         if found := re.fullmatch(r"/skerry/task/(\d+)/wait", path):
             return self.wait(int(found[1]), query)
+        if path == "/vpn/algorithm/addresses":
+            return 200, {"addresses": fake.addresses}
         if path == "/skerry/keys":
             return 200, {"data": fake.keys}
         if path in {"/organization", "/run", "/study"}:

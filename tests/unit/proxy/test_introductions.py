@@ -104,3 +104,30 @@ def test_what_is_no_statement(bench, own: Peer, value: dict) -> None:
 def test_an_endpoint_is_an_address(own: Peer, alice: Identity, endpoint: str) -> None:
     with pytest.raises(CryptoError, match="malformed"):
         statement_of(alice, own, endpoint=endpoint)
+
+
+def row(peer: Peer, **changes) -> dict:
+    """As the server tells it."""
+    [(port, label)] = peer.ports.items()
+    told = {"ip": str(peer.address), "port": port, "label": label, "organization_id": peer.organization}
+    return {**told, "task_id": 9, "parent_id": None, **changes}
+
+
+def test_addresses_are_those_that_were_signed(bench, fake, call, own: Peer, alice: Identity) -> None:
+    """Its own and its peers'; the server's word that one is another organization's, or elsewhere, is not handed on."""
+    caller, other = bench.serve(bench.resume), Peer.parse(statement_of(alice, own))
+    fake.addresses = [row(own), row(other)]
+    assert call(caller, "GET", "/vpn/algorithm/addresses").json() == {"addresses": [row(own)]}
+    judge(bench, other.wire)
+    assert call(caller, "GET", "/vpn/algorithm/addresses").json() == {"addresses": [row(own), row(other)]}
+    lies = [{"organization_id": 3}, {"ip": "10.76.0.9"}, {"port": 22}, {"label": "other"}, {"ip": None}, {"ip": []}]
+    fake.addresses = [row(other, **lie) for lie in lies] + ["x", {}]
+    assert call(caller, "GET", "/vpn/algorithm/addresses").json() == {"addresses": []}
+    bench.office.judge(bench.resume, TOKEN, JOB, [])
+    fake.addresses = [row(other)]
+    assert call(caller, "GET", "/vpn/algorithm/addresses").json() == {"addresses": []}
+
+
+def test_addresses_that_are_no_list(bench, fake, call) -> None:
+    fake.addresses = None
+    assert call(bench.serve(bench.resume), "GET", "/vpn/algorithm/addresses").status_code == 502

@@ -53,7 +53,9 @@ def child_queries(client: AlgorithmClient) -> dict[str, Any]:
 
 
 def _all_queries(client: AlgorithmClient) -> dict[str, Any]:
-    found: dict[str, Any] = {name: _organizations(client, client.vpn.get_addresses(**_QUERIES[name])) for name in _QUERIES}
+    found: dict[str, Any] = {
+        name: _organizations(client, client.vpn.get_addresses(**_QUERIES[name])) for name in _QUERIES
+    }
     found |= {name: _organizations(client, getattr(client.vpn, name)()) for name in _HELPERS}
     refused = client.vpn.get_addresses(only_self=True, only_children=True)
     assert isinstance(refused, dict), refused
