@@ -62,7 +62,7 @@ class KernelInterface:
     def has_met(self, public_key: bytes) -> bool:
         for message in self._in_place(lambda wireguard, name: list(wireguard.info(name))):
             for peer in message.get_attr("WGDEVICE_A_PEERS") or ():
-                if peer.get_attr("WGPEER_A_PUBLIC_KEY").get("key") == public_key:
+                if peer.get_attr("WGPEER_A_PUBLIC_KEY") == b64(public_key).encode():
                     met: int = peer.get_attr("WGPEER_A_LAST_HANDSHAKE_TIME")["tv_sec"]
                     return met > 0
         return False

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute
+from tunnelends import PORT, SUBNET, End, join
 
 from skerry.keys import Identity
 from skerry.peering import Peer, sign_peer
 from skerry_node import namespace, vpn
 from skerry_node.config import VpnSettings
 from skerry_node.launchers.launcher import Attempt, LauncherError
-from skerry_node.namespace import inside
-from skerry_node.vpn import Place, Tunnel, Tunnels
+from skerry_node.vpn import Place, Tunnels
+from skerry_node.wireguard_go import GoDriver
 
 pytestmark = pytest.mark.integration
 
-SUBNET = ipaddress.IPv4Network("10.99.0.0/24")
-PORT, HIDDEN = 8888, 9999
-PATIENCE, BRIEF = 60.0, 1.5
+HIDDEN, BRIEF = 9999, 1.5
 INSTALLATION = "0123456789ab"
 
 
@@ -38,51 +34,6 @@ def identity() -> Identity:
 @pytest.fixture(autouse=True)
 def _able(vpn_machine: None) -> None:
     """WireGuard and nftables are here."""
-
-
-@dataclass
-class End:
-    """A namespace with a tunnel in it."""
-
-    number: int
-    namespace: int
-    tunnel: Tunnel
-    identity: Identity
-    listeners: list[socket.socket] = field(default_factory=list)
-
-    @property
-    def address(self) -> str:
-        return str(SUBNET[self.number])
-
-    def peer(self) -> Peer:
-        said = self.tunnel.describe()
-        numbers = {"run": self.number, "attempt": 1, "collaboration": 1, "organization": self.number, "created": 1}
-        said = {**said, **numbers, "job": "job"}
-        return Peer.parse(sign_peer(self.identity, said))
-
-    def listen(self, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        def bind() -> socket.socket:
-            made = socket.socket(socket.AF_INET, kind)
-            made.settimeout(PATIENCE)
-            made.bind(("", port))
-            if kind == socket.SOCK_STREAM:
-                made.listen()
-            return made
-
-        self.listeners.append(inside(self.namespace, bind))
-        return self.listeners[-1]
-
-    def call(self, host: str, port: int, timeout: float = PATIENCE) -> bool:
-        """Whether a TCP connection comes about."""
-
-        def dial() -> bool:
-            with contextlib.closing(socket.create_connection((host, port), timeout)):
-                return True
-
-        try:
-            return inside(self.namespace, dial)
-        except OSError:
-            return False
 
 
 @pytest.fixture
@@ -108,11 +59,6 @@ def end(tunnels: Tunnels, identity: Identity) -> Iterator[Callable[[int], End]]:
         for listener in one.listeners:
             listener.close()
         os.close(one.namespace)
-
-
-def join(*ends: End) -> None:
-    for one in ends:
-        one.tunnel.admit([other.peer() for other in ends if other is not one], "v")
 
 
 @pytest.fixture
@@ -253,3 +199,21 @@ def test_all_ports_in_use(end: Callable[[int], End], identity: Identity) -> None
     taken.bind(("", 42120))
     with taken, pytest.raises(LauncherError, match=r"vpn\.ports"):
         full.open(Attempt(1, 1), Place(namespace.make_empty(), SUBNET[1], SUBNET, {}))
+
+
+def test_a_socket_that_nobody_listens_at_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that is in use stays, as does a fresh one, whose program may only be about to listen."""
+    monkeypatch.setattr("skerry_node.wireguard_go._SOCKETS", tmp_path)
+    stale, fresh, used, other = (
+        tmp_path / f"{name}.sock" for name in ("sk" + "0" * 12, "sk" + "1" * 12, "sk" + "2" * 12, "wg0")
+    )
+    made = [socket.socket(socket.AF_UNIX) for _ in range(4)]
+    for path, one in zip((stale, fresh, used, other), made, strict=True):
+        one.bind(str(path))
+    made[2].listen()
+    for path in (stale, used, other):
+        os.utime(path, (1, 1))
+    GoDriver().sweep()
+    assert sorted(tmp_path.iterdir()) == sorted([fresh, used, other])
+    for one in made:
+        one.close()
