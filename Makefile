@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint arrows audit type test attacks compat bench docs images probe service-images engine gvisor engine-stop clean
+.PHONY: help demo dev lint arrows audit type test attacks compat bench bench-vpn docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -53,6 +53,9 @@ compat: $(READY) images ## vantage6's published clients and images, every call; 
 
 bench: $(READY) images ## what skerry adds on top of the engine, measured side by side
 	@for member in bench/*.py; do docker/as-root.sh $(PYTHON) $$member; done
+
+bench-vpn: $(READY) images ## two containers over the VPN, beside their hosts over WireGuard and the raw link
+	@docker/as-root.sh $(PYTHON) bench/vpn.py
 
 probe: $(READY) images ## what can be done inside a container: Docker's default, skerry, gVisor, side by side
 	@docker/as-root.sh $(PYTHON) bench/probe_table.py

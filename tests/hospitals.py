@@ -13,13 +13,14 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -31,7 +32,7 @@ from skerry.dev.folder import Folder
 from skerry.dev.leftovers import mounts_below
 from skerry.dev.plan import Plan, parse_database
 from skerry.dev.processes import Process
-from skerry.errors import ServerUnreachable
+from skerry.errors import InvalidInput, ServerUnreachable
 from skerry.keys import Identity
 from skerry_node.namespace import inside, listen
 
@@ -134,24 +135,29 @@ class Line:
     def __init__(self, space: Space, port: int) -> None:
         self._port = port
         self._listener: socket.socket = space.do(lambda: listen(port))
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._thread.join()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._port))
-            except OSError:
-                if self._listener.fileno() < 0:
+        with self._listener:
+            while True:
+                try:
+                    near, _ = self._listener.accept()
+                except OSError:
                     return
-                continue
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        with near, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port)) as far:
+            back = threading.Thread(target=_copy, args=(far, near), daemon=True)
+            back.start()
+            _copy(near, far)
+            back.join()
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:
@@ -324,11 +330,25 @@ class Hospitals:
         client = self.client()
 
         def there() -> bool:
+            status = client.task.get(task)["status"]
+            assert status in {"pending", "initializing", "active"}, [
+                r["log"] for r in client.run.list(task=task)["data"]
+            ]
             children = client.request("task", params={"parent_id": task})["data"]
             runs = [run for child in children for run in client.run.list(task=child["id"])["data"]]
             return len([run for run in runs if run["status"] == "active"]) >= count
 
         _await(there)
+
+    def kill(self, task: int) -> None:
+        """Where it has not ended by itself."""
+        with contextlib.suppress(InvalidInput):
+            self.client().task.kill(task)
+
+    def addresses(self) -> list[str]:
+        """Of the runs that are in the VPN now, as the server gave them."""
+        with contextlib.closing(sqlite3.connect(self.folder.server / "skerry.sqlite")) as database:
+            return [address for (address,) in database.execute("SELECT address FROM peer ORDER BY id")]
 
     def load(self, images: Sequence[str]) -> None:
         """From the tests' engine to those of the hospitals."""
@@ -354,11 +374,10 @@ def hospitals(home: Path, images: Sequence[str], tables: Sequence[Path]) -> Iter
             port = free.getsockname()[1]
         federation = Hospitals(spaces, folder, made, port)
         stack.callback(lambda: processes.stop(federation.parts))
-        for hospital in made:
-            stack.callback(hospital.stop)
+        stack.callback(_stop, made)
         with ThreadPoolExecutor() as pool:
             started = [pool.submit(hospital.start_engine) for hospital in made]
-            _found(federation, tables)
+            _found(federation, tables, [pool.submit(Identity.generate) for _ in made])
             for one in started:
                 one.result()
         federation.load(images)
@@ -369,7 +388,12 @@ def hospitals(home: Path, images: Sequence[str], tables: Sequence[Path]) -> Iter
         yield federation
 
 
-def _found(federation: Hospitals, tables: Sequence[Path]) -> None:
+def _stop(made: Sequence[Hospital]) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Hospital.stop, made))
+
+
+def _found(federation: Hospitals, tables: Sequence[Path], identities: Sequence[Future[Identity]]) -> None:
     folder, password = federation.folder, founding.new_password()
     database = parse_database(f"default={','.join(map(str, tables))}", len(NAMES))
     plan = Plan("hospitals", len(NAMES), (database,), launcher="docker")
@@ -385,7 +409,7 @@ def _found(federation: Hospitals, tables: Sequence[Path]) -> None:
     with contextlib.closing(Connection(url)) as connection:
         _await(lambda: _answers(connection))
         connection.log_in(founding.ROOT, password)
-        keys = [Identity.generate() for _ in NAMES]
+        keys = [made.result() for made in identities]
         for number, key in enumerate(keys, start=1):
             key.save(folder.key(number))
         federation.founded = founding.found(connection, plan, keys)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from skerry import contract
@@ -192,12 +192,10 @@ def parse_relay(value: object) -> object:
         raise ValueError("write the relay's address and port, such as 192.0.2.9:51819") from error
 
 
-def parse_key(value: object) -> object:
+def parse_key(text: str) -> bytes:
     """A key of WireGuard from base64; raises ValueError."""
-    if not isinstance(value, str):
-        return value
     try:
-        key = base64.b64decode(value.strip(), validate=True)
+        key = base64.b64decode(text.strip(), validate=True)
     except ValueError:
         key = b""
     if len(key) != _KEY_BYTES:
@@ -205,21 +203,25 @@ def parse_key(value: object) -> object:
     return key
 
 
+def check_key(text: str) -> str:
+    """The same text; raises ValueError."""
+    parse_key(text)
+    return text
+
+
 class RelaySettings(Section):
     """The relay by which this node's runs are reached, as ``skerry relay`` tells it."""
 
     endpoint: Annotated[tuple[str, int], BeforeValidator(parse_relay)]
-    public_key: Annotated[bytes, BeforeValidator(parse_key)]
+    public_key: Annotated[str, AfterValidator(check_key)]
     secret_file: File
 
     def secret(self) -> bytes:
         """Raises ConfigurationError."""
         try:
-            found = parse_key(self.secret_file.read_text())
+            return parse_key(self.secret_file.read_text())
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"vpn.relay.secret_file: {self.secret_file}: {error}.") from error
-        assert isinstance(found, bytes)  # noqa: S101 - for mypy: it was a text
-        return found
 
 
 class VpnSettings(Section):

@@ -20,7 +20,7 @@ from typing import Any
 from skerry.peering import Peer
 from skerry.wire import b64
 from skerry_node import firewall, namespace
-from skerry_node.config import RelaySettings, VpnSettings
+from skerry_node.config import RelaySettings, VpnSettings, parse_key
 from skerry_node.launchers.launcher import Attempt, Image, LauncherError
 from skerry_node.wireguard import Driver, Interface, Remote
 from skerry_node.wireguard_go import GoDriver
@@ -279,7 +279,7 @@ def _addresses(remotes: Sequence[Remote]) -> list[ipaddress.IPv4Address]:
 
 
 def _relay(settings: RelaySettings) -> Remote:
-    return Remote(settings.public_key, settings.endpoint, None, settings.secret())
+    return Remote(parse_key(settings.public_key), settings.endpoint, None, settings.secret())
 
 
 def _has_unsent() -> bool:

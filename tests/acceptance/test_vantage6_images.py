@@ -95,6 +95,22 @@ def test_tour(arguments, dev, databases, published, tmp_path) -> None:
     assert (calls["task"], calls["runs"], calls["run"]) == ("completed", ["completed"], "completed")
 
 
+def test_it_talks_to_its_children(dev, published, vpn_machine, tmp_path) -> None:
+    """By the addresses that its own tools tell; nothing in the image knows how they are reached."""
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"policies": {"vpn": "allow"}, "vpn": {"endpoint": "127.0.0.1"}}))
+    with dev("--nodes", "2", "--accept", "both", "--node-settings", str(settings)) as federation:
+        task = federation.client().task.create(
+            organizations=federation.organization_ids[:1],
+            name="greets",
+            image=published.image,
+            collaboration=federation.collaboration_id,
+            input_={"method": "greets"},
+        )
+        [found] = task.wait(timeout=240).results()
+    assert found == {"heard": ["and to you"] * 2, "told": ["good morning"] * 2, "siblings": []}
+
+
 def take_tour(published: Published, facts: dict, tmp_path: Path) -> dict:
     federation = tmp_path / "federation.json"
     federation.write_text(json.dumps(facts))

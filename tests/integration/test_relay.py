@@ -16,7 +16,7 @@ from tunnelends import PORT, SUBNET, End, join
 
 from skerry.keys import Identity, write_secret
 from skerry.peering import Peer, sign_peer
-from skerry.wire import b64
+from skerry.wire import b64, unb64
 from skerry_node import namespace, vpn
 from skerry_node.config import RelaySettings, VpnSettings
 from skerry_node.launchers.launcher import Attempt
@@ -72,7 +72,9 @@ def relay(tmp_path: Path) -> Iterator[tuple[RelaySettings, Listening]]:
         thread = threading.Thread(target=work)
         thread.start()
         settings = RelaySettings(
-            endpoint=line.getsockname(), public_key=responder.me.public_key, secret_file=tmp_path / "relay/relay-secret"
+            endpoint=line.getsockname(),
+            public_key=b64(responder.me.public_key),
+            secret_file=tmp_path / "relay/relay-secret",
         )
         yield settings, switch
         ended.set()
@@ -149,7 +151,7 @@ def test_a_peer_can_not_pass_for_the_relay(relay, end) -> None:
     settings, _ = relay
     one, other = end(1, behind(settings)), end(2, behind(settings))
     join(one, other)
-    liar = replace(other.peer(), public_key=settings.public_key, address=SUBNET[9])
+    liar = replace(other.peer(), public_key=unb64(settings.public_key), address=SUBNET[9])
     one.tunnel.admit([other.peer(), liar], "w")
     one.listen(PORT)
     assert other.call(one.address, PORT)
@@ -160,5 +162,5 @@ def test_the_machine_says_whether_the_relay_answers(relay, monkeypatch: pytest.M
     settings, _ = relay
     assert vpn.missing(behind(settings)) is None
     monkeypatch.setattr(vpn, "_RELAY_SECONDS", 0.5)
-    other = settings.model_copy(update={"public_key": bytes(32)})
+    other = settings.model_copy(update={"public_key": b64(bytes(32))})
     assert "does not answer" in (vpn.missing(behind(other)) or "")

@@ -1,7 +1,9 @@
 """An algorithm as vantage6's users write it, on its published tools alone: each function tries one thing of theirs."""
 
 import os
+import socket
 import sys
+import time
 from pathlib import Path
 
 from vantage6.algorithm.tools import exceptions
@@ -98,6 +100,42 @@ def looks_around(client):
 
 def find_nothing():
     return {"found": None}
+
+
+@algorithm_client
+def greets(client):
+    """Central: talks to its children, where the addresses of the VPN say that they are."""
+    own = client.organization.list()
+    task = client.task.create(input_={"method": "is_greeted"}, organizations=[one["id"] for one in own])
+    places = {}
+    while len(places) < len(own):
+        time.sleep(0.2)
+        rows = client.vpn.get_child_addresses()
+        places = {row["organization_id"]: row for row in rows if row["label"] == "http"}
+    heard = [_greet(places[one["id"]]) for one in own]
+    siblings = client.vpn.get_sibling_addresses()
+    parts = client.wait_for_results(task_id=task["id"])
+    return {"heard": heard, "told": [part["told"] for part in parts], "siblings": siblings}
+
+
+def _greet(place):
+    """A child has its address before it listens."""
+    while True:
+        try:
+            with socket.create_connection((place["ip"], place["port"]), timeout=60) as connection:
+                connection.sendall(b"good morning")
+                return connection.recv(100).decode()
+        except ConnectionRefusedError:
+            time.sleep(0.2)
+
+
+def is_greeted():
+    with socket.create_server(("", 8888)) as listener:
+        connection, _ = listener.accept()
+        with connection:
+            told = connection.recv(100).decode()
+            connection.sendall(b"and to you")
+    return {"told": told}
 
 
 def _children(client, method, kwargs):
