@@ -25,7 +25,7 @@ from skerry_node.namespace import inside, open_of
 from skerry_node.vpn import Place, Tunnel
 from skerry_node.wireguard import Interface, Remote
 
-ROUNDS, SECONDS, ECHOES = 3, 2.0, 1000
+ROUNDS, SECONDS, ECHOES = 5, 1.5, 1000
 IMAGE = "skerry/algorithm-base"
 PORT, UDP_PORT, MTU = 8888, 51820, 1420
 LINK = ipaddress.IPv4Network("192.0.2.0/24")
