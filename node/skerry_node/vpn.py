@@ -255,7 +255,7 @@ class Tunnels:
         with self._lock:
             tunnel = self._tunnels.pop(attempt, None)
         if tunnel is None:
-            choose_driver().remove(name_interface(self._installation, attempt))
+            GoDriver().remove(name_interface(self._installation, attempt))
             return
         tunnel.close()
         self._give_back(tunnel.udp_port)

@@ -116,14 +116,6 @@ class Driver(Protocol):
         """
         ...
 
-    def remove(self, name: str) -> None:
-        """Ends the interface of this name that an earlier node has left, whoever made it."""
-        ...
-
-    def sweep(self) -> None:
-        """Removes what is left of interfaces that are no more."""
-        ...
-
 
 def carry_over(
     name: str, namespace: int, address: ipaddress.IPv4Address, subnet: ipaddress.IPv4Network, mtu: int

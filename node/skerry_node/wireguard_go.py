@@ -149,6 +149,7 @@ class GoDriver:
         return made
 
     def remove(self, name: str) -> None:
+        """Ends the program of this name that an earlier node has left, whoever started it."""
         try:
             with _connect(name) as connection:
                 pid, _, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
@@ -158,6 +159,7 @@ class GoDriver:
         _socket_of(name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
+        """Removes the sockets of programs that were killed."""
         for path in _SOCKETS.glob("sk*.sock"):
             if _OURS.fullmatch(path.name) and _is_stale(path):
                 log.info("%s is left of a run that is no more", path)

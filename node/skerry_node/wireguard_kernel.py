@@ -122,11 +122,9 @@ class KernelDriver:
         return made
 
     def remove(self, name: str) -> None:
+        """What an earlier node left here; what it had moved goes with the run's namespace."""
         with contextlib.suppress(OSError):
             _delete(name)
-
-    def sweep(self) -> None:
-        """Nothing outlives its namespace."""
 
 
 def _as_told(change: Change) -> dict[str, Any]:

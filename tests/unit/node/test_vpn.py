@@ -15,6 +15,7 @@ from skerry_node.config import load
 from skerry_node.launchers.launcher import Image, LauncherError
 
 pytestmark = pytest.mark.unit
+RELAY = {"endpoint": "192.0.2.9:51819", "public_key": "A" * 43 + "=", "secret_file": "relay-secret"}
 SUBNET = ipaddress.IPv4Network("10.76.0.0/16")
 
 
@@ -84,9 +85,30 @@ def test_a_server_that_gives_addresses_of_others(address, subnet) -> None:
         ({"vpn": {"ports": "9-1"}}, "first-last"),
         ({"vpn": {"port": 1}}, 'did you mean "ports"'),
         ({"policies": {"vpn": "allow"}}, "organizations' keys"),
+        (
+            {"vpn": {"relay": RELAY | {"endpoint": "relay.example.org:1"}}},
+            r"vpn\.relay\.endpoint: write the relay's address",
+        ),
+        ({"vpn": {"relay": RELAY | {"public_key": "AAAA"}}}, r"vpn\.relay\.public_key: this is no key"),
+        ({"vpn": {"relay": RELAY | {"secret": "x"}}}, 'did you mean "secret_file"'),
+        ({"vpn": {"relay": RELAY}, "policies": {"vpn": "allow"}}, r"vpn\.relay\.secret_file: .* can't be read"),
+        ({"vpn": {"relay": RELAY, "endpoint": "192.0.2.7"}, "policies": {"vpn": "allow"}}, "leave one out"),
     ],
 )
 def test_a_configuration_that_can_not_be(development, change, sentence) -> None:
+    development.write_text(yaml.safe_dump({**yaml.safe_load(development.read_text()), **change}))
+    with pytest.raises(ConfigurationError, match=sentence):
+        load(development)
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "sentence"), [(0o644, "", "chmod 600"), (0o600, "short", "this is no key")]
+)
+def test_a_relays_secret_that_can_not_be(development, mode, content, sentence) -> None:
+    secret = development.parent / "relay-secret"
+    secret.write_text(content)
+    secret.chmod(mode)
+    change = {"vpn": {"relay": RELAY}, "policies": {"vpn": "allow"}}
     development.write_text(yaml.safe_dump({**yaml.safe_load(development.read_text()), **change}))
     with pytest.raises(ConfigurationError, match=sentence):
         load(development)

@@ -1,0 +1,139 @@
+"""A run whose way to its peers has gone gets another one, or ends; nothing is left open in between."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from skerry.peering import Peer
+from skerry_node import vpn
+from skerry_node.config import VpnSettings
+from skerry_node.launchers.launcher import Attempt, LauncherError
+from skerry_node.peering import Peering
+from skerry_node.wireguard import Remote
+
+pytestmark = pytest.mark.unit
+KEY = Attempt(7, 1)
+
+
+class FakeTunnel:
+    """Ends by itself as often as it is told."""
+
+    version = ""
+
+    def __init__(self, ends: int, failure: Exception | None = None) -> None:
+        self.ends, self.failure = ends, failure
+        self.renewed, self.admitted = 0, list[Any]()
+
+    def wait(self) -> bool:
+        self.ends -= 1
+        return self.ends >= 0
+
+    def renew(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.renewed += 1
+
+    def describe(self) -> dict[str, Any]:
+        return {"address": "10.76.0.1", "endpoint": None, "ports": []}
+
+    def admit(self, peers: Any, version: str) -> None:
+        self.admitted.append((tuple(peers), version))
+
+
+class FakeCourse:
+    """Server and proxy answer at once; what stops the container is counted."""
+
+    key = KEY
+
+    def __init__(self, tunnel: FakeTunnel) -> None:
+        others = SimpleNamespace(version="v2", statements=[])
+        self.stops = 0
+        self.introduced = threading.Event()
+        self.entry = SimpleNamespace(resume={})
+        self.order = SimpleNamespace(task=SimpleNamespace(job_id=5))
+        self.parts = SimpleNamespace(
+            closing=threading.Event(),
+            proxy=SimpleNamespace(
+                introduce=lambda *_: {}, judge=lambda *_: SimpleNamespace(peers=(), refused=("not signed",))
+            ),
+            server=SimpleNamespace(introduce=lambda *_: others),
+            tunnels=SimpleNamespace(find=lambda _: tunnel),
+            ask_again=self.introduced.set,
+        )
+
+    def ask_proxy(self, ask: Any) -> Any:
+        return ask()
+
+    patiently = ask_proxy
+
+    def token(self) -> str:
+        return "token"
+
+    def stop_container(self) -> None:
+        self.stops += 1
+
+
+def make(tunnel: FakeTunnel) -> tuple[Peering, FakeCourse]:
+    course = FakeCourse(tunnel)
+    return Peering(course, SimpleNamespace(tell=lambda *_, **__: None)), course  # type: ignore[arg-type]
+
+
+def test_an_interface_that_ended_is_made_again_and_introduced() -> None:
+    tunnel = FakeTunnel(ends=2)
+    peering, course = make(tunnel)
+    peering._keep(tunnel)  # type: ignore[arg-type]
+    assert (tunnel.renewed, tunnel.admitted, course.stops, peering.broken) == (2, [((), "v2")] * 2, 0, None)
+
+
+def test_where_that_can_not_be_done_the_run_ends() -> None:
+    tunnel = FakeTunnel(ends=5, failure=LauncherError("no /dev/net/tun"))
+    peering, course = make(tunnel)
+    peering._keep(tunnel)  # type: ignore[arg-type]
+    assert course.stops == 1
+    assert tunnel.admitted == []
+    assert "could not make it again" in (peering.broken or "")
+
+
+def test_a_replaced_proxy_is_told_again() -> None:
+    tunnel = FakeTunnel(ends=0)
+    peering, course = make(tunnel)
+    peering.introduce_again()
+    assert course.introduced.wait(60)
+    assert tunnel.admitted == [((), "v2")]
+
+
+class FakeDriver:
+    """Interfaces that keep whom they are told, in the order of what is done."""
+
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+
+    def make(self, name: str, port: int) -> Any:
+        self.log.append("make")
+
+        def set_peers(remotes: Any) -> None:
+            self.log.append([remote.public_key[:1] for remote in remotes])
+
+        return SimpleNamespace(
+            public_key=b"k" * 32, set_peers=set_peers, move=lambda *_: self.log.append("move"), close=lambda: None
+        )
+
+
+def test_the_rules_come_before_the_interface_and_the_peers_before_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who left is shut out before, and who came let in after, there is a way to them."""
+    log: list[Any] = []
+    monkeypatch.setattr(vpn, "choose_driver", lambda: FakeDriver(log))
+    monkeypatch.setattr(vpn.firewall, "close", lambda _, peers, __: log.append([str(peer) for peer in peers]))
+    monkeypatch.setattr(vpn.os, "close", lambda _: None)
+    subnet = vpn.ipaddress.IPv4Network("10.76.0.0/24")
+    tunnel = vpn.Tunnel("sk", vpn.Place(99, subnet[1], subnet, {}), VpnSettings(), 1)
+    peer = Peer(2, 1, 1, 2, "job", b"p" * 32, subnet[2], None, {}, 1, {})
+    tunnel.admit([peer], "v")
+    tunnel.renew()
+    assert log == [[], "make", [], "move", [b"p"], ["10.76.0.2"], ["10.76.0.2"], "make", [b"p"], "move"]
+    assert isinstance(tunnel._remotes[0], Remote)
+    tunnel.close()
