@@ -260,7 +260,9 @@ class Hospital:
 
     def check_node(self) -> str:
         config = str(self.folder.node(self.number) / "node.yaml")
-        return self.space.run(str(SKERRY), "node", "check", "--config", config)
+        return self.space.run(
+            str(SKERRY), "node", "check", "--config", config, env={**nodes.environment(), "COLUMNS": "300"}
+        )
 
     def wireguards(self) -> list[int]:
         """The processes of this namespace that carry interfaces."""
