@@ -108,8 +108,9 @@ class GoInterface:
         return answer.decode()
 
     def _await_socket(self) -> None:
+        """Until somebody listens there: for a moment there is only the file."""
         end = time.monotonic() + _PATIENCE
-        while not _socket_of(self._name).exists():
+        while not _listens(self._name):
             if self._process.poll() is not None or time.monotonic() > end:
                 raise LauncherError(f"{PROGRAM} did not make an interface: is there a /dev/net/tun, and is it allowed?")
             time.sleep(_GLANCE)
@@ -164,6 +165,16 @@ class GoDriver:
             if _OURS.fullmatch(path.name) and _is_stale(path):
                 log.info("%s is left of a run that is no more", path)
                 path.unlink(missing_ok=True)
+
+
+def _listens(name: str) -> bool:
+    try:
+        with _connect(name):
+            return True
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError as error:
+        raise LauncherError(f"{PROGRAM} does not answer ({error.strerror}).") from error
 
 
 def _is_stale(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -217,3 +218,27 @@ def test_a_socket_that_nobody_listens_at_is_removed(monkeypatch: pytest.MonkeyPa
     assert sorted(tmp_path.iterdir()) == sorted([fresh, used, other])
     for one in made:
         one.close()
+
+
+def test_a_program_that_is_slow_to_listen_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its socket is there a moment before it listens."""
+    program = tmp_path / "slow"
+    program.write_text(f"#!{sys.executable}\n{SLOW}")
+    program.chmod(0o755)
+    monkeypatch.setattr("skerry_node.wireguard_go._SOCKETS", tmp_path)
+    monkeypatch.setattr("skerry_node.wireguard_go.PROGRAM", str(program))
+    made = GoDriver().make("sk-slow", 0)
+    made.close()
+
+
+SLOW = """
+import socket, sys, time
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(__file__.rpartition("/")[0] + "/" + sys.argv[2] + ".sock")
+    time.sleep(1)
+    listener.listen()
+    while True:
+        with listener.accept()[0] as caller:
+            if caller.recv(1000):
+                caller.sendall(b"errno=0\\n\\n")
+"""
