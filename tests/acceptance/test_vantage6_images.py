@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from devfederation import ALGORITHMS, build
+from devfederation import ALGORITHMS, DevFederation, build
 from services import PASSWORD, postgresql
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
@@ -42,20 +42,18 @@ def published(request, images, published_python, tmp_path_factory) -> Published:
 
 
 @pytest.fixture(scope="session")
-def registry(postgresql_programs, tmp_path_factory) -> Iterator[list[str]]:
-    """A database that is a service, at both nodes."""
-    folder = tmp_path_factory.mktemp("registry")
-    secret, settings = folder / "password", folder / "settings.json"
+def registry(postgresql_programs, tmp_path_factory) -> Iterator[dict]:
+    """A database that is a service: settings for both nodes."""
+    secret = tmp_path_factory.mktemp("registry") / "password"
     secret.write_text(PASSWORD)
     secret.chmod(0o600)
     with postgresql(postgresql_programs) as made:
         database = {"label": "registry", "uri": made.uri, "type": "sql", "password_file": str(secret)}
-        settings.write_text(json.dumps({"databases": [database]}))
-        yield ["--node-settings", str(settings)]
+        yield {"databases": [database]}
 
 
 @pytest.fixture(scope="session")
-def databases(tmp_path_factory, registry) -> list[str]:
+def databases(tmp_path_factory) -> list[str]:
     """The same at both nodes, but for the table: ages 20 to 39, and 30 to 49."""
     folder = tmp_path_factory.mktemp("databases")
     tables = [folder / "a.csv", folder / "b.csv"]
@@ -77,38 +75,36 @@ def databases(tmp_path_factory, registry) -> list[str]:
         "records": folder / "records.db",
         "documents": folder / "documents",
     }
-    return [*(part for label, file in files.items() for part in ("--database", f"{label}={file}")), *registry]
+    return [part for label, file in files.items() for part in ("--database", f"{label}={file}")]
 
 
-@pytest.mark.parametrize("arguments", [["--accept", "both"], ["--plain"]], ids=["encrypted", "plain"])
-def test_tour(arguments, dev, databases, published, tmp_path) -> None:
-    with dev("--nodes", "2", *databases, *arguments) as federation:
-        seen = take_tour(published, federation.facts, tmp_path)
+PEERS = {"policies": {"vpn": "allow"}, "vpn": {"endpoint": "127.0.0.1"}}
+
+
+@pytest.fixture(params=["encrypted", "plain"])
+def two_nodes(request, dev, databases, registry, tmp_path) -> Iterator[DevFederation]:
+    """The encrypted one has a VPN: peers are told apart by their organizations' keys."""
+    kind, more = (["--accept", "both"], PEERS) if request.param == "encrypted" else (["--plain"], {})
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(registry | more))
+    with dev("--nodes", "2", *databases, "--node-settings", str(settings), *kind) as federation:
+        yield federation
+
+
+def test_tour(two_nodes, vpn_machine, published, tmp_path) -> None:
+    seen = take_tour(published, two_nodes.facts, tmp_path)
+    if two_nodes.facts["collaboration"]["encrypted"]:
+        met = {"heard": ["and to you"] * 2, "told": ["good morning"] * 2, "siblings": []}
+        assert seen["peers"]["results"] == [met], seen["peers"]["logs"]
     for name, results in expected(published.version).items():
         assert (name, seen[name]["results"]) == (name, results), seen[name]["logs"]
         assert (name, seen[name]["status"]) == (name, "completed")
-    check_metadata(seen["metadata"], federation.facts)
+    check_metadata(seen["metadata"], two_nodes.facts)
     check_ends(seen)
     [calls] = seen["calls"]["results"]
-    organization = federation.facts["organizations"][0]["name"]
+    organization = two_nodes.facts["organizations"][0]["name"]
     assert calls["organization"] == organization
     assert (calls["task"], calls["runs"], calls["run"]) == ("completed", ["completed"], "completed")
-
-
-def test_it_talks_to_its_children(dev, published, vpn_machine, tmp_path) -> None:
-    """By the addresses that its own tools tell; nothing in the image knows how they are reached."""
-    settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({"policies": {"vpn": "allow"}, "vpn": {"endpoint": "127.0.0.1"}}))
-    with dev("--nodes", "2", "--accept", "both", "--node-settings", str(settings)) as federation:
-        task = federation.client().task.create(
-            organizations=federation.organization_ids[:1],
-            name="greets",
-            image=published.image,
-            collaboration=federation.collaboration_id,
-            input_={"method": "greets"},
-        )
-        [found] = task.wait(timeout=240).results()
-    assert found == {"heard": ["and to you"] * 2, "told": ["good morning"] * 2, "siblings": []}
 
 
 def take_tour(published: Published, facts: dict, tmp_path: Path) -> dict:
