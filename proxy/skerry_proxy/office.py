@@ -41,9 +41,9 @@ from skerry_proxy.relays import Lead, Relay
 from skerry_proxy.runs import Run
 from skerry_proxy.settings import Settings
 from skerry_proxy.tally import Tally
-from skerry_proxy.upstream import Call, Upstream
+from skerry_proxy.upstream import Call, Upload, Upstream
 
-_PIECE = 256 * 1024
+_PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,8 @@ class Office:
         """What the finishing call says of the result: it itself when it is small, else that it was staged."""
         if os.fstat(file.fileno()).st_size <= INLINE_LIMIT:
             return {"result": from_stored(file.read(), run.format)}
-        self._upstream.upload(f"/skerry/run/{run.id}/result", token, file, [("attempt", run.attempt)])
+        path = f"/skerry/run/{run.id}"
+        self._upstream.upload(Upload(f"{path}/result", f"{path}/upload", [("attempt", run.attempt)]), token, file)
         return {"staged": True}
 
 

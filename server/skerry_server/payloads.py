@@ -1,15 +1,20 @@
 """Where inputs and results lie: in their row up to the wire's inline limit, else as a file beside the database.
 
 A file is on the disk, its name included, before the row that names it is written; so a committed row always has its
-bytes. A file without a row is left over from an interrupted request and is swept away at the next start.
+bytes. A file without a row is left over from an interrupted request and is swept away at the next start, but for parts:
+uploads that broke off, which their sender may go on with for a day.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -17,10 +22,20 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from skerry.wire import INLINE_LIMIT
-from skerry_server.errors import TooLarge
+from skerry_server.errors import Busy, InvalidRequest, TooLarge
 from skerry_server.models import Payload
 
-_CHUNK = 256 * 1024
+_CHUNK = 1024 * 1024
+_PART = "part-"
+_PARTS_KEPT = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which bytes of a payload of ``size`` an upload brings: those from ``start`` on."""
+
+    start: int
+    size: int
 
 
 class PayloadStore:
@@ -39,15 +54,42 @@ class PayloadStore:
                 return self._write(_chain(bytes(head), rest), limit)
         return Payload(size=len(head), inline=bytes(head))
 
-    def read(self, payload: Payload) -> Iterator[bytes]:
-        """The bytes again, piece by piece; the file is open when this returns."""
+    def received(self, key: str) -> int:
+        """How many bytes have come of the part that ``key`` names."""
+        try:
+            return self._part(key).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def receive(self, key: str, pieces: Iterable[bytes], span: Span, limit: int) -> Payload | None:
+        """Adds to a part, which outlives an upload that breaks off; the payload once it is whole.
+
+        Its row is the caller's to add. Raises TooLarge, InvalidRequest, or Busy while another upload of it goes on.
+        """
+        if span.size > limit:
+            raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
+        path = self._part(key)
+        with _held(path) as file:
+            have = os.fstat(file.fileno()).st_size
+            if span.start > min(have, span.size):
+                raise InvalidRequest(f'"start" must not be more than the {have} bytes that have come.')
+            if _append(pieces, file, span) < span.size:
+                return None
+            os.fsync(file.fileno())
+            return self._adopt(path, span.size)
+
+    def read(self, payload: Payload, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes again, piece by piece, from ``start`` up to ``end``; the file is open when this returns."""
         if payload.file is None:
-            return iter([payload.inline or b""])
+            return iter([(payload.inline or b"")[start:end]])
         file = (self._folder / payload.file).open("rb")
 
         def pieces() -> Iterator[bytes]:
+            left = (payload.size if end is None else end) - start
             with file:
-                while piece := file.read(_CHUNK):
+                file.seek(start)
+                while left > 0 and (piece := file.read(min(_CHUNK, left))):
+                    left -= len(piece)
                     yield piece
 
         return pieces()
@@ -69,10 +111,33 @@ class PayloadStore:
 
     def sweep(self, session: Session) -> None:
         """Removes files that no row names; only while nothing else uses the store."""
-        for batch in _batches(sorted(path.name for path in self._folder.iterdir())):
+        self.sweep_parts()
+        for batch in _batches(sorted(path.name for path in self._folder.iterdir() if not _is_part(path))):
             known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
             for name in set(batch) - known:
                 (self._folder / name).unlink(missing_ok=True)
+
+    def sweep_parts(self) -> None:
+        """Removes uploads with which nobody went on."""
+        oldest = time.time() - _PARTS_KEPT
+        for path in filter(_is_part, self._folder.iterdir()):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def _part(self, key: str) -> Path:
+        return self._folder / f"{_PART}{hashlib.sha256(key.encode()).hexdigest()}"
+
+    def _adopt(self, path: Path, size: int) -> Payload:
+        """Makes a whole part a payload."""
+        if size <= INLINE_LIMIT:
+            payload = Payload(size=size, inline=path.read_bytes())
+            path.unlink()
+            return payload
+        name = uuid.uuid4().hex
+        path.rename(self._folder / name)
+        _sync_folder(self._folder)
+        return Payload(size=size, file=name)
 
     def _write(self, pieces: Iterable[bytes], limit: int) -> Payload:
         name = uuid.uuid4().hex
@@ -99,6 +164,50 @@ def _copy(pieces: Iterable[bytes], file: IO[bytes], limit: int) -> int:
             raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
         file.write(piece)
     return size
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[IO[bytes]]:
+    """The file, which nobody else writes to meanwhile. Raises Busy."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "r+b") as file:
+        if not _lock(descriptor) or not _leads_to(path, descriptor):
+            raise Busy("Another upload of this payload is under way: try again in a moment.")
+        yield file
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    """Whether the open file has still that name: it may just have become a payload."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _append(pieces: Iterable[bytes], file: IO[bytes], span: Span) -> int:
+    """How many bytes there are then; what came before a break stays."""
+    file.truncate(span.start)
+    file.seek(span.start)
+    have = span.start
+    for piece in pieces:
+        have += len(piece)
+        if have > span.size:
+            raise InvalidRequest('More bytes came than "size" says.')
+        file.write(piece)
+    file.flush()
+    return have
+
+
+def _is_part(path: Path) -> bool:
+    return path.name.startswith(_PART)
 
 
 def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -156,6 +156,11 @@ def stage_result(session: Session, actor: Actor, run_id: int, attempt: int, payl
     return replaced
 
 
+def part_of(run: Run) -> str:
+    """By what the store knows the result of the run's attempt while it is being uploaded."""
+    return f"result of run {run.id}, attempt {run.attempt}"
+
+
 def check_speaker(actor: Actor, run_id: int) -> None:
     """Raises PermissionDenied when a run speaks for another."""
     if actor.kind is Kind.RUN and actor.id != run_id:
