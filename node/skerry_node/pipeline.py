@@ -17,7 +17,7 @@ from skerry import contract
 from skerry.audit import What, Who
 from skerry.errors import Conflict, InvalidInput, NotFound, NotRecorded, ServerError, ServerUnreachable, SkerryError
 from skerry.output import ERROR_MARK
-from skerry.wire import Status
+from skerry.wire import INLINE_LIMIT, Status
 from skerry_node import admission, areas, databases, environment, relays, vpn
 from skerry_node.approvals import Approvals, NotAskable, Question, Verdict
 from skerry_node.config import Config
@@ -178,6 +178,9 @@ class Pipeline:
             outcome = self._live()
             if self._entry.resume is None:
                 self._finish_unopened(outcome)
+                self._clean()
+                return
+            if self._hand_over(outcome):
                 self._clean()
                 return
             self._seal(outcome)
@@ -747,6 +750,33 @@ class Pipeline:
         said = self._parts.config.share.logs and text.strip()
         return text if said else self._add_sentence(text, f"The algorithm ended with exit code {code}.")
 
+    def _hand_over(self, outcome: Outcome) -> bool:
+        """Tries once to have a large result sealed straight into its upload, with nothing written down.
+
+        False where it is small, or this fails: then it is sealed to the disk, and delivered however long that takes.
+        Raises GivenUp when the server does not want it (any more).
+        """
+        resume, output = self._entry.resume, outcome.output
+        if output is None or resume is None or output.size <= INLINE_LIMIT:
+            return False
+        try:
+            self._record("run.deliver", durable=True, status=str(outcome.status))
+            log_ = self._parts.proxy.seal(resume, outcome.log, None, None).log
+            status = self._parts.proxy.hand_over(resume, self._token(), outcome.status, log_, output.descriptor)
+        except (ProxyError, NotRecorded) as error:
+            self._token_until = 0.0
+            if isinstance(error, ProxyError) and error.kind == "fenced":
+                raise GivenUp(str(error)) from error
+            log.info("Run %s: the result is kept to be delivered later: %s", self.key, error)
+            return False
+        os.close(output.descriptor)
+        self._tell_delivered(status)
+        return True
+
+    def _tell_delivered(self, status: str) -> None:
+        log.info("Run %s ended: %s", self.key, status)
+        self._tell("run.delivered", status=status)
+
     def _seal(self, outcome: Outcome) -> None:
         """From here on the result is on the disk, for the asker's eyes only."""
         sealed = self._seal_outcome(outcome)
@@ -788,8 +818,7 @@ class Pipeline:
         except ProxyError as error:
             log.warning("Run %s: the server does not take the result: %s", self.key, error)
             status = self._ask_proxy(partial(self._deliver_once, replace(finish, status=Status.FAILED, result=False)))
-        log.info("Run %s ended: %s", self.key, status)
-        self._tell("run.delivered", status=status)
+        self._tell_delivered(status)
 
     def _deliver_once(self, finish: Finish) -> str:
         resume, proxy = self._entry.resume, self._parts.proxy

@@ -101,7 +101,14 @@ class Upstream:
         start = min(known.count("received"), size)
         file.seek(start)
         query = [*to.params, ("start", start), ("size", size)]
-        with self._send(Call("PUT", to.path, token, query), data=_Rest(file, size - start)) as response:
+        self._put(Call("PUT", to.path, token, query), _Rest(file, size - start))
+
+    def upload_stream(self, to: Upload, token: str, pieces: Iterator[bytes]) -> None:
+        """Sends these as the body of a PUT, all at once. Raises as ``answer`` does."""
+        self._put(Call("PUT", to.path, token, to.params), pieces)
+
+    def _put(self, call: Call, data: _Rest | Iterator[bytes]) -> None:
+        with self._send(call, data=data) as response:
             _refuse_errors(response)
 
     def close(self) -> None:
@@ -109,7 +116,7 @@ class Upstream:
 
     @contextmanager
     def _send(
-        self, call: Call, *, data: _Rest | None = None, accept: str = "application/json"
+        self, call: Call, *, data: _Rest | Iterator[bytes] | None = None, accept: str = "application/json"
     ) -> Iterator[requests.Response]:
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         if call.token is not None:

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from skerry.wire import INLINE_LIMIT
 from skerry_server.errors import Busy, InvalidRequest, TooLarge
 from skerry_server.models import Payload
+from skerry_server.syncing import Syncing
 
 _CHUNK = 1024 * 1024
 _PART = "part-"
@@ -32,10 +33,13 @@ _PARTS_KEPT = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Which bytes of a payload of ``size`` an upload brings: those from ``start`` on."""
+    """Which bytes of a payload of ``size`` an upload brings: those from ``start`` on.
+
+    ``size`` None: all up to the upload's end, which is the payload's.
+    """
 
     start: int
-    size: int
+    size: int | None
 
 
 class PayloadStore:
@@ -66,17 +70,17 @@ class PayloadStore:
 
         Its row is the caller's to add. Raises TooLarge, InvalidRequest, or Busy while another upload of it goes on.
         """
-        if span.size > limit:
-            raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
+        _check_limit(span.size or 0, limit)
         path = self._part(key)
         with _held(path) as file:
             have = os.fstat(file.fileno()).st_size
-            if span.start > min(have, span.size):
+            if span.start > (have if span.size is None else min(have, span.size)):
                 raise InvalidRequest(f'"start" must not be more than the {have} bytes that have come.')
-            if _append(pieces, file, span) < span.size:
+            have = _append(pieces, file, span, limit)
+            if span.size is not None and have < span.size:
                 return None
             os.fsync(file.fileno())
-            return self._adopt(path, span.size)
+            return self._adopt(path, have)
 
     def read(self, payload: Payload, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes again, piece by piece, from ``start`` up to ``end``; the file is open when this returns."""
@@ -160,8 +164,7 @@ def _copy(pieces: Iterable[bytes], file: IO[bytes], limit: int) -> int:
     size = 0
     for piece in pieces:
         size += len(piece)
-        if size > limit:
-            raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
+        _check_limit(size, limit)
         file.write(piece)
     return size
 
@@ -192,18 +195,26 @@ def _leads_to(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _append(pieces: Iterable[bytes], file: IO[bytes], span: Span) -> int:
+def _append(pieces: Iterable[bytes], file: IO[bytes], span: Span, limit: int) -> int:
     """How many bytes there are then; what came before a break stays."""
     file.truncate(span.start)
     file.seek(span.start)
     have = span.start
-    for piece in pieces:
-        have += len(piece)
-        if have > span.size:
-            raise InvalidRequest('More bytes came than "size" says.')
-        file.write(piece)
+    with Syncing(file.fileno()) as syncing:
+        for piece in pieces:
+            have += len(piece)
+            _check_limit(have, limit)
+            if span.size is not None and have > span.size:
+                raise InvalidRequest('More bytes came than "size" says.')
+            file.write(piece)
+            syncing.wrote(len(piece))
     file.flush()
     return have
+
+
+def _check_limit(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
 
 
 def _is_part(path: Path) -> bool:

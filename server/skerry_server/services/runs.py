@@ -25,6 +25,9 @@ from skerry_server.services.tasks import children_of_run, end_tasks, follow_runs
 from skerry_server.trail import note
 
 _LOG = logging.getLogger(__name__)
+DIGESTED = 512
+"""The first bytes of a sealed result, which no other has."""
+
 _BY_NODE = frozenset({Status.INITIALIZING, Status.ACTIVE})
 
 
@@ -156,9 +159,12 @@ def stage_result(session: Session, actor: Actor, run_id: int, attempt: int, payl
     return replaced
 
 
-def part_of(run: Run) -> str:
-    """By what the store knows the result of the run's attempt while it is being uploaded."""
-    return f"result of run {run.id}, attempt {run.attempt}"
+def part_of(run: Run, digest: str | None) -> str:
+    """By what the store knows the result of the run's attempt while it is being uploaded.
+
+    ``digest``: of its first ``DIGESTED`` bytes, where its sender says so.
+    """
+    return f"result {digest} of run {run.id}, attempt {run.attempt}"
 
 
 def check_speaker(actor: Actor, run_id: int) -> None:

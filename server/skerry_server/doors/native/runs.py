@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any
 
 from flask import Blueprint, Response
@@ -44,8 +45,17 @@ class AttemptQuery(Query):
     attempt: Attempt
 
 
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""Of the first bytes of a payload: parts of two different ones are never put together."""
+
+
+class ReceivedQuery(AttemptQuery):
+    of: Digest | None = None
+
+
 class StageQuery(streams.UploadQuery):
     attempt: Attempt
+    of: Digest | None = None
 
 
 class LogBody(Body):
@@ -96,13 +106,15 @@ def read_result(call: Call, id_: int) -> Response:
     return streams.send(call, result)
 
 
-@calls(Kind.RUN, Kind.NODE, query=AttemptQuery)
-def received_result(call: Call, id_: int, query: AttemptQuery) -> dict[str, Any]:
+@calls(Kind.RUN, Kind.NODE, query=ReceivedQuery)
+def received_result(call: Call, id_: int, query: ReceivedQuery) -> dict[str, Any]:
     """How much of it has come: from there on an upload that broke off goes on."""
-    run = runs.held_run(call.session, call.actor, id_, query.attempt)
+    run, store = runs.held_run(call.session, call.actor, id_, query.attempt), call.server.payloads
     if run.staged is not None and run.staged_attempt == query.attempt:
-        return {"received": run.staged.size, "complete": True}
-    return {"received": call.server.payloads.received(runs.part_of(run)), "complete": False}
+        start = store.start(run.staged, runs.DIGESTED)
+        if query.of in {None, hashlib.sha256(start).hexdigest()}:
+            return {"received": run.staged.size, "complete": True}
+    return {"received": store.received(runs.part_of(run, query.of)), "complete": False}
 
 
 def stage_result(id_: int) -> Response:
@@ -112,7 +124,7 @@ def stage_result(id_: int) -> Response:
     span, attempt = query.span(), query.attempt
     with server.database.reading() as session:
         run = runs.held_run(session, open_actor(session, kind, claims, ended=True), id_, attempt)
-        format_, key = run.task.format, runs.part_of(run)
+        format_, key = run.task.format, runs.part_of(run, query.of)
     body = stream_ascii() if format_ is Format.VANTAGE6 else stream_body()
     payload = server.payloads.receive(key, body, span, server.settings.limits.result_bytes)
     if payload is None:

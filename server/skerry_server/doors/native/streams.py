@@ -11,7 +11,6 @@ from pydantic import Field
 
 from skerry_server.doors.fields import Query
 from skerry_server.doors.handling import Call
-from skerry_server.errors import InvalidRequest
 from skerry_server.models import Payload
 from skerry_server.payloads import Span
 from skerry_server.server import Server
@@ -29,11 +28,9 @@ class UploadQuery(Query):
     size: _Bytes | None = None
 
     def span(self) -> Span:
-        """Raises InvalidRequest for a body of unknown length of which ``size`` is not said either."""
-        if self.size is not None:
+        """A body of unknown length, of which ``size`` is not said either, ends where the payload does."""
+        if self.size is not None or request.content_length is None:
             return Span(self.start, self.size)
-        if request.content_length is None:
-            raise InvalidRequest('Say how many bytes come: "size", or a Content-Length.')
         return Span(self.start, self.start + request.content_length)
 
 
