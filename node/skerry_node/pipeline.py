@@ -766,6 +766,7 @@ class Pipeline:
         except (ProxyError, NotRecorded) as error:
             self._token_until = 0.0
             if isinstance(error, ProxyError) and error.kind == "fenced":
+                os.close(output.descriptor)
                 raise GivenUp(str(error)) from error
             log.info("Run %s: the result is kept to be delivered later: %s", self.key, error)
             return False

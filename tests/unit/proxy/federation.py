@@ -38,6 +38,8 @@ class FakeServer:
     blobs: dict[str, bytes] = field(default_factory=dict)
     seen: list[tuple[str, str, dict]] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    received: int = 0
+    whole: bool = False
     token: str = TOKEN
     token_life: int = 900
     waiting: threading.Event = field(default_factory=threading.Event)
@@ -111,6 +113,8 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the standard library's names
 
     def read_body(self, path: str) -> object:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            return self.read_chunks()
         length = int(self.headers.get("Content-Length") or 0)
         if self.command == "PUT" and "/blob/" in path:
             return self.rfile.read(length)
@@ -120,6 +124,14 @@ class Handler(BaseHTTPRequestHandler):
                 size += len(self.rfile.read(min(length - size, 1 << 20)))
             return size
         return json.loads(self.rfile.read(length)) if length else None
+
+    def read_chunks(self) -> bytes:
+        whole = bytearray()
+        while size := int(self.rfile.readline(), 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return bytes(whole)
 
     def answer(self, status: int, value: object) -> None:
         raw = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -161,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
         if what == "input":
             return 200, fake.inputs[run]
         if what == "upload":
-            return 200, {"received": 0, "complete": False}
+            return 200, {"received": fake.received, "complete": fake.whole}
         if what == "result" and self.command == "PUT":
             fake.staged[run] = body
             return 204, b""
