@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from skerry import UserClient
+from skerry import UserClient, contract
 from skerry.dev import Federation, Plan, running
 
 HERE = Path(__file__).parent
@@ -33,7 +35,8 @@ def build(name: str) -> str:
 
 def federation(nodes: int, **settings: Any) -> AbstractContextManager[Federation]:
     """``settings``: of every node."""
-    return running(Plan(name="bench", nodes=nodes, launcher="docker", node_settings=settings), report=say)
+    plan = Plan(name=f"bench-{os.getpid()}", nodes=nodes, launcher="docker", node_settings=settings)
+    return running(plan, report=say)
 
 
 def organizations(made: Federation) -> list[int]:
@@ -124,3 +127,37 @@ def tell(name: str, value: float, unit: str, reference: str, reference_value: fl
 def spread(values: Sequence[float]) -> list[str]:
     """Median, fastest and slowest."""
     return [f"{one:.3f}" for one in (statistics.median(values), min(values), max(values))]
+
+
+# --- the reference ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reference(image: str, method: str, **arguments: Any) -> Iterator[Callable[[int], None]]:
+    """Starts so many containers of the image at once, by the engine's command, for the same call."""
+    variables = {contract.INPUT_FILE: "/mnt/data/input", contract.OUTPUT_FILE: "/mnt/data/output"}
+    environment = [f"--env={name}={contract.encode(value)}" for name, value in variables.items()]
+    with tempfile.TemporaryDirectory(prefix="skerry-bench-") as home:
+
+        def start(count: int) -> None:
+            started = [subprocess.Popen(_docker_run(Path(home, str(n)), environment, image)) for n in range(count)]
+            assert [process.wait() for process in started] == [0] * count
+
+        Path(home).chmod(0o711)
+        for number in range(8):
+            folder = Path(home, str(number))
+            folder.mkdir()
+            folder.chmod(0o777)
+            (folder / "input").write_text(json.dumps({"method": method, "args": [], "kwargs": arguments}))
+        start(1)
+        yield start
+
+
+def _docker_run(folder: Path, environment: list[str], image: str) -> list[str]:
+    volume = f"--volume={folder}:/mnt/data"
+    return ["docker", "run", "--rm", "--network", "none", "--log-driver", "none", volume, *environment, image]
+
+
+def decode(value: str) -> str:
+    """A variable as the container contract writes it."""
+    return contract.decode_environment({"INPUT_FILE": value})["INPUT_FILE"]
