@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,15 @@ def reference(image: str, method: str, **arguments: Any) -> Iterator[Callable[[i
 
 
 def _docker_run(folder: Path, environment: list[str], image: str) -> list[str]:
-    volume = f"--volume={folder}:/mnt/data"
-    return ["docker", "run", "--rm", "--network", "none", "--log-driver", "none", volume, *environment, image]
+    return ["docker", "run", "--rm", *_network(), f"--volume={folder}:/mnt/data", *environment, image]
+
+
+@cache
+def _network() -> tuple[str, ...]:
+    """The engine's default; none where it has no bridge."""
+    command = ["docker", "network", "ls", "--quiet", "--filter", "driver=bridge"]
+    bridges = subprocess.run(command, capture_output=True, check=True).stdout.strip()
+    return () if bridges else ("--network", "none")
 
 
 def decode(value: str) -> str:
