@@ -11,6 +11,8 @@ HERE=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 ROOT=$(dirname "$HERE")
 WORK=$ROOT/build/images
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
+VPN_PROGRAMS="wireguard-go nftables"
+VPN_LIBRARIES="libnftables1 libnftnl11 libmnl0 libjansson4 libgmp10 libxtables12 libedit2 libbsd0 libmd0 libtinfo6"
 VERSION=$(sed -n 's/^version = //p' "$ROOT/setup.cfg")
 # The builder that every engine has; buildx where it is installed.
 docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
@@ -73,6 +75,22 @@ unpack_skerry() {
     rm -rf "$tree"
 }
 
+# What a node needs for its runs' VPN, with the libraries that it is made for: they go beside those of the image, whose age may differ.
+fetch_vpn() {
+    local into=$1 fetched package
+    fetched=$(mktemp -d)
+    rm -rf "$into" && mkdir -p "$into/lib"
+    # shellcheck disable=SC2086  # words
+    if (cd "$fetched" && apt-get download -qq -o APT::Sandbox::User=root $VPN_PROGRAMS $VPN_LIBRARIES) >/dev/null 2>&1; then
+        for package in "$fetched"/*.deb; do dpkg-deb --extract "$package" "$fetched/root"; done
+        install -m 0755 "$fetched/root/usr/bin/wireguard-go" "$fetched/root/usr/sbin/nft" "$into/"
+        find "$fetched/root" -name 'lib*.so.*' -exec cp -L {} "$into/lib/" \;
+    else
+        say "skerry/node will have no VPN: wireguard-go and nftables come from Debian's packages (apt-get update, then again)"
+    fi
+    rm -rf "$fetched"
+}
+
 # build_python IMAGE EXTRAS PACKAGES [BASE]
 build_python() {
     local name=$1 extras=$2 packages=$3 context=$WORK/$1 inputs
@@ -86,6 +104,7 @@ build_python() {
     # shellcheck disable=SC2086
     unpack_skerry "$context/app" $packages
     cp "$HERE/settle.py" "$context/"
+    [ "$name" != node ] || fetch_vpn "$context/vpn"
     build "$name" "$inputs" "$context" --build-arg "BASE=${4:-$BASE}"
     rm -rf "$context"
 }

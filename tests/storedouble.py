@@ -46,6 +46,7 @@ class StoreDouble(ThreadingHTTPServer):
     def __init__(self, algorithms: dict[str, str | None]) -> None:
         super().__init__(("127.0.0.1", 0), _Door)
         self.lock = threading.Lock()
+        self.servers: set[str] = set()
         self.tables: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in _FIELDS}
         self.tables["rule"] = {
             n: {"id": n, "name": "algorithm", "operation": op} for n, op in enumerate(("view", "edit"), 1)
@@ -94,9 +95,12 @@ class _Door(BaseHTTPRequestHandler):
             address = urlsplit(self.path)
             path = address.path.strip("/").removeprefix("api").strip("/")
             anonymous = (self.command, path) in _FREE and "Authorization" not in self.headers
-            who = None if anonymous else self._vouched_for()
-            with self.server.lock:
-                status, answer = self._answer(path.split("/"), body, dict(parse_qsl(address.query)), who)
+            if (self.command, path) == ("POST", "vantage6-server"):
+                status, answer = self._note_server(body)
+            else:
+                who = None if anonymous else self._vouched_for(self.headers.get("server_url"))
+                with self.server.lock:
+                    status, answer = self._answer(path.split("/"), body, dict(parse_qsl(address.query)), who)
         except Refused as error:
             status, answer = error.status, {"msg": str(error)}
         raw = json.dumps(answer).encode()
@@ -106,11 +110,26 @@ class _Door(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(raw)
 
-    def _vouched_for(self) -> str:
-        """The name that the caller's server gives for the caller's token."""
-        server, token = self.headers.get("server_url"), self.headers.get("Authorization")
+    def _note_server(self, body: dict[str, Any]) -> tuple[int, Any]:
+        """One of this machine only when that is meant; and only by somebody whom that server knows."""
+        if set(body) - {"url", "force"} or ("127.0.0.1" in body["url"] and body.get("force") is not True):
+            raise Refused(400, "A server of this machine is not noted without force.")
+        known = body["url"] in self.server.servers
+        self.server.servers.add(body["url"])
+        try:
+            self._vouched_for(body["url"])
+        except Refused:
+            self.server.servers.discard(body["url"])
+            raise
+        return 208 if known else 201, {"msg": "noted"} if known else {"id": 1, "url": body["url"]}
+
+    def _vouched_for(self, server: str | None) -> str:
+        """The name that the caller's server, which is on the list, gives for the caller's token."""
+        token = self.headers.get("Authorization")
         if not server or not token:
             raise Refused(401, "Who asks here says of which server they are.")
+        if server not in self.server.servers:
+            raise Refused(403, "Your server is not on the list.")
         try:
             with urlopen(Request(f"{server}/token/user/validate", b"", {"Authorization": token})) as answer:  # noqa: S310
                 return str(json.load(answer)["username"])

@@ -15,6 +15,7 @@ import mmap
 import os
 import platform
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -256,6 +257,14 @@ def _talks_to_itself() -> None:
         socket.create_connection(server.getsockname(), timeout=5).close()
 
 
+def _waits_for_several() -> None:
+    """By select and poll, which libraries of all ages use, with a time as the system calls take it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        select.select([ours], [], [], 0.001)
+        select.poll().poll(1)
+
+
 def _makes_pipe() -> None:
     path = f"{_TMP}/probe-pipe"
     os.mkfifo(path)
@@ -475,6 +484,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("use-compilers", "needed", "map memory as a program", _maps_program, _POSSIBLE),
     Probe("use-random", "needed", "get random numbers", lambda: os.urandom(8), _POSSIBLE),
     Probe("use-loopback", "needed", "talk to itself", _talks_to_itself, _POSSIBLE),
+    Probe("use-select", "needed", "wait for several files at once", _waits_for_several, _POSSIBLE),
     Probe("use-gate", "needed", "reach its gate", lambda: _connects("127.0.0.1", GATE_PORT), _POSSIBLE),
 )
 

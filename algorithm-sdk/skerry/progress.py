@@ -1,17 +1,25 @@
-"""What a waiting user sees: a bar and log lines on a terminal and in a notebook, nothing anywhere else."""
+"""What a waiting user sees: a bar and log lines on a terminal and in a notebook, elsewhere only why nothing happens."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
 
 from skerry import outcomes
+from skerry.wire import Refusal, Status
 
 _NOTEBOOK_LINES = 200
 """How many log lines a notebook keeps on display."""
+_SAID_EVERY = 60.0
+_REFUSALS: dict[str, str] = {
+    Refusal.SANDBOX: "its sandbox does not hold (the log of the node says why)",
+    Refusal.RECORDS: "it can't write its audit journal (the log of the node says why)",
+}
+"""By what a node says; one that is just starting is not worth a word."""
 
 
 class Show(Protocol):
@@ -27,12 +35,18 @@ class Show(Protocol):
 
 @contextmanager
 def showing(title: str, *, wanted: bool | None) -> Iterator[Show]:
-    """A bar while the block runs. ``wanted`` None: in a notebook, and where standard error is a terminal."""
+    """A bar while the block runs. ``wanted`` None: in a notebook, and where standard error is a terminal.
+
+    Elsewhere a line on standard error says, now and then, for which nodes a script stands still.
+    """
     if wanted is not False and (display := _notebook()) is not None:
         yield _Notebook(title, display)
         return
-    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+    if wanted is False:
         yield _Nothing()
+        return
+    if wanted is None and not sys.stderr.isatty():
+        yield _Words(title)
         return
     try:
         from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
@@ -77,8 +91,19 @@ def describe(runs: Sequence[dict[str, Any]]) -> str:
     ended = [run for run in runs if outcomes.ended(str(run["status"]))]
     failed = sum(outcomes.failed(str(run["status"])) for run in ended)
     text = f"{len(ended)} of {len(runs)} runs ended" + (f", {failed} of them failed" if failed else "")
-    absent = ", ".join(str(run["organization_id"]) for run in offline(runs))
-    return f"{text}; offline: the node of organization {absent}" if absent else text
+    return "; ".join([text, *standstills(runs)])
+
+
+def standstills(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Whose nodes will not begin for now, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for run in offline(runs):
+        reasons.setdefault("offline", []).append(str(run["organization_id"]))
+    for run in runs:
+        words = _REFUSALS.get(str(run.get("node_refuses")))
+        if words is not None and str(run["status"]) == Status.PENDING:
+            reasons.setdefault(f"takes no runs, since {words}", []).append(str(run["organization_id"]))
+    return [f"{reason}: the node of organization {', '.join(whose)}" for reason, whose in reasons.items()]
 
 
 def offline(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -91,6 +116,28 @@ class _Nothing:
 
     def runs(self, runs: Sequence[dict[str, Any]]) -> None:
         """Shows nothing."""
+
+    def line(self, text: str) -> None:
+        """Shows nothing."""
+
+
+class _Words:
+    """In a script: nothing as long as all goes on; what it stands still for when that changes, and each minute."""
+
+    wants_lines = False
+
+    def __init__(self, title: str) -> None:
+        self._title, self._said = title, ""
+        self._since = self._last = time.monotonic()
+
+    def runs(self, runs: Sequence[dict[str, Any]]) -> None:
+        now, words = time.monotonic(), "; ".join(standstills(runs))
+        if words != self._said:
+            self._since = now
+        if words and (words != self._said or now - self._last >= _SAID_EVERY):
+            self._last = now
+            sys.stderr.write(f"{self._title} waits, for {now - self._since:.0f} s so far; {words}\n")
+        self._said = words
 
     def line(self, text: str) -> None:
         """Shows nothing."""

@@ -55,7 +55,8 @@ class TaskHandle(dict[str, Any]):
         Ends by the server's push, and goes on through restarts of the server. Raises WaitTimeout after ``timeout``
         seconds, with the runs that are missing and the nodes that are offline; the task itself goes on. So it does
         after Ctrl-C, which raises WaitInterrupted. ``progress``: whether to show a bar and, above it, what the runs
-        tell their logs; by default on a terminal and in a notebook.
+        tell their logs; by default on a terminal and in a notebook. Elsewhere a line on standard error says for which
+        nodes it stands still: those that are offline, and those that take no runs.
         """
         try:
             with showing(f"task {self['id']}", wanted=progress) as show:

@@ -50,6 +50,14 @@ class Status(StrEnum):
         return self.finished and self is not Status.COMPLETED
 
 
+class Refusal(StrEnum):
+    """Why a node takes no runs: as much as the world is told of it."""
+
+    STARTING = "starting"
+    SANDBOX = "sandbox"
+    RECORDS = "records"
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """What an algorithm is asked to do: one function and its arguments."""

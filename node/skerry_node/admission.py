@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from skerry import contract
 from skerry.errors import SkerryError
+from skerry.peering import MOST_PORTS
 from skerry_node.config import Database
 from skerry_node.launchers.launcher import Image
 from skerry_node.policies import OnlyFor, Policies, Rule
@@ -50,9 +51,16 @@ def admit(policies: Policies, databases: Sequence[Database], request: Request, i
     digests = None if image is None else image.digests
     rule = _choose_rule(policies.allowed_algorithms, request, digests)
     _admit_databases(databases, request, digests)
-    if image is not None and contract.GATE_PORT in image.ports:
-        raise NotAdmitted(f"The image {request.image} exposes port {contract.GATE_PORT}, which is the gate's.")
+    if image is not None:
+        _admit_ports(request.image, image)
     return rule
+
+
+def _admit_ports(name: str, image: Image) -> None:
+    if contract.GATE_PORT in image.ports:
+        raise NotAdmitted(f"The image {name} exposes port {contract.GATE_PORT}, which is the gate's.")
+    if len(image.ports) > MOST_PORTS:
+        raise NotAdmitted(f"The image {name} exposes {len(image.ports)} ports: a run may have {MOST_PORTS} at most.")
 
 
 def _admit_asker(policies: Policies, request: Request) -> None:

@@ -22,12 +22,13 @@ from skerry.errors import (
     ServerUnreachable,
     SkerryError,
 )
-from skerry.wire import canonical
+from skerry.wire import Refusal, canonical
 from skerry_node import areas, preflight, reconcile, sharing
 from skerry_node import trail as trails
 from skerry_node.approvals import Approvals
 from skerry_node.checks import relaxations
 from skerry_node.config import Config
+from skerry_node.files import replace_file
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
@@ -45,7 +46,8 @@ from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
 
-_TIDY_SECONDS = 3600.0
+SANDBOX = "sandbox"
+_TIDY_SECONDS, _PAUSE_SECONDS = 3600.0, 1.0
 _WITNESSED_EVERY = 600.0
 
 
@@ -65,8 +67,14 @@ class State:
     def say_ready(self) -> None:
         (self.folder / "ready").write_text(f"{os.getpid()}\n")
 
+    def say_sandbox(self, report: preflight.Report) -> None:
+        """Whether the sandbox held when it was last tried, for who looks from outside."""
+        lines = [str(os.getpid()), *(" ".join(str(problem).split()) for problem in report.problems)]
+        replace_file(self.folder / SANDBOX, "\n".join(lines))
+
     def close(self) -> None:
-        (self.folder / "ready").unlink(missing_ok=True)
+        for name in ("ready", SANDBOX):
+            (self.folder / name).unlink(missing_ok=True)
         self.trail.close()
         self._lock.close()
 
@@ -266,6 +274,7 @@ class Daemon:
             self._config.docker.preflight_seconds,
             self._ask_again,
             self._closing,
+            self._state.say_sandbox,
         )
 
     def _base_user(self) -> int:
@@ -358,13 +367,19 @@ class Daemon:
         """The first call, and the first after an absence, does not wait: its answer says that the node is online."""
         with self._lock:
             holding = sorted(self._pipelines)
-        capacity = self._places.offer() if self._is_safe() and self._state.trail.ready() else 0
+        refuses = self._refuses()
+        capacity = self._places.offer() if refuses is None else 0
         jobs, head = self._parts.jobs.held(), self._state.trail.head
         peers = self._parts.tunnels.versions() if self._parts.tunnels is not None else {}
-        return self._server.work(capacity, holding, jobs, head, self._changed, wait=online, peers=peers)
+        return self._server.work(
+            capacity, holding, jobs, head, self._changed, wait=online, peers=peers, refuses=refuses
+        )
 
-    def _is_safe(self) -> bool:
-        return self._preflight is None or self._preflight.passed
+    def _refuses(self) -> Refusal | None:
+        """Why no run is taken now, whatever the server says."""
+        if self._preflight is not None and not self._preflight.passed:
+            return Refusal.STARTING if self._preflight.passed is None else Refusal.SANDBOX
+        return None if self._state.trail.ready() else Refusal.RECORDS
 
     def _keep_witness(self, head: ServerHead | None) -> None:
         """Notes how far the server's audit chain has come, now and then, where the server can't change it."""
@@ -418,7 +433,14 @@ class Daemon:
             _stop(pipeline, reason)
 
     def _take(self, order: Order) -> None:
-        """A run that is here already, in whatever attempt, is not begun beside itself."""
+        """A run that is here already, in whatever attempt, is not begun beside itself; and none in a bad sandbox.
+
+        The server gives one that is not taken again; one that gives it though it was told not to is kept waiting.
+        """
+        if (refuses := self._refuses()) is not None:
+            log.warning("Run %s is not taken: %s", order.key, refuses)
+            self._closing.wait(_PAUSE_SECONDS)
+            return
         if any(attempt.run == order.run for attempt in self._pipelines):
             log.warning("Run %s is held already", order.key)
             return

@@ -10,6 +10,7 @@ from pathlib import Path
 from skerry.errors import SkerryError
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class BadOutput(SkerryError):
@@ -27,7 +28,7 @@ class Output:
 def open_output(folder: Path, *, owner: int, limit: int) -> Output:
     """Opens ``output`` in the run's own folder; follows no link and waits for no pipe. Raises BadOutput."""
     try:
-        parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        parent = os.open(folder, _FOLDER_FLAGS)
         try:
             descriptor = os.open("output", _FLAGS, dir_fd=parent)
         finally:

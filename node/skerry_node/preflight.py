@@ -165,20 +165,29 @@ def remove_leftovers(launcher: Launcher, folder: Path) -> None:
 
 
 class Preflight:
-    """Keeps trying. ``passed`` is false until the first good answer, and whenever the last one was bad."""
+    """Keeps trying. ``passed`` is None until the first answer, then whether the last one was good.
+
+    ``tell`` hears of each.
+    """
 
     def __init__(
-        self, inspect: Callable[[], Report], seconds: float, on_change: Callable[[], None], closing: threading.Event
+        self,
+        inspect: Callable[[], Report],
+        seconds: float,
+        on_change: Callable[[], None],
+        closing: threading.Event,
+        tell: Callable[[Report], None] = lambda _: None,
     ) -> None:
         self._inspect = inspect
+        self._tell = tell
         self._seconds = seconds
         self._on_change = on_change
         self._closing = closing
-        self._passed = False
+        self._passed: bool | None = None
         self._thread = threading.Thread(target=self._keep_trying, name="preflight", daemon=True)
 
     @property
-    def passed(self) -> bool:
+    def passed(self) -> bool | None:
         return self._passed
 
     def start(self) -> None:
@@ -195,6 +204,7 @@ class Preflight:
             if self._closing.is_set():
                 return
             self._judge(report)
+            self._tell(report)
             self._closing.wait(self._seconds if self._passed else min(self._seconds, _RETRY_SECONDS))
 
     def _judge(self, report: Report) -> None:

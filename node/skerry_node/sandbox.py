@@ -6,6 +6,7 @@ Everything here is Docker's own JSON (Engine API 1.41). Why each setting is as i
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -45,13 +46,15 @@ def seccomp(runtime: str = "runc") -> str:
     """The list of system calls that an algorithm may make, as the engine takes it: all others are refused.
 
     gVisor refuses every one in the same way (EPERM), and the C library then takes clone3 for a failure; so gVisor's own
-    kernel is left to refuse that one.
+    kernel is left to refuse that one. And it knows pselect6, by which the C library's select is made, as pselect.
     """
     profile = json.loads(files("skerry_node").joinpath("seccomp.json").read_text(encoding="utf-8"))
-    for rule in profile["syscalls"]:
-        if runtime == GVISOR and rule["names"] == ["clone3"]:
+    for rule in profile["syscalls"] if runtime == GVISOR else ():
+        if rule["names"] == ["clone3"]:
             rule["action"] = "SCMP_ACT_ALLOW"
             del rule["errnoRet"]
+        if "pselect6" in rule["names"]:
+            rule["names"].append("pselect")
     return json.dumps(profile, separators=(",", ":"))
 
 
@@ -117,7 +120,7 @@ class Profile:
             "MemorySwap": settings.memory,
             "NanoCpus": int(self.limits.cpus * 1_000_000_000),
             "Ulimits": self._ulimits(settings),
-            "Tmpfs": {path: _tmpfs(spec, settings) for path in ("/tmp", *spec.image.volumes)},  # noqa: S108
+            "Tmpfs": {path: _tmpfs(spec, settings) for path in ("/tmp", *_volumes(spec))},  # noqa: S108
             "Mounts": _mounts(spec),
             "ShmSize": settings.shared_memory,
             "IpcMode": "private",
@@ -167,6 +170,12 @@ def _tmpfs(spec: Spec, settings: Settings) -> str:
     execution = "exec" if settings.executable_tmp else "noexec"
     owner = f"uid={spec.user},gid={spec.user}"
     return f"rw,{execution},nosuid,nodev,size={settings.temporary},mode=0700,{owner}"
+
+
+def _volumes(spec: Spec) -> list[str]:
+    """The image's volumes, but for those at a place where something of the node's is mounted: they would hide it."""
+    taken = {str(one["Target"]) for one in _mounts(spec)}
+    return [path for path in spec.image.volumes if posixpath.normpath(path) not in taken]
 
 
 def _gpus(number: int) -> list[dict[str, Any]]:

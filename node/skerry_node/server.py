@@ -25,7 +25,7 @@ from skerry.errors import (
     ServerError,
     ServerUnreachable,
 )
-from skerry.wire import Status
+from skerry.wire import Refusal, Status
 from skerry_node.config import ServerSettings
 from skerry_node.launchers.launcher import Attempt
 from skerry_node.orders import (
@@ -165,10 +165,11 @@ class Server:
         *,
         wait: bool = True,
         peers: Mapping[Attempt, str] | None = None,
+        refuses: Refusal | None = None,
     ) -> Work:
         """The one long call. ``head``: of the node's audit journal, for the server to keep.
 
-        ``peers``: what the node knows of the peers of its runs in the VPN.
+        ``peers``: what the node knows of the peers of its runs in the VPN. ``refuses``: why it takes no runs at all.
 
         Raises Interrupted when ``changed`` is set; who sets it calls ``interrupt`` then.
         """
@@ -181,6 +182,7 @@ class Server:
             "jobs": jobs,
             "wait": WAIT_SECONDS if wait else 0,
             "head": head.as_dict() if head.sequence else None,
+            "refuses": refuses,
         }
         try:
             return parse_work(self._call("POST", "/skerry/node/work", body, changed=changed))

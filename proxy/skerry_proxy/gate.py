@@ -16,6 +16,7 @@ from skerry_proxy.fields import Fields
 from skerry_proxy.forwarding import Forwarder
 from skerry_proxy.gate_tokens import is_gate_token
 from skerry_proxy.messages import Connection, Gone, Limits, Refusal, Request, Response
+from skerry_proxy.pace import Pace
 from skerry_proxy.reception import Reception
 from skerry_proxy.routes import Action, Match, find_route, parse_query
 from skerry_proxy.runs import Run
@@ -118,6 +119,7 @@ class Gate:
         self._closing = closing
         self._limits = limits
         self._folder = folder
+        self._pace = Pace(limits.at_once, limits.per_second)
         name = f"gate-{desk.run.id}"
         self._reception = Reception(
             name, listeners, most=MOST_CONNECTIONS, serve=self._serve, turn_away=self._turn_away, closing=closing
@@ -149,6 +151,7 @@ class Gate:
 
     def _turn_away(self, connected: socket.socket) -> None:
         """Answers 503 without reading."""
+        self._pace.wait(self._closing)
         with connected:
             refusal = Refusal(503, f"An algorithm may have {MOST_CONNECTIONS} connections to its gate at a time.")
             with contextlib.suppress(Gone):
@@ -156,6 +159,7 @@ class Gate:
 
     def _converse(self, connection: Connection) -> None:
         while not self._closing.is_set():
+            self._pace.wait(self._closing)
             try:
                 request = connection.read()
             except Refusal as refusal:

@@ -55,15 +55,19 @@ class Gone(Exception):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds and bytes that one connection may use. ``request``: to send a whole request;
-    ``linger``: to read an answer that ended the connection.
+    ``linger``: to read an answer that ended the connection. Of all connections of a run together, ``at_once``
+    requests are served as they come, and then ``per_second``: more wait their turn.
     """
 
     idle: float = 75.0
-    head: float = 30.0
+    head: float = 5.0
+    send: float = 30.0
     request: float = 600.0
     linger: float = 2.0
     body: int = 64 * 1024 * 1024
     blob: int = 512 * 1024 * 1024
+    at_once: int = 1000
+    per_second: float = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +255,7 @@ class Connection:
         if not data:
             return
         try:
-            self._socket.settimeout(self._limits.head)
+            self._socket.settimeout(self._limits.send)
             self._socket.sendall(data)
         except OSError as error:
             raise Gone from error

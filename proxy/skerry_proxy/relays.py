@@ -19,10 +19,13 @@ from typing import Any
 from skerry_proxy.destinations import Destination, NotPublic, dial, dial_public
 from skerry_proxy.fields import Fields
 from skerry_proxy.messages import Connection, Gone, Limits, Refusal
+from skerry_proxy.pace import Pace
 from skerry_proxy.reception import Reception, shut
 
 MOST_RELAYS = 32
 MOST_CONNECTIONS = 16
+MOST_AT_ONCE, PER_SECOND = 1000, 50.0
+"""Connections: what comes faster waits its turn."""
 IDLE_SECONDS = 1800.0
 _PIECE = 64 * 1024
 _LONGEST_NAME = 128
@@ -76,6 +79,7 @@ class Relay:
         self._tally = Tally()
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._pace = Pace(MOST_AT_ONCE, PER_SECOND)
         self._reception = Reception(
             f"relay-{run}-{lead.name}",
             [listener],
@@ -108,6 +112,7 @@ class Relay:
         self._reception.close()
 
     def _serve(self, near: socket.socket) -> None:
+        self._pace.wait(self._closing)
         with near:
             far = self._dial_asked(near) if self.lead.egress else self._dial_only()
             if far is None:
@@ -151,6 +156,7 @@ class Relay:
         return destination
 
     def _turn_away(self, near: socket.socket) -> None:
+        self._pace.wait(self._closing)
         self._count(refused=1)
         near.close()
 

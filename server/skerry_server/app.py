@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from skerry_server.doors.fields import LARGEST_ID
 from skerry_server.server import Server
 from skerry_server.settings import Settings
 
+_SLASHES = re.compile("//+")
 _Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -27,7 +29,7 @@ class _Id(IntegerConverter):
 def create_app(server: Server) -> Flask:
     app = Flask("skerry_server", static_folder=None)
     app.url_map.converters["id"] = _Id
-    app.url_map.strict_slashes = False
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     tokens.install(app, server.settings.tokens, server.secret)
     handling.install(app, server)
@@ -109,10 +111,15 @@ def _has_tls(settings: Settings) -> bool:
 
 
 def _terminated(wsgi: _Wsgi) -> _Wsgi:
-    """Chunked bodies end by themselves here: the ASGI server has taken the chunks apart."""
+    """Chunked bodies end by themselves here: the ASGI server has taken the chunks apart.
+
+    Doubled slashes, which a client makes whose base path ends in one, are one: a redirect would name a host that the
+    caller may have made up.
+    """
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ["wsgi.input_terminated"] = True
+        environ["PATH_INFO"] = _SLASHES.sub("/", environ.get("PATH_INFO", ""))
         return wsgi(environ, start_response)
 
     return application

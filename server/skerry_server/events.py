@@ -34,6 +34,11 @@ def presence_topic(node_id: int) -> str:
     return f"presence:{node_id}"
 
 
+def user_topic(user_id: int) -> str:
+    """This user is out: whoever waits in their name does so no longer."""
+    return f"user:{user_id}"
+
+
 def task_topic(task_id: int) -> str:
     """A run of this task changed."""
     return f"task:{task_id}"

@@ -148,6 +148,7 @@ class Study(Base):
 class Node(Base):
     """``api_key`` is the SHA-256 of the key. ``online`` is what was last announced; :meth:`is_online` is what is so.
 
+    ``refuses`` is the kind of reason for which the node takes no runs, null while it takes some.
     ``next_api_key`` takes its place when the node first logs in with it. ``epoch`` counts the keys: tokens of an
     earlier one are dead.
     """
@@ -164,6 +165,7 @@ class Node(Base):
     ip: Mapped[str | None] = mapped_column(String(64))
     last_seen: Mapped[datetime | None] = mapped_column(index=True)
     online: Mapped[bool] = mapped_column(default=False, index=True)
+    refuses: Mapped[str | None] = mapped_column(String(16))
 
     organization: Mapped[Organization] = relationship()
     collaboration: Mapped[Collaboration] = relationship()
@@ -172,6 +174,10 @@ class Node(Base):
     def is_online(self, now: datetime) -> bool:
         """Whether the node has said so and was heard of lately."""
         return self.online and self.last_seen is not None and self.last_seen > now - ONLINE_FOR
+
+    def why_not(self, now: datetime) -> str | None:
+        """The kind of reason for which the node, being online, takes no runs."""
+        return self.refuses if self.is_online(now) else None
 
 
 class NodeSetting(Base):

@@ -29,6 +29,20 @@ from skerry_server.syncing import Syncing
 _CHUNK = 1024 * 1024
 _PART = "part-"
 _PARTS_KEPT = 24 * 3600
+_EACH = 4096
+"""What a part costs beside its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An upload that is under way: whose it is, and which of theirs."""
+
+    owner: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"{_PART}{_digest(self.owner)}-{_digest(self.key)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +72,34 @@ class PayloadStore:
                 return self._write(_chain(bytes(head), rest), limit)
         return Payload(size=len(head), inline=bytes(head))
 
-    def received(self, key: str) -> int:
-        """How many bytes have come of the part that ``key`` names."""
+    def received(self, part: Part) -> int:
+        """How many bytes have come of it."""
         try:
-            return self._part(key).stat().st_size
+            return (self._folder / part.name).stat().st_size
         except FileNotFoundError:
             return 0
 
-    def receive(self, key: str, pieces: Iterable[bytes], span: Span, limit: int) -> Payload | None:
-        """Adds to a part, which outlives an upload that breaks off; the payload once it is whole.
+    def held(self, owner: str, besides: Part) -> int:
+        """The bytes of all the owner's parts but that one."""
+        found = [path for path in self._parts(owner) if path.name != besides.name]
+        return sum(path.stat().st_size + _EACH for path in found if path.exists())
+
+    def drop_others(self, part: Part) -> None:
+        """Removes the owner's other parts."""
+        for path in self._parts(part.owner):
+            if path.name != part.name:
+                path.unlink(missing_ok=True)
+
+    def _parts(self, owner: str) -> Iterator[Path]:
+        return self._folder.glob(f"{_PART}{_digest(owner)}-*")
+
+    def receive(self, part: Part, pieces: Iterable[bytes], span: Span, limit: int) -> Payload | None:
+        """Adds to the part, which outlives an upload that breaks off; the payload once it is whole.
 
         Its row is the caller's to add. Raises TooLarge, InvalidRequest, or Busy while another upload of it goes on.
         """
         _check_limit(span.size or 0, limit)
-        path = self._part(key)
+        path = self._folder / part.name
         with _held(path) as file:
             have = os.fstat(file.fileno()).st_size
             if span.start > (have if span.size is None else min(have, span.size)):
@@ -128,9 +156,6 @@ class PayloadStore:
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()
-
-    def _part(self, key: str) -> Path:
-        return self._folder / f"{_PART}{hashlib.sha256(key.encode()).hexdigest()}"
 
     def _adopt(self, path: Path, size: int) -> Payload:
         """Makes a whole part a payload."""
@@ -215,6 +240,10 @@ def _append(pieces: Iterable[bytes], file: IO[bytes], span: Span, limit: int) ->
 def _check_limit(size: int, limit: int) -> None:
     if size > limit:
         raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _is_part(path: Path) -> bool:

@@ -43,12 +43,19 @@ class Leases(_Strict):
 
 
 class Limits(_Strict):
-    """Bounds on what one request may cost; ``failures``: wrong credentials from one address in a quarter of an hour."""
+    """Bounds on what requests may cost.
+
+    ``failures``: wrong credentials from one address in a quarter of an hour. ``waiting_bytes``: what one caller's
+    uploads may hold that wait for their tasks. ``tasks_per_job``: with all that its algorithms create, and those that
+    they start.
+    """
 
     threads: Annotated[int, Field(ge=1, le=256)] = 16
     waiters: Annotated[int, Field(ge=1)] = 20_000
     result_bytes: Annotated[int, Field(ge=1024)] = 64 << 30
+    waiting_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
     failures: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    tasks_per_job: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
 class Tls(_Strict):
@@ -179,7 +186,9 @@ TEMPLATE = """\
 #   threads: 16          # requests that are worked on at the same time; waiting ones need none
 #   waiters: 20000
 #   result_bytes: 68719476736
+#   waiting_bytes: 17179869184   # what the uploads of one user or run may hold that wait for their tasks
 #   failures: 100        # wrong passwords, keys and tokens from one address in a quarter of an hour
+#   tasks_per_job: 10000 # a task with all that algorithms create below it
 """
 
 

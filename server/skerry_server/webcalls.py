@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -21,6 +22,9 @@ from skerry_server.errors import InvalidRequest
 
 _SECONDS = 10
 _MOST = 1 << 20
+_LONGEST = 300
+_REGISTERED = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ALREADY_REPORTED, HTTPStatus.NOT_FOUND}
+_UNREACHABLE = "The store can't be reached, or does not answer with JSON."
 _CLOSED = "The algorithm store does not show this user its algorithms."
 _PORTS = {"http": 80, "https": 443}
 
@@ -74,20 +78,54 @@ def check(url: str, allowed: Collection[str]) -> Address:
 
 def ask(address: Address, path: str, introduction: Introduction | None = None) -> Any:
     """The JSON behind a GET below the address. Raises InvalidRequest when there is none."""
+    status, body = _exchange(address, "GET", path, introduction)
+    if status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
+        raise InvalidRequest(_CLOSED if introduction else f'{_CLOSED} Say "server_url", so that it can ask us.')
+    if status != http.client.OK or len(body) > _MOST:
+        raise InvalidRequest(f"The store did not answer as a store does (status {status}).")
+    return _json(body)
+
+
+def register(address: Address, introduction: Introduction, *, force: bool) -> None:
+    """Has the store note this server as one whose users it serves; a store that keeps no such list has none to note.
+
+    ``force`` says that an address of this machine is meant. Raises InvalidRequest with the store's own words.
+    """
+    body = json.dumps({"url": introduction.server_url, **({"force": True} if force else {})}).encode()
+    status, answer = _exchange(address, "POST", "vantage6-server", introduction, body)
+    if status not in _REGISTERED:
+        raise InvalidRequest(f"The store does not take this server (status {status}): {_words(answer)}")
+
+
+def _words(answer: bytes) -> str:
+    """What a store says to people, as far as it can be shown."""
+    said = _json(answer) if answer[:1] == b"{" else None
+    text = said.get("msg") if isinstance(said, dict) else None
+    return "".join(filter(str.isprintable, text))[:_LONGEST] if isinstance(text, str) else "it does not say why."
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(_UNREACHABLE) from error
+
+
+def _exchange(
+    address: Address, method: str, path: str, introduction: Introduction | None, body: bytes | None = None
+) -> tuple[int, bytes]:
+    """The status and the beginning of the answer. Raises InvalidRequest when none comes."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=_SECONDS)
+    headers = {"Accept": "application/json", **(introduction.headers if introduction else {})}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
     try:
         connection.sock = _connect(address)
-        headers = {"Accept": "application/json", **(introduction.headers if introduction else {})}
-        connection.request("GET", f"{address.path}/{path}", headers=headers)
+        connection.request(method, f"{address.path}/{path}", body, headers)
         answer = connection.getresponse()
-        body = answer.read(_MOST + 1)
-        if answer.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
-            raise InvalidRequest(_CLOSED if introduction else f'{_CLOSED} Say "server_url", so that it can ask us.')
-        if answer.status != http.client.OK or len(body) > _MOST:
-            raise InvalidRequest(f"The store did not answer as a store does (status {answer.status}).")
-        return json.loads(body)
-    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
-        raise InvalidRequest("The store can't be reached, or does not answer with JSON.") from error
+        return answer.status, answer.read(_MOST + 1)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise InvalidRequest(_UNREACHABLE) from error
     finally:
         connection.close()
 

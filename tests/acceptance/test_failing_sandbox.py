@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
+import uuid
 
 import pytest
 from devfederation import skerry
 
+from skerry.errors import WaitTimeout
+
 pytestmark = pytest.mark.acceptance
 PATIENCE = 120.0
+FAILING = {"probe_image": "skerry/algorithm-base", "preflight_seconds": 10}
+SAYS = "node-1 takes no runs until its sandbox holds: the probe image can't be run"
 
 
 def log_of(federation) -> str:
@@ -20,6 +27,13 @@ def wait_for_line(federation, words: str) -> None:
     end = time.monotonic() + PATIENCE
     while words not in log_of(federation):
         assert time.monotonic() < end, f"no line says: {words}"
+        time.sleep(0.1)
+
+
+def wait_until_told(federation, reason: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while [node["refuses"] for node in federation.client().node.list()["data"]] != [reason]:
+        assert time.monotonic() < end, f"nobody is told of {reason}"
         time.sleep(0.1)
 
 
@@ -35,17 +49,44 @@ def create(federation, image: str):
 
 def test_a_node_that_can_not_try_its_sandbox(dev, probe_image, tmp_path) -> None:
     """The base image answers nothing: it stands for a sandbox that does not hold."""
-    settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({"docker": {"probe_image": "skerry/algorithm-base", "preflight_seconds": 10}}))
-    with dev("--nodes", "1", "--node-settings", str(settings)) as federation:
+    with dev("--nodes", "1") as federation:
+        [config] = federation.folder.rglob("node.yaml")
+        changed = json.loads(config.read_text())
+        changed["docker"] = {**changed.get("docker", {}), **FAILING}
+        config.write_text(json.dumps(changed))
+        stop_node(federation)
+        again = skerry("dev", "up", "--name", federation.name, "--nodes", "1")
+        assert again.returncode == 1
+        assert SAYS in again.stderr
         task = create(federation, probe_image)
         wait_for_line(federation, "This node takes no runs until its sandbox holds")
         run = federation.client().request("run", params={"task_id": task["id"]})["data"]
         assert [one["status"] for one in run] == ["pending"]
-        [config] = federation.folder.rglob("node.yaml")
+        wait_until_told(federation, "sandbox")
+        with pytest.raises(WaitTimeout, match=r"its sandbox does not hold .*: the node of organization 1"):
+            task.wait(timeout=1)
         checked = skerry("node", "check", "--config", str(config))
         assert checked.returncode == 1
         assert "the probe image can't be run" in " ".join(checked.stdout.split())
+
+
+def test_a_federation_whose_sandbox_does_not_hold_does_not_come_up(engine, tmp_path) -> None:
+    settings, name = tmp_path / "settings.json", f"test-{uuid.uuid4().hex[:8]}"
+    settings.write_text(json.dumps({"docker": FAILING}))
+    up = skerry("dev", "up", "--name", name, "--nodes", "1", "--node-settings", str(settings))
+    assert up.returncode == 1
+    assert SAYS in up.stderr
+    assert "cleaning up" in up.stderr
+    assert skerry("dev", "status", "--name", name).returncode == 1
+
+
+def stop_node(federation) -> None:
+    [pid] = federation.node_pids
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + PATIENCE
+    while list(federation.folder.rglob("state/ready")):
+        assert time.monotonic() < end, "the node does not end"
+        time.sleep(0.1)
 
 
 def test_a_node_whose_sandbox_holds(dev, probe_image) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from skerry.errors import AuthenticationError, InputError, KeyChanged
 
 pytestmark = pytest.mark.acceptance
 LONG = 3600
+LONGEST_WAIT = 45
+"""Seconds: less than the minute for which the server holds a call back."""
 
 
 def until(what: str, done: Callable[[], object]) -> None:
@@ -228,15 +231,54 @@ def test_who_is_disabled_is_stopped_at_the_nodes(holders: Keyholders) -> None:
     root, user = holders.federation.client(), holders.federation.client(2)
     task = holders.create((1,), "sleep", {"seconds": LONG}, user=2)
     holders.federation.wait_for_status(task["id"], "active")
-    root.request(f"user/{user.user_id}", json={"disabled": True}, method="patch")
+    others = holders.waiting(2)
+    waits = Waits(user, others["id"])
+    waits.begin()
+    username, refresh = user.request(f"user/{user.user_id}")["username"], user.session.tokens.refresh
+    assert "shut out" in said(skerry("access", "revoke", "--user", username, *holders.login(1)))
+    assert isinstance(waits.end(), AuthenticationError)
+    holders.let_go(others)
+    assert holders.results(others) == [{"seen": True}]
     holders.federation.wait_for_containers_to_exit()
     assert root.request(f"task/{task['id']}")["status"] == "killed by user"
     with pytest.raises(AuthenticationError):
         user.request("task")
     with pytest.raises(AuthenticationError):
+        user.resume(refresh)
+    with pytest.raises(AuthenticationError):
         holders.federation.client(2)
-    root.request(f"user/{user.user_id}", json={"disabled": False}, method="patch")
+    assert "let in" in said(skerry("access", "restore", "--user", username, *holders.login(1)))
     holders.federation.client(2).request("task")
+
+
+@dataclass
+class Waits:
+    """Somebody who waits for a task in which nothing happens: the server holds their call back for a minute."""
+
+    client: Any
+    task: int
+    heard: list[Any] = field(default_factory=list)
+
+    def begin(self) -> None:
+        path = f"skerry/task/{self.task}/wait"
+        seen = self.client.request(path, params={"timeout": 0})["seen"]
+
+        def wait() -> None:
+            try:
+                while not self.heard:
+                    seen_now = self.client.request(path, params={"seen": seen, "timeout": 60})["seen"]
+                    assert seen_now == seen
+            except AuthenticationError as error:
+                self.heard.append(error)
+
+        self.thread = threading.Thread(target=wait, daemon=True)
+        self.thread.start()
+
+    def end(self) -> Any:
+        """How the call that waits ends, long before its minute is over."""
+        self.thread.join(LONGEST_WAIT)
+        assert self.heard, "the call is still held back"
+        return self.heard[0]
 
 
 def test_a_member_that_leaves_is_stopped_at_its_node(holders: Keyholders) -> None:
@@ -244,13 +286,13 @@ def test_a_member_that_leaves_is_stopped_at_its_node(holders: Keyholders) -> Non
     task = holders.create((2,), "sleep", {"seconds": LONG})
     holders.federation.wait_for_status(task["id"], "active")
     root, organization = holders.federation.client(), {"id": holders.federation.organization_ids[1]}
-    path = f"collaboration/{holders.federation.collaboration_id}/organization"
-    root.request(path, json=organization, method="delete")
+    words = ("--organization", str(organization["id"]), "--collaboration", str(holders.federation.collaboration_id))
+    assert "is out" in said(skerry("access", "revoke", *words, *holders.login(1)))
     holders.federation.wait_for_containers_to_exit()
     assert root.request(f"task/{task['id']}")["status"] == "killed by user"
     with pytest.raises(InputError, match="not in collaboration"):
         holders.echo(2, value="not any more")
-    root.request(path, json=organization, method="post")
+    assert "let in" in said(skerry("access", "restore", *words, *holders.login(1)))
     assert holders.results(holders.echo(2, value="here again")) == ["here again"]
 
 

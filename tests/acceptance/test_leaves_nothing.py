@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ ROUNDS, NODES = 34, 3
 KILL_EVERY = 4
 PATIENCE = 180.0
 NOOP = "echo -n {} > $(echo /mnt/data/task-*/output)"
+EVENTS = ("docker", "events", "--filter", "event=create", "--filter", "type=container", "--format", "{{.ID}}")
 WAIT = "/busybox sleep 1000"
 
 
@@ -31,8 +33,8 @@ def build(tag: str, script: str) -> str:
     return tag
 
 
-def children_of(pids: list[int]) -> int:
-    """All descendants of these processes: nodes, their proxies, and what those started."""
+def family_of(pids: list[int]) -> set[int]:
+    """These processes and all their descendants: nodes, their proxies, and what those started."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -43,7 +45,25 @@ def children_of(pids: list[int]) -> int:
     while len(family) != before:
         before = len(family)
         family |= {pid for pid, parent in parents.items() if parent in family}
-    return len(family)
+    return family
+
+
+def held_by(pids: list[int]) -> int:
+    """Open files and threads of these processes and their descendants."""
+    found = 0
+    for pid in family_of(pids):
+        for kind in ("fd", "task"):
+            with contextlib.suppress(OSError):
+                found += sum(1 for _ in Path(f"/proc/{pid}/{kind}").iterdir())
+    return found
+
+
+def control_groups(began: float) -> list[str]:
+    """Those of this engine's containers that have been made since then, and are gone; it remembers the last ones."""
+    made = output_of(*EVENTS, "--since", f"{began:.0f}", "--until", f"{time.time():.0f}")
+    gone = {*made} - {*output_of("docker", "ps", "-aq", "--no-trunc")}
+    assert gone
+    return sorted({path.name for path in Path("/sys/fs/cgroup").glob("*/docker/*") if path.name in gone})
 
 
 def traces(federation) -> dict[str, object]:
@@ -62,7 +82,9 @@ def traces(federation) -> dict[str, object]:
             for path in (state.parent / name).rglob("*")
         ),
         "mounts": mounts_below(federation.folder),
-        "processes": children_of(pids),
+        "processes": len(family_of(pids)),
+        "tables": output_of("nft", "list", "tables"),
+        "owners": sorted({path.lstat().st_uid for path in federation.folder.rglob("*")}),
         "sockets": [path for path in federation.folder.rglob("*") if path.is_socket()],
     }
 
@@ -90,7 +112,8 @@ def test_a_hundred_runs_leave_nothing(dev, images) -> None:
             )
 
         assert create(noop).wait(timeout=PATIENCE).results() == [{}] * NODES
-        before = steady(federation)
+        before, began = steady(federation), time.time()
+        held = held_by(federation.node_pids)
         finished, killed = [], []
         for number in range(ROUNDS):
             (killed if number % KILL_EVERY == 0 else finished).append(
@@ -103,6 +126,8 @@ def test_a_hundred_runs_leave_nothing(dev, images) -> None:
             assert task.wait(timeout=PATIENCE).results() == [{}] * NODES
         assert ROUNDS * NODES > 100
         assert settle(federation, before) == before
+        assert control_groups(began) == []
+        assert held_by(federation.node_pids) < held + ROUNDS
 
 
 def steady(federation) -> dict[str, object]:

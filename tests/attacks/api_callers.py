@@ -26,11 +26,13 @@ from skerry_server import webcalls
 from skerry_server.doors import fields, handling
 from skerry_server.doors.vantage6 import paging, stores
 from skerry_server.errors import NotKnown
-from skerry_server.models import Node, Organization, Task
+from skerry_server.models import Node, Organization, Task, User
 from skerry_server.policy import Actor
-from skerry_server.services import collaborations, inputs, login, runs, tasks
+from skerry_server.services import collaborations, inputs, login, organizations, runs, tasks, users
 
 _ME = "token/user/validate"
+_ENOUGH = 4
+"""Tasks of one job, at a server that is configured so."""
 
 
 def _id(api: Api) -> int:
@@ -172,6 +174,13 @@ def _run_asks_elsewhere(ground: Ground) -> Struck:
     federation.make_node(1, elsewhere)
     _, run = claimed_run(ground)
     return judge(run.ask("POST", "task", federation.task_body(1, collaboration_id=elsewhere, name=fresh())))
+
+
+def _run_asks_without_end(ground: Ground) -> Struck:
+    """A child task after the other, as a run whose children do the same could."""
+    _, run = claimed_run(ground)
+    answers = [run.ask("POST", "task", ground.federation.task_body(name=fresh())) for _ in range(_ENOUGH)]
+    return judge(answers[-1])
 
 
 def _run_reads_another_job(ground: Ground) -> Struck:
@@ -436,6 +445,33 @@ def _all_hand_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Actor, "may_hand_out", lambda *_: True)
 
 
+def _all_may_and_hand_out(patch: pytest.MonkeyPatch) -> None:
+    _all_may(patch)
+    _all_hand_out(patch)
+
+
+def _their_own_roles(patch: pytest.MonkeyPatch) -> None:
+    """Everybody may give everything to everybody, to themselves too."""
+    _all_may_and_hand_out(patch)
+
+    def change(session: Any, actor: Actor, id_: int, _fields: Any, powers: Any, _now: Any) -> User:
+        user = session.get_one(User, id_)
+        users._empower(session, actor, user, powers)
+        return user
+
+    patch.setattr(users, "change_user", change)
+
+
+def _keys_of_all(patch: pytest.MonkeyPatch) -> None:
+    _all_may(patch)
+    patch.setattr(organizations, "_check_key_change", lambda *_: None)
+
+
+def _all_inputs(patch: pytest.MonkeyPatch) -> None:
+    _all_visible(patch)
+    patch.setattr(runs, "check_speaker", lambda *_: None)
+
+
 def _all_visible(patch: pytest.MonkeyPatch) -> None:
     everything = lambda *_: sqlalchemy.true()  # noqa: E731
     patch.setattr(tasks, "visible_tasks", everything)
@@ -446,6 +482,10 @@ def _all_visible(patch: pytest.MonkeyPatch) -> None:
 
 def _members_do_not_matter(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tasks, "_check_permission", lambda *_: None)
+
+
+def _jobs_are_endless(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(tasks, "_check_room", lambda *_: None)
 
 
 def _targets_do_not_matter(patch: pytest.MonkeyPatch) -> None:
@@ -581,8 +621,7 @@ ATTACKS = [
         "a researcher makes itself Root",
         "401",
         _gives_itself_root,
-        None,
-        "three checks lie in the way: nobody edits their own roles, without the rule, or beyond what they hold",
+        _their_own_roles,
     ),
     Attack(
         "rights-hand-out",
@@ -653,16 +692,14 @@ ATTACKS = [
         "a rule is added by the nested address",
         "401",
         _adds_by_a_nested_address,
-        None,
-        "two checks lie in the way: editing roles, and handing out what one does not hold",
+        _all_may_and_hand_out,
     ),
     Attack(
         "rights-foreign-key",
         "an administrator replaces another organization's key",
         "401",
         _keys_of_another_organization,
-        None,
-        "two checks lie in the way: editing organizations, and that keys are one's own",
+        _keys_of_all,
     ),
     Attack(
         "rights-foreign-node",
@@ -699,14 +736,21 @@ ATTACKS = [
         _run_asks_elsewhere,
         _members_do_not_matter,
     ),
+    Attack(
+        "run-many-children",
+        "a run creates children without end",
+        "400 .*no more for one job",
+        _run_asks_without_end,
+        _jobs_are_endless,
+        settings={"limits": {"tasks_per_job": _ENOUGH}},
+    ),
     Attack("run-other-job", "a run reads another job's task", "401", _run_reads_another_job, _all_visible),
     Attack(
         "run-other-input",
         "a run reads another run's input",
         "401",
         _run_reads_anothers_input,
-        None,
-        "two checks lie in the way: that a run speaks for itself only, and what it may see",
+        _all_inputs,
     ),
     Attack("run-result-changed", "a result is replaced after the end", "409", _result_changed_afterwards, _ends_again),
     Attack("task-uuid-of-another", "another's idempotency key", "409", _uuid_of_somebody_else, _anybodys_uuid),

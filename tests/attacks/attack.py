@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -131,18 +134,56 @@ def defended(folder: Path, settings: Mapping[str, Any]) -> Iterator[Ground]:
             process.wait(PATIENCE)
 
 
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """A state folder with the federation in it, for the controls to go on with a copy, and its tokens."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+
+
 @contextmanager
-def weakened(folder: Path, settings: Mapping[str, Any]) -> Iterator[Ground]:
+def founded() -> Iterator[Founded]:
+    """With all defences, in a folder that costs no disk where there is one: every commit is synced."""
+    with _quick_folder() as folder:
+        settings = _settings(folder, {})
+        _found(settings)
+        server = open_server(settings)
+        federation = Federation(server, create_app(server).test_client(), clock=utcnow)  # type: ignore[arg-type]
+        federation.found()
+        server.database.close()
+        yield Founded(folder, federation.facts)
+
+
+@contextmanager
+def _quick_folder() -> Iterator[Path]:
+    quick = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=quick if Path(quick).is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def weakened(settings: Mapping[str, Any], start: Founded) -> Iterator[Ground]:
     """The same server in this process, where something in it may be replaced."""
-    chosen = _settings(folder, settings)
-    _found(chosen)
-    server = open_server(chosen)
+    with _quick_folder() as folder:
+        chosen = _settings(folder, settings)
+        if chosen.two_factor_auth:
+            _found(chosen)
+        else:
+            shutil.copytree(start.folder, folder, dirs_exist_ok=True)
+        server = open_server(chosen)
+        with _serving(server) as address:
+            yield _ground(address, server, start.facts)
+
+
+@contextmanager
+def _serving(server: Server) -> Iterator[str]:
     web = uvicorn.Server(uvicorn.Config(cast("Any", WSGIMiddleware(cast("Any", create_app(server)))), log_config=None))
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield _ground(f"http://127.0.0.1:{listener.getsockname()[1]}", server)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         web.should_exit = True
         thread.join()
@@ -162,12 +203,15 @@ def _found(settings: Settings) -> None:
     server.database.close()
 
 
-def _ground(address: str, server: Server) -> Ground:
+def _ground(address: str, server: Server, facts: Mapping[str, Any] | None = None) -> Ground:
+    """``facts`` None: nothing but the first user is there yet."""
     client: Any = HttpClient(address)
-    federation = Federation(server, client, clock=utcnow)  # type: ignore[arg-type]
-    if server.settings.two_factor_auth:
-        return Ground(address, federation, server)
-    federation.found()
+    if server.settings.two_factor_auth or facts is None:
+        federation = Federation(server, client, clock=utcnow)  # type: ignore[arg-type]
+        if not server.settings.two_factor_auth:
+            federation.found()
+    else:
+        federation = Federation(server, client, clock=utcnow, **copy.deepcopy(facts))  # type: ignore[arg-type]
     return Ground(address, federation, server)
 
 

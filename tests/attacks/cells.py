@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,8 @@ from skerry_node.launchers.launcher import Attempt, LauncherError, Source, Spec,
 from skerry_node.output import BadOutput
 
 IMAGE = "skerry-tests/attacker"
+RELAY_IMAGE = f"{IMAGE}-relays"
+"""The same, which the owner has opened ways out to."""
 ATTACKER = Path(__file__).parent.parent / "algorithms" / "attacker"
 PATIENCE = 240.0
 LIMITS = {"memory": "400m", "processes": 256, "output": "16m", "temporary": "8m", "log": "64k"}
@@ -38,6 +40,9 @@ LIMITS = {"memory": "400m", "processes": 256, "output": "16m", "temporary": "8m"
 BOMBS = {"processes": 300, "memory": 600, "disk": 32, "shm": 96, "inodes": 70_000, "marker_seconds": 5}
 ALONE = frozenset({"fork-bomb", "memory-bomb"})
 """What may take its whole container with it."""
+
+AREA_MODE = 0o755
+"""Of the area that a run's folder lies in: who may put something else in its place."""
 
 ONE_AREA = False
 """Whether runs share the area that their folders lie in: for the control of that attack."""
@@ -67,11 +72,12 @@ class Cell(Protocol):
 
 @dataclass
 class Federated:
-    """A task at a server, a node of ``skerry dev``, a container. What is tried in the plain image is tried at once."""
+    """A task at a server, a node of ``skerry dev``, a container. ``together``: what is tried at once, by image."""
 
     federation: DevFederation
     facts: dict[str, Any]
-    together: Sequence[str]
+    together: Mapping[str, Sequence[str]]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self, image: str, function: str, **arguments: Any) -> Outcome:
         return self.run_task(image, function, **arguments)[0]
@@ -95,13 +101,15 @@ class Federated:
         [value] = task.wait(timeout=PATIENCE).results()
         return Outcome(value, "completed", log), task["id"], run["id"]
 
-    @cached_property
-    def _outcome(self) -> Outcome:
-        return self.run(IMAGE, "strike", names=sorted({*self.together} - ALONE), facts=self.facts)
+    def _try_together(self, image: str) -> Outcome:
+        if image not in self.outcomes:
+            names = sorted({*self.together[image]} - ALONE)
+            self.outcomes[image] = self.run(image, "strike", names=names, facts=self.facts)
+        return self.outcomes[image]
 
     def strike(self, name: str, image: str = IMAGE) -> tuple[bool, str]:
-        if image == IMAGE and name not in ALONE:
-            return _read_strike(name, self._outcome)
+        if name in self.together.get(image, ()) and name not in ALONE:
+            return _read_strike(name, self._try_together(image))
         return _read_strike(name, self.run(image, "strike", names=[name], facts=self.facts))
 
 
@@ -113,14 +121,14 @@ def _read_strike(name: str, outcome: Outcome) -> tuple[bool, str]:
 
 
 @contextmanager
-def federated(runtime: str, together: Sequence[str]) -> Iterator[Federated]:
+def federated(runtime: str, together: Mapping[str, Sequence[str]]) -> Iterator[Federated]:
     """Two nodes; the first is attacked, and knows what an attacker of the second could have."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skerry-cells-")))
         folder.chmod(0o711)
         facts = stack.enter_context(surroundings(folder))
         settings = folder / "settings.json"
-        settings.write_text(json.dumps({"limits": LIMITS, "docker": {"runtime": runtime}}))
+        settings.write_text(json.dumps({"limits": LIMITS, "docker": {"runtime": runtime}, **ways_out(facts)}))
         database = folder / "table.csv"
         database.write_text("age\n1\n")
         arguments = ("--nodes", "2", "--database", f"default={database}", "--node-settings", str(settings))
@@ -135,6 +143,15 @@ def federated(runtime: str, together: Sequence[str]) -> Iterator[Federated]:
             "other_node": 2,
         }
         yield cell
+
+
+def ways_out(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the owner opens to one image: a service, and by egress the same and a name that leads inside."""
+    opened = f"127.0.0.1:{facts['open_port']}"
+    return {
+        "gates": [{"name": "open", "destination": opened, "algorithms": [RELAY_IMAGE]}],
+        "egress": {"allowed": [opened, f"localhost:{facts['open_port']}"], "algorithms": [RELAY_IMAGE]},
+    }
 
 
 # --- a launcher of this process, where something may be replaced ------------------------------------------
@@ -167,7 +184,7 @@ class Loose:
         user = 2_000_000 + secrets.randbelow(100_000)
         data, temporary = self.folder / f"data-{attempt}", self.folder / f"temporary-{attempt}"
         try:
-            areas.make(data, limits.output, mode=0o755, user=None, group=None)
+            areas.make(data, limits.output, mode=AREA_MODE, user=None, group=None)
             areas.make(temporary, limits.temporary, mode=0o700, user=user, group=user)
             sources = (Source("default", self.folder / "table.csv", "csv"),)
             spec = Spec(attempt, 1, launcher.resolve(image), data, temporary, sources, user)
@@ -236,6 +253,8 @@ def surroundings(folder: Path) -> Iterator[dict[str, Any]]:
     canary = folder / "canary"
     canary.write_text("canary")
     canary.chmod(0o644)
+    (folder / "output").write_text("canary")
+    (folder / "output").chmod(0o644)
     with ExitStack() as stack:
         service = stack.enter_context(socket.create_server(("0.0.0.0", 0)))  # noqa: S104 - to be found at any address
         abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -244,11 +263,14 @@ def surroundings(folder: Path) -> Iterator[dict[str, Any]]:
         abstract.listen()
         names = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         names.bind(("127.0.0.1", 0))
-        for listener in (service, abstract):
-            stack.callback(_ended(threading.Thread(target=_tell, args=[listener], daemon=True), listener))
+        opened = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        onward = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{service.getsockname()[1]}/\r\n\r\n".encode()
+        for listener, says in ((service, b"canary"), (abstract, b"canary"), (opened, onward)):
+            stack.callback(_ended(threading.Thread(target=_tell, args=[listener, says], daemon=True), listener))
         stack.callback(_ended(threading.Thread(target=_echo, args=[names], daemon=True), names))
         yield {
             "port": service.getsockname()[1],
+            "open_port": opened.getsockname()[1],
             "address": _own_address(),
             "abstract": name,
             "name_server": names.getsockname()[1],
@@ -273,14 +295,22 @@ def _wake(served: socket.socket) -> None:
         own.sendto(b"end", served.getsockname())
 
 
-def _tell(listener: socket.socket) -> None:
+def _tell(listener: socket.socket, says: bytes) -> None:
     while True:
         try:
             connection, _ = listener.accept()
         except OSError:
             return
-        with connection:
-            connection.sendall(b"canary")
+        threading.Thread(target=_say, args=[connection, says], daemon=True).start()
+
+
+def _say(connection: socket.socket, says: bytes) -> None:
+    """And stays until the other side goes."""
+    with connection, suppress(OSError):
+        connection.sendall(says)
+        connection.settimeout(PATIENCE)
+        while connection.recv(4096):
+            pass
 
 
 def _echo(names: socket.socket) -> None:

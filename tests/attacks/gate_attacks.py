@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import gates
+import h11
 import pytest
 from attack import Attack, Weaken
 from sandbox_attacks import Inside
 
-from skerry_proxy import children, gate, messages
+from skerry_proxy import children, gate, messages, office
 from skerry_proxy.children import Child, Children
 from skerry_proxy.envelopes import NativeProtection
+from skerry_proxy.messages import Connection, Limits
 from skerry_proxy.routes import Action, Match, Route
 
 
@@ -53,6 +56,26 @@ def all_tokens(patch: pytest.MonkeyPatch) -> None:
 
 def many_connections(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gate, "MOST_CONNECTIONS", 64)
+
+
+def endless_patience(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(office, "Limits", lambda: Limits(head=3600))
+
+
+def one_after_the_other(patch: pytest.MonkeyPatch) -> None:
+    """What came before its predecessor was answered is served all the same."""
+
+    def start_next(connection: Connection) -> bool:
+        connection._buffer = connection._http.trailing_data[0] + connection._buffer
+        connection._http = h11.Connection(h11.SERVER)
+        return True
+
+    patch.setattr(Connection, "_start_next", start_next)
+
+
+def shared_port(patch: pytest.MonkeyPatch) -> None:
+    """The gate's listener is bound as one that lets others in beside it."""
+    patch.setattr(gates, "REUSE_PORT", True)
 
 
 def any_node(patch: pytest.MonkeyPatch) -> None:
@@ -104,8 +127,7 @@ ATTACKS: list[Attack] = [
     ),
     *_rows(
         "^HTTP/1.1 200 (?!.*HTTP/1.1 200)",
-        None,
-        "a connection that got more than one request is closed by the state machine, not by a check",
+        one_after_the_other,
         smuggle__pipeline="have a second request served behind the first",
     ),
     *_rows(
@@ -116,12 +138,8 @@ ATTACKS: list[Attack] = [
     *_rows("431 ", large_heads, huge__head="fill the gate's memory by a head"),
     *_rows("400 .*content-length .* not a number", any_length, endless__length="say a length of eighteen digits"),
     *_rows("503 .*16 connections", many_connections, many__connections="use up the gate's threads"),
-    *_rows(
-        "refused: closed", None, "its patience is longer than a test", slow__head="send half a head and wait for ever"
-    ),
-    *_rows(
-        "Address already in use", None, "the kernel keeps a port for who listens", gate__taken__over="take its place"
-    ),
+    *_rows("refused: closed", endless_patience, slow__head="send half a head and wait for ever"),
+    *_rows("Address already in use", shared_port, gate__taken__over="take its place"),
     *_rows(
         _NO_CALL,
         all_paths,

@@ -39,13 +39,15 @@ class InImage:
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """Something that isn't a result, in its place: succeeds when the node hands it on as one."""
+    """Something that isn't a result, in its place: succeeds when the node hands it on as one, or what it leads to."""
 
     what: str
+    wanted: str | None = None
 
     def __call__(self, cell: Cell) -> Struck:
         outcome = cell.run(cells.IMAGE, "plant", what=self.what, target=cell.facts["canary_file"])
-        return Struck(outcome.value is not None, outcome.said)
+        got = outcome.value is not None if self.wanted is None else outcome.value == self.wanted
+        return Struck(got, f"{outcome.said} {outcome.value!r:.80}")
 
 
 # --- what is taken away -----------------------------------------------------------------------------------
@@ -97,6 +99,20 @@ def any_output(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outputs, "_check", lambda status, *_: status.st_size)
 
 
+def area_for_all(patch: pytest.MonkeyPatch) -> None:
+    """The run may replace its own folder, and who reads follows."""
+    patch.setattr(cells, "AREA_MODE", 0o777)
+    patch.setattr(outputs, "_FOLDER_FLAGS", outputs.os.O_RDONLY | outputs.os.O_DIRECTORY)
+    any_output(patch)
+
+
+def any_device(patch: pytest.MonkeyPatch) -> None:
+    """Root makes one, where devices work, and it is read like a file."""
+    AS_ADMINISTRATOR(patch)
+    patch.setattr(areas, "_MS_NODEV", 0)
+    any_output(patch)
+
+
 def any_output_of_any_size(patch: pytest.MonkeyPatch) -> None:
     host_settings(Ulimits=[])(patch)
     any_output(patch)
@@ -123,6 +139,18 @@ def images_have_volumes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sandbox, "differences", lambda *_: [])
 
 
+def variables_of_the_node(patch: pytest.MonkeyPatch) -> None:
+    """As where a container is given all that the node's own process has."""
+    genuine = Profile.config
+
+    def config(*given: Any) -> dict[str, Any]:
+        made = genuine(*given)
+        return {**made, "Env": [*made["Env"], "DOCKER_HOST=unix:///run/engine.sock"]}
+
+    patch.setattr(Profile, "config", config)
+    patch.setattr(sandbox, "differences", lambda *_: [])
+
+
 def images_choose_variables(patch: pytest.MonkeyPatch) -> None:
     """The image's own value stands where the node would set its."""
     genuine = Profile.config
@@ -133,6 +161,13 @@ def images_choose_variables(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(Profile, "config", config)
     patch.setattr(sandbox, "differences", lambda *_: [])
+
+
+def databases_writable(patch: pytest.MonkeyPatch) -> None:
+    """Mounted to be written to, for root: as the run's own number it is nobody's who may."""
+    genuine = sandbox._bind
+    patch.setattr(sandbox, "_bind", lambda source, target, **_: genuine(source, target))
+    AS_ROOT(patch)
 
 
 def logs_without_bound(patch: pytest.MonkeyPatch) -> None:
@@ -146,18 +181,19 @@ NEW_PRIVILEGES = host_settings(SecurityOpt=[f"seccomp={sandbox.seccomp()}"])
 AS_ROOT = as_root()
 AS_ROOT_WRITING = as_root(ReadonlyRootfs=False)
 AS_ADMINISTRATOR = as_root(CapAdd=["SYS_ADMIN"], SecurityOpt=["no-new-privileges", "seccomp=unconfined"])
+HOST_MOUNTED = host_settings(Binds=["/:/host:ro"], checked=False)
+KERNEL_FILES = as_root(MaskedPaths=[], ReadonlyPaths=[])
 NO_PROCESS_LIMIT = host_settings(PidsLimit=None, Ulimits=[])
 MORE_MEMORY = larger(memory="2g")
 LARGER_OUTPUT = larger(output="256m")
 LARGER_TEMPORARY = larger(temporary="128m")
 LARGER_SHM = host_settings(ShmSize=256 << 20)
-_TWO_LAYERS = "two layers: mounted read-only, and not the run's own file; the launcher's tests mount it so"
 
 # --- the catalogue ----------------------------------------------------------------------------------------
 
 _UNREACHABLE = r"Network is unreachable|Connection refused|Cannot assign|ENETUNREACH"
 _NOT_PERMITTED = r"refused: \[Errno (1|13|22|30|38|95|97)\]|^refused$"
-_ENGINE_TOO = "the engine refuses it too, with all that could be taken away here"
+_PRIVILEGED_ONLY = "engines mount them writable in privileged containers only, which not every machine can start"
 _NO_SPACE = r"No space left|Disk quota|Cannot allocate"
 
 
@@ -197,8 +233,10 @@ def _working_folder(number: int) -> Attack:
     )
 
 
-def _plant(what: str, tries: str, refusal: str, weaken: Weaken | None, excuse: str = "") -> Attack:
-    return Attack(f"planted-{what}", tries, refusal, Plant(what), weaken, excuse)
+def _plant(
+    what: str, tries: str, refusal: str, weaken: Weaken | None, excuse: str = "", *, wanted: str | None = None
+) -> Attack:
+    return Attack(f"planted-{what}", tries, refusal, Plant(what, wanted), weaken, excuse)
 
 
 _NOT_A_FILE = "something else than"
@@ -273,8 +311,8 @@ ATTACKS: list[Attack] = [
         make__device="make a device file",
         mount="mount a file system",
     ),
-    _look("core-pattern", "choose who is given core dumps", _NOT_PERMITTED, None, _ENGINE_TOO),
-    _look("cgroup", "make a control group", _NOT_PERMITTED, None, _ENGINE_TOO),
+    _look("core-pattern", "choose who is given core dumps", _NOT_PERMITTED, KERNEL_FILES),
+    _look("cgroup", "make a control group", _NOT_PERMITTED, None, _PRIVILEGED_ONLY),
     _look("fork-bomb", "make processes without end", "temporarily unavailable", NO_PROCESS_LIMIT),
     _look("memory-bomb", "use memory without end", "ended with -9|Cannot allocate|MemoryError", MORE_MEMORY),
     _look("disk-bomb-tmp", "fill a disk by /tmp", _NO_SPACE, LARGER_TEMPORARY),
@@ -288,10 +326,10 @@ ATTACKS: list[Attack] = [
         "host-file",
         "find a file of the host by way of /proc",
         "no such file|Errno 13",
-        None,
-        "nothing of the host is mounted",
+        HOST_MOUNTED,
     ),
-    _look("change-database", "change the owner's data", "Errno (13|30)", None, _TWO_LAYERS),
+    _look("change-database", "change the owner's data", "Errno (13|30)", databases_writable),
+    _look("variables", "find a variable of the node's own", "no such name", variables_of_the_node),
     _image("root", "run as root because its image says so", ("USER root",), "user-root", "^refused", weaken=AS_ROOT),
     _image(
         "setuid",
@@ -340,6 +378,17 @@ ATTACKS: list[Attack] = [
     _plant("hard-link", "hand on a file that has another name", _NOT_A_FILE, any_output),
     _plant(
         "sparse", "fill the node's memory by a sparse file", "File too large|bytes; this node", any_output_of_any_size
+    ),
+    _plant("device", "hand on a device", r"Operation not permitted", any_device),
+    _plant(
+        "swapped",
+        "swap file and link while the node looks",
+        "something else than|completed",
+        any_output,
+        wanted="canary",
+    ),
+    _plant(
+        "own-folder", "put a link in the place of its own folder", "File exists|Errno 13", area_for_all, wanted="canary"
     ),
     _plant("folder", "hand on a folder", _NOT_A_FILE, None, "a folder can't be read as a file by anybody"),
 ]

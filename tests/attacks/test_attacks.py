@@ -12,7 +12,7 @@ from typing import Any
 import api_callers
 import api_tokens
 import pytest
-from attack import Attack, Ground, defended, weakened
+from attack import Attack, Founded, Ground, defended, founded, weakened
 
 from skerry_server import passwords
 
@@ -53,14 +53,20 @@ def test_it_is_refused(attack: Attack, ground: Callable[[Mapping[str, Any]], Gro
     record("refused")
 
 
+@pytest.fixture(scope="module")
+def start(_quick_passwords: None) -> Iterator[Founded]:
+    with founded() as made:
+        yield made
+
+
 @with_id
-def test_it_succeeds_without_the_defence(attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_succeeds_without_the_defence(attack: Attack, start: Founded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the attack proves nothing: its own mistake would look like a refusal."""
     if attack.weaken is None:
         assert attack.excuse
         return
     attack.weaken(monkeypatch)
-    with weakened(tmp_path, attack.settings) as control:
+    with weakened(attack.settings, start) as control:
         struck = attack.strike(control)
     assert struck.succeeded, struck.answer
 

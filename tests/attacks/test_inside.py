@@ -1,22 +1,24 @@
-"""Attacks from inside a container: on the sandbox (runc and gVisor), on the gate, and by what is left behind."""
+"""Attacks from inside a container: on the sandbox (runc and gVisor), the gate, ways out, and by what is left."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import gate_attacks
 import gates
 import pytest
+import relay_attacks
 import sandbox_attacks
 from attack import Attack, Weaken
-from cells import Federated, Loose, build_attacker, federated, loose
+from cells import IMAGE, RELAY_IMAGE, Federated, Loose, build_attacker, build_trick, federated, loose
 from sandbox_attacks import Inside
 
 pytestmark = pytest.mark.integration
-SANDBOX, GATE = sandbox_attacks.ATTACKS, gate_attacks.ATTACKS
+SANDBOX, GATE, RELAYS = sandbox_attacks.ATTACKS, gate_attacks.ATTACKS, relay_attacks.ATTACKS
 ON_GVISOR = {
     "fork-bomb": "exit code 2|temporarily",
     "memory-bomb": "more memory|exit code|ended with",
@@ -46,13 +48,15 @@ def attacker(images: None) -> None:
 
 @pytest.fixture(scope="module")
 def on_runc(attacker: None) -> Iterator[Federated]:
-    with federated("runc", [*names_of(SANDBOX), *names_of(GATE)]) as cell:
+    build_trick("relays", "LABEL relays=1")
+    together = {IMAGE: [*names_of(SANDBOX), *names_of(GATE)], RELAY_IMAGE: [attack.strike.name for attack in RELAYS]}
+    with federated("runc", together) as cell:
         yield cell
 
 
 @pytest.fixture(scope="module")
 def on_gvisor(attacker: None, gvisor: None) -> Iterator[Federated]:
-    with federated("runsc", names_of(_for_gvisor())) as cell:
+    with federated("runsc", {IMAGE: names_of(_for_gvisor())}) as cell:
         yield cell
 
 
@@ -79,7 +83,7 @@ def refused(attack: Attack, cell: Any, record: Any, refusal: str) -> None:
     record("refused")
 
 
-@pytest.mark.parametrize("attack", [*SANDBOX, *GATE], ids=by_id)
+@pytest.mark.parametrize("attack", [*SANDBOX, *GATE, *RELAYS], ids=by_id)
 def test_it_is_refused(attack: Attack, on_runc: Federated, record: Any) -> None:
     refused(attack, on_runc, record, attack.refusal)
 
@@ -111,7 +115,18 @@ def test_it_succeeds_at_a_weaker_gate(attack: Attack, monkeypatch: pytest.Monkey
     assert struck.succeeded, struck.answer
 
 
+@pytest.mark.parametrize("attack", RELAYS, ids=by_id)
+def test_it_succeeds_at_a_weaker_relay(attack: Attack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if attack.weaken is None:
+        assert attack.excuse
+        return
+    attack.weaken(monkeypatch)
+    with gates.open_relays(tmp_path) as control:
+        struck = attack.strike(control)
+    assert struck.succeeded, struck.answer
+
+
 def test_there_are_enough_and_no_two_have_the_same_id() -> None:
-    ids = [attack.id for attack in (*SANDBOX, *GATE)]
+    ids = [attack.id for attack in (*SANDBOX, *GATE, *RELAYS)]
     assert len(ids) == len(set(ids))
     assert len(ids) >= 60

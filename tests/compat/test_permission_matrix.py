@@ -448,4 +448,4 @@ def _impossible(deed: str, relation: str, status: int) -> bool:
     }  # or there are no keys yet
     elsewhere = deed in {"token container", "vpn profile"}  # contract, section 2.11 and ADR 4
     early = deed == "run result"  # there is none yet
-    return (status == 400 and (own or busy)) or (status == 501 and elsewhere) or (status == 404 and early)
+    return (status == 400 and (own or busy)) or (status == 404 and (elsewhere or early))

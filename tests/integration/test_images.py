@@ -126,9 +126,24 @@ def test_a_service_image_has_its_command(service_images, image, verb) -> None:
     assert verb in run(image, "--help")
 
 
+@pytest.mark.parametrize("program", ["nft", "wireguard-go"])
+def test_the_node_has_what_a_vpn_needs(service_images, program) -> None:
+    assert "v" in run("skerry/node", "--version", options=(f"--entrypoint={program}",))
+
+
 def test_server_and_proxy_are_not_root(service_images) -> None:
     for image in ("skerry/server", "skerry/proxy"):
         assert inspect(image)["Config"]["User"].split(":")[0] not in {"", "0", "root"}
+
+
+def test_no_image_lets_anybody_log_in(service_images) -> None:
+    """CVE-2024-21653: the images of the nearest peer came with an SSH server that took passwords."""
+    program = (
+        "import os, shutil; doors = ('sshd', 'dropbear', 'telnetd');"
+        " print(any(map(shutil.which, doors)), os.path.exists('/etc/ssh'))"
+    )
+    for image in (*SERVICES, "algorithm-base"):
+        assert python(f"skerry/{image}", program).split() == ["False", "False"]
 
 
 def test_each_service_image_holds_its_own_part_only(service_images) -> None:

@@ -171,6 +171,7 @@ def _build(folder: Folder, state: State, places: Places, report: Report) -> None
             )
             _start_node(folder, state, number)
         _await_nodes(folder, state, connection, founded.collaboration["id"])
+        _await_sandboxes(folder, state)
     for line in _missing_separations(folder):
         report(f"WARNING: {line}")
     state.facts = _facts(folder, state, founded, password)
@@ -224,6 +225,7 @@ def _resume(folder: Folder, state: State, report: Report) -> Federation:
         _await_nodes(folder, state, connection, state.facts["collaboration"]["id"])
     _refresh_pids(state)
     folder.store(state)
+    _await_sandboxes(folder, state)
     return Federation(state.plan, folder.path, state.facts)
 
 
@@ -297,6 +299,21 @@ def _await_nodes(folder: Folder, state: State, connection: Connection, collabora
         return len([node for node in found if node["status"] == "online"]) >= state.plan.nodes
 
     _await(folder, state.processes, online)
+
+
+def _await_sandboxes(folder: Folder, state: State) -> None:
+    """Until each node has tried its sandbox. Raises SkerryError where one does not hold: that node takes no runs."""
+    if state.plan.launcher != "docker":
+        return
+    parts = {number: state.processes[_part(number)] for number in range(1, state.plan.nodes + 1)}
+
+    def found() -> list[list[str] | None]:
+        return [nodes.sandbox(folder, number, process.pid) for number, process in parts.items()]
+
+    _await(folder, state.processes, lambda: None not in found())
+    for number, problems in zip(parts, found(), strict=True):
+        if problems:
+            raise SkerryError(f"{_part(number)} takes no runs until its sandbox holds: {problems[0]}")
 
 
 def _await(folder: Folder, parts: dict[str, Process], ready: Callable[[], bool]) -> None:

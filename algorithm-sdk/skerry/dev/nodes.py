@@ -88,6 +88,15 @@ def installation(folder: Folder, number: int) -> str | None:
         return None
 
 
+def sandbox(folder: Folder, number: int, pid: int) -> list[str] | None:
+    """What the node of this process found amiss with its sandbox; None while it has not tried it yet."""
+    try:
+        teller, *problems = (folder.node(number) / "state" / "sandbox").read_text().splitlines()
+    except (FileNotFoundError, ValueError):
+        return None
+    return problems if teller == str(pid) else None
+
+
 def minders(folder: Folder, number: int) -> list[Process]:
     """The processes that watch over the algorithms of a node with the process launcher, and end with them."""
     found = []

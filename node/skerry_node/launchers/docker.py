@@ -53,6 +53,8 @@ _NOT_LOGGED_IN = re.compile(r"unauthorized|authentication required|no basic auth
 _NOT_EXECUTED = frozenset({126, 127})
 _EXEC_FAILED = re.compile(r"\A\[FATAL tini \(\d+\)\] (exec .* failed: .*)")
 """What the engine's init says of a command that isn't there; the engine itself takes the start for a good one."""
+_PORT = re.compile(r"([1-9][0-9]{0,4})(/|\Z)")
+"""An image may say anything of itself: what is no port is none."""
 _PHASES = {"created": Phase.CREATED, "exited": Phase.EXITED, "dead": Phase.EXITED}
 
 
@@ -390,7 +392,7 @@ def _not_pulled(reference: str, reason: str) -> ImageNotFound:
 def _describe(reference: str, found: dict[str, Any]) -> Image:
     config = found.get("Config") or {}
     digests = {entry.partition("@")[2] for entry in found.get("RepoDigests") or ()} | {found["Id"]}
-    ports = [int(port.partition("/")[0]) for port in config.get("ExposedPorts") or ()]
+    ports = {int(number[1]) for port in config.get("ExposedPorts") or () if (number := _PORT.match(port))}
     volumes = tuple(sorted(config.get("Volumes") or ()))
     variables = tuple(entry.partition("=")[0] for entry in config.get("Env") or ())
     labels = dict(config.get("Labels") or {})

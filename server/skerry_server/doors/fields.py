@@ -9,12 +9,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from skerry.wire import canonical
 
 LARGEST_ID = 2**31 - 1
+NO_NUL = "A NUL character is not allowed."
 _DEEPEST = 32
 
 
 def _no_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("A NUL character is not allowed.")
+        raise ValueError(NO_NUL)
     return text
 
 

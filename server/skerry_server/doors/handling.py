@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from skerry.audit import What
 from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
+from skerry_server.doors.fields import NO_NUL
 from skerry_server.errors import (
     Busy,
     Conflicting,
@@ -56,10 +57,10 @@ _STATUS: Mapping[type[Refused], int] = {
     StoreNotLinked: 403,
     RunOver: 403,
     NotKnown: 404,
+    NotOffered: 404,
     Conflicting: 409,
     TooLarge: 413,
     TooManyFailures: 429,
-    NotOffered: 501,
     Busy: 503,
 }
 _KEPT = (StaleAttempt, RunOver, PermissionDenied, UnknownKey)
@@ -265,6 +266,8 @@ def parse_query(model: type[_Body]) -> _Body:
     for name, info in model.model_fields.items():
         key = info.alias or name
         values = [value for value in request.args.getlist(key) if value]
+        if any("\0" in value for value in values):
+            raise InvalidRequest(f"Query is incorrect: {key}: {NO_NUL}", {key: [NO_NUL]})
         if values:
             given[key] = values if "list" in str(info.annotation) else values[-1]
     try:
@@ -320,7 +323,7 @@ def _incorrect(error: ValidationError, what: str = "Request body is incorrect") 
     fields: dict[str, list[str]] = {}
     for one in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in one["loc"]) or "body"
-        fields.setdefault(name, []).append(_WORDS.get(one["type"], one["msg"]))
+        fields.setdefault(name, []).append(_WORDS.get(one["type"], one["msg"].removeprefix("Value error, ")))
     name, reasons = next(iter(fields.items()))
     return InvalidRequest(f"{what}: {name}: {reasons[0]}", fields)
 

@@ -117,5 +117,4 @@ def _responses(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **good,
         "4XX": {"description": "Refused; msg says why.", "content": problem},
-        "501": {"description": "Not offered here.", "content": problem},
     }

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from skerry.audit import What
 from skerry.crypto import parse_header
 from skerry.wire import MAGIC, Format
 from skerry_server.blobforms import header_size
-from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, NotOffered, PermissionDenied, RunOver
+from skerry_server.errors import (
+    Conflicting,
+    InvalidRequest,
+    NotKnown,
+    NotOffered,
+    PermissionDenied,
+    RunOver,
+    TooLarge,
+)
 from skerry_server.models import Payload, Run, Task
+from skerry_server.payloads import Part
 from skerry_server.policy import Actor, Kind, Operation, Resource
 from skerry_server.services.runs import visible_results, visible_runs
 from skerry_server.trail import note
 
 KEPT_WAITING = timedelta(days=1)
 _SWEPT_AT_ONCE = 500
+_EACH = 4096
+"""What an upload costs beside its bytes, so that many empty ones are not free."""
 
 
 def check_offered(*, offered: bool) -> None:
@@ -55,15 +67,55 @@ def check_form(start: bytes) -> Format:
     return Format.NATIVE
 
 
-def part_of(actor: Actor, name: uuid.UUID) -> str:
+def part_of(actor: Actor, name: uuid.UUID) -> Part:
     """By what the store knows an input while this caller uploads it."""
-    return f"input {name} of {actor.label}"
+    return Part(f"inputs of {actor.label}", str(name))
 
 
 def find_waiting(session: Session, actor: Actor, name: uuid.UUID) -> Payload | None:
     """One's own upload that waits for its task."""
     mine = (Payload.blob == str(name), Payload.uploader == actor.label)
     return session.scalar(select(Payload).where(*mine))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one caller's waiting uploads may hold, in bytes: in all, and still."""
+
+    most: int
+    left: int
+
+    def take(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The pieces, as long as they fit. Raises TooLarge."""
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            self.check(size)
+            yield piece
+
+    def less(self, size: int) -> Room:
+        """What is left when so much is held elsewhere. Raises TooLarge when that is nothing."""
+        found = Room(self.most, self.left - size)
+        found.check(0)
+        return found
+
+    def check(self, size: int) -> None:
+        """Raises TooLarge."""
+        if size > self.left:
+            raise TooLarge(
+                f"What you upload ahead of tasks must not exceed {self.most} bytes, of which {max(self.left, 0)} are "
+                "left: create the tasks, or wait; what no task takes is deleted after a day."
+            )
+
+
+def room(session: Session, actor: Actor, most: int, now: datetime) -> Room:
+    """Raises TooLarge when none is left."""
+    mine = (Payload.uploaded_at <= now, Payload.uploader == actor.label)
+    held = select(func.coalesce(func.sum(Payload.size), 0), func.count()).where(*mine)
+    size, number = session.execute(held).one()
+    found = Room(most, most - int(size) - (number + 1) * _EACH)
+    found.check(0)
+    return found
 
 
 def keep_blob(

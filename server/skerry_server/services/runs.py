@@ -18,7 +18,7 @@ from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, Sta
 from skerry_server.events import announce, task_topic
 from skerry_server.lifecycle import HELD, State, advance, reported
 from skerry_server.models import Payload, Run, Task
-from skerry_server.payloads import PayloadStore
+from skerry_server.payloads import Part, PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services import peers
 from skerry_server.services.tasks import children_of_run, end_tasks, follow_runs
@@ -159,12 +159,12 @@ def stage_result(session: Session, actor: Actor, run_id: int, attempt: int, payl
     return replaced
 
 
-def part_of(run: Run, digest: str | None) -> str:
+def part_of(run: Run, digest: str | None) -> Part:
     """By what the store knows the result of the run's attempt while it is being uploaded.
 
     ``digest``: of its first ``DIGESTED`` bytes, where its sender says so.
     """
-    return f"result {digest} of run {run.id}, attempt {run.attempt}"
+    return Part(f"run {run.id}", f"result {digest} of attempt {run.attempt}")
 
 
 def check_speaker(actor: Actor, run_id: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, false, or_, select, true
+from sqlalchemy import ColumnElement, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from skerry.wire import canonical
@@ -52,8 +52,18 @@ class TaskSpec:
         return hashlib.sha256(canonical([*parts, targets])).hexdigest()
 
 
-def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadStore, now: datetime) -> Task:
+def create_task(
+    session: Session,
+    actor: Actor,
+    spec: TaskSpec,
+    store: PayloadStore,
+    now: datetime,
+    *,
+    most: int = 10_000,
+) -> Task:
     """Writes the task and its runs and announces them; a repeat of the same request gives the first task again.
+
+    A job has at most so many tasks.
 
     Raises InvalidRequest, NotKnown, PermissionDenied, or Conflicting when the UUID is someone else's.
     """
@@ -61,6 +71,8 @@ def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadSt
     first = _repeated(session, actor, spec, now)
     if first is not None:
         return first
+    if parent is not None:
+        _check_room(session, parent.job_id, most)
     collaboration, study = _where(session, spec)
     nodes = _nodes(session, spec, collaboration, study)
     _check_permission(actor, spec, collaboration)
@@ -78,6 +90,12 @@ def create_task(session: Session, actor: Actor, spec: TaskSpec, store: PayloadSt
     announce(session, [node_topic(nodes[t.organization_id].id) for t in spec.targets], now)
     _LOG.info("task %s of job %s: created by %s, runs %s", task.id, task.job_id, actor.label, [r.id for r in task.runs])
     return task
+
+
+def _check_room(session: Session, job: int | None, most: int) -> None:
+    """Raises InvalidRequest for a job that has all the tasks that it may have: an algorithm could go on for ever."""
+    if (session.scalar(select(func.count()).where(Task.job_id == job)) or 0) >= most:
+        raise InvalidRequest(f"Job {job} has {most} tasks: this server takes no more for one job.")
 
 
 def find_task(session: Session, actor: Actor, task_id: int) -> Task:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from skerry_server import passwords
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
+from skerry_server.events import announce, user_topic
 from skerry_server.models import Organization, Payload, Role, Rule, Task, User, user_role
 from skerry_server.policy import DEFAULT_ROLES, EVERYTHING, ROOT, Actor, Grant, Operation, Resource, Scope
 from skerry_server.services.actors import grants_of
@@ -73,6 +74,7 @@ def _shut_out(session: Session, actor: Actor, user: User, now: datetime) -> None
     if user.id == actor.id:
         raise InvalidRequest("You can't disable yourself.")
     user.epoch += 1
+    announce(session, [user_topic(user.id)], now)
     end_open_tasks(session, Task.init_user_id == user.id, "its user was disabled", now)
 
 
@@ -83,6 +85,7 @@ def delete_user(session: Session, actor: Actor, id_: int, *, dependents: bool, n
     """
     user = _user(session, actor, id_, Operation.DELETE)
     tasks = list(session.scalars(select(Task).where(Task.init_user_id == id_))) if dependents else []
+    announce(session, [user_topic(id_)], now)
     end_open_tasks(session, Task.init_user_id == id_, "its user was deleted", now)
     payloads = remove_tasks(session, tasks, now)
     session.delete(user)

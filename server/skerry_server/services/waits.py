@@ -10,9 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
 from skerry.wire import Status
-from skerry_server.events import presence_topic, task_topic
+from skerry_server.events import presence_topic, task_topic, user_topic
 from skerry_server.models import Run
-from skerry_server.policy import Actor
+from skerry_server.policy import Actor, Kind
 from skerry_server.services.tasks import find_task
 
 
@@ -23,6 +23,7 @@ class RunProgress:
     node_id: int | None
     status: Status
     node_online: bool
+    node_refuses: str | None
     live_log: int
 
 
@@ -36,10 +37,11 @@ class Progress:
     runs: Sequence[RunProgress]
 
 
-def topics(session: Session, task_id: int) -> list[str]:
-    """What changes the progress: the task's runs, and the coming and going of their nodes."""
+def topics(session: Session, actor: Actor, task_id: int) -> list[str]:
+    """What changes the progress: the task's runs, and the coming and going of their nodes; and who asks."""
     nodes = session.scalars(select(Run.node_id).where(Run.task_id == task_id, Run.node_id.is_not(None)))
-    return [task_topic(task_id), *(presence_topic(node_id) for node_id in nodes if node_id is not None)]
+    own = [user_topic(actor.id)] if actor.kind is Kind.USER else []
+    return [task_topic(task_id), *own, *(presence_topic(node_id) for node_id in nodes if node_id is not None)]
 
 
 def progress(session: Session, actor: Actor, task_id: int, now: datetime) -> Progress:
@@ -47,11 +49,15 @@ def progress(session: Session, actor: Actor, task_id: int, now: datetime) -> Pro
     task = find_task(session, actor, task_id)
     runs = session.scalars(select(Run).where(Run.task_id == task_id).options(joinedload(Run.node)).order_by(Run.id))
     shown = [
-        RunProgress(run.id, run.organization_id, run.node_id, run.state.shown, _node_online(run, now), run.live_log)
+        RunProgress(
+            run.id,
+            run.organization_id,
+            run.node_id,
+            run.state.shown,
+            node_online=run.node is not None and run.node.is_online(now),
+            node_refuses=run.node.why_not(now) if run.node is not None else None,
+            live_log=run.live_log,
+        )
         for run in runs
     ]
     return Progress(task.id, task.status, task.finished_at is not None, shown)
-
-
-def _node_online(run: Run, now: datetime) -> bool:
-    return run.node is not None and run.node.is_online(now)

@@ -30,13 +30,15 @@ _IS_CHILD = Run.task.has(Task.parent_id.is_not(None))
 class Report:
     """What a node says: how many more runs it would start, what it holds (run → attempt), which jobs it remembers.
 
-    ``peers``: of its runs in the VPN, the version of what it knows of the others of their jobs.
+    ``peers``: of its runs in the VPN, the version of what it knows of the others of their jobs. ``refuses``: why it
+    takes no runs at all, not even children of those that it holds.
     """
 
     capacity: int
     holding: Mapping[int, int]
     jobs: Sequence[int]
     peers: Mapping[int, str] = field(default_factory=dict)
+    refuses: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def topics(node_id: int, report: Report) -> list[str]:
 
 def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, now: datetime) -> Work:
     """Notes that the node is there, renews what it holds and claims what it can take, oldest first."""
-    node = _present(session, actor, now)
+    node = _present(session, actor, report, now)
     held = {run.id: run for run in _runs(session, Run.id.in_(report.holding))}
     stop = [
         Stop(run_id, attempt, reason)
@@ -78,13 +80,15 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
     again = [run for run in _runs(session, Run.node_id == node.id, Run.state.in_(HELD)) if run.id not in held]
     again += [run for run in held.values() if run.id in stopped and run.node_id == node.id and run.state in HELD]
     holding = [run for run in held.values() if run.node_id == node.id and run.state in HELD]
-    if report.capacity:
-        claimed = _claim(session, node, report.capacity, lease, now)
+    if report.refuses is not None:
+        given: Sequence[Run] = []
+    elif report.capacity:
+        given = [*again, *_claim(session, node, report.capacity, lease, now)]
     else:
-        claimed = _claim(session, node, _lendable(session, holding), lease, now, _IS_CHILD)
+        given = [*again, *_claim(session, node, _lendable(session, holding), lease, now, _IS_CHILD)]
     for run in [*holding, *again]:
         run.lease_expires = now + lease
-    return Work([*again, *claimed], stop, _finished(session, actor, report.jobs), news(session, holding, report.peers))
+    return Work(given, stop, _finished(session, actor, report.jobs), news(session, holding, report.peers))
 
 
 def witness(session: Session, actor: Actor, head: Head) -> None:
@@ -96,7 +100,7 @@ def witness(session: Session, actor: Actor, head: Head) -> None:
 def leave(session: Session, actor: Actor, now: datetime) -> None:
     """The node says good-bye: it is offline at once, and what it told of itself is forgotten."""
     node = _node(session, actor)
-    node.online, node.last_seen, node.settings = False, now, []
+    node.online, node.last_seen, node.settings, node.refuses = False, now, [], None
     note(session, "node.leave", What("node", node.id), _belongs(node))
     announce(session, [presence_topic(node.id)], now)
 
@@ -125,11 +129,11 @@ def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None
         _LOG.warning("run %s of task %s: lost, node %s was silent for too long", run.id, run.task_id, run.node_id)
 
 
-def _present(session: Session, actor: Actor, now: datetime) -> Node:
+def _present(session: Session, actor: Actor, report: Report, now: datetime) -> Node:
     node = _node(session, actor)
-    if not node.is_online(now):
+    if not node.is_online(now) or node.refuses != report.refuses:
         announce(session, [presence_topic(node.id)], now)
-    node.online, node.last_seen = True, now
+    node.online, node.last_seen, node.refuses = True, now, report.refuses
     return node
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 
@@ -21,6 +22,12 @@ NOW = int(time.time())
 @pytest.fixture(autouse=True)
 def _short_keys(monkeypatch) -> None:
     monkeypatch.setattr(keys, "RSA_BITS", 2048)
+
+
+@pytest.fixture(autouse=True)
+def _present(monkeypatch) -> None:
+    """Of each test: a certificate that is made in its course is not from the future."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", int(time.time()))
 
 
 def announce(identity: Identity, *successions: dict, revocation: dict | None = None) -> Announced:

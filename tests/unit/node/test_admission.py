@@ -221,3 +221,8 @@ def test_an_image_that_nobody_allows_is_not_pulled() -> None:
 def test_the_port_of_the_gate_is_the_gates() -> None:
     with pytest.raises(NotAdmitted, match="8642"):
         admit(policies(), databases(), REQUEST, replace(IMAGE, ports=(8642,)))
+
+
+def test_an_image_does_not_take_all_ports() -> None:
+    with pytest.raises(NotAdmitted, match="exposes 8000 ports"):
+        admit(policies(), databases(), REQUEST, replace(IMAGE, ports=tuple(range(1, 8001))))

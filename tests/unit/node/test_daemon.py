@@ -36,6 +36,7 @@ class FakeWorkServer:
         self.finished = server.finished
         self.answers: queue.Queue = queue.Queue()
         self.asked: list[tuple[int, list, list]] = []
+        self.refusals: list = []
         self.left = False
         self.logins: list[Exception] = []
         self.shared: list[list[tuple[str, str]]] = []
@@ -52,8 +53,9 @@ class FakeWorkServer:
     def describe_self(self):
         return parse_self(ME)
 
-    def work(self, capacity, holding, jobs, head, changed, *, wait, peers):
+    def work(self, capacity, holding, jobs, head, changed, *, wait, peers, refuses):
         self.asked.append((capacity, list(holding), list(jobs)))
+        self.refusals.append(refuses)
         while wait:
             if changed.is_set():
                 raise Interrupted
@@ -214,12 +216,47 @@ def test_a_node_whose_journal_is_full_takes_no_runs_and_says_so(node, make_order
     asked = len(server.asked)
     server.answers.put(NOTHING)
     until(lambda: len(server.asked) > asked)
-    assert server.last[0] == 0
+    assert (server.last[0], server.refusals[-1]) == (0, "records")
     assert "The node takes no runs" in caplog.text
     assert launcher.starts == []
     trail._append = real
     server.answers.put(NOTHING)
     until(lambda: server.last[0] == 2)
+    assert server.refusals[-1] is None
+
+
+class FakePreflight:
+    """Has found what it is told."""
+
+    passed: bool | None = None
+
+    def start(self) -> None:
+        """Tries nothing."""
+
+    join = start
+
+
+def test_a_node_whose_sandbox_does_not_hold_takes_no_run_whatever_the_server_says(
+    node, make_order, proxy, launcher, monkeypatch
+) -> None:
+    monkeypatch.setattr("skerry_node.daemon._PAUSE_SECONDS", 0.01)
+    server, node._preflight = node._server, FakePreflight()
+    node.thread.start()
+    until(lambda: server.refusals)
+    assert (server.last[0], server.refusals[-1]) == (0, "starting")
+    node._preflight.passed = False
+    node._ask_again()
+    until(lambda: server.refusals[-1] == "sandbox")
+    asked = len(server.asked)
+    server.answers.put(work(make_order()))
+    until(lambda: len(server.asked) > asked)
+    assert (node._pipelines, launcher.starts, server.last[0]) == ({}, [], 0)
+    node._preflight.passed = True
+    node._ask_again()
+    until(lambda: server.refusals[-1] is None)
+    assert server.last[0] == 2
+    server.answers.put(work(make_order()))
+    until(lambda: proxy.delivered)
 
 
 def test_what_the_node_was_when_it_started_is_on_record(node, config) -> None:

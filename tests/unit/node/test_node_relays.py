@@ -107,16 +107,16 @@ def test_relays_come_back_on_their_ports(parts, served, make_order, launcher, mo
     [entry] = parts.journal.read()
     assert entry.stage is Stage.STARTING
     assert list(entry.ports) == ["gate open"]
-    for _, listener in first._relays:
+    for _, listener in first._ways._relays:
         listener.close()
     again = Pipeline(changed, entry)
     before = parts.proxy.served
     monkeypatch.setattr(launcher, "listen", meanwhile(launcher.listen, again.serve_again))
     again._attach()
     assert parts.proxy.served == before + 1
-    [(lead, listener)] = again._relays
+    [(lead, listener)] = again._ways._relays
     assert (lead.name, listener.getsockname()[1]) == ("gate open", entry.ports["gate open"])
-    for one in (listener, *again._gates):
+    for one in (listener, *again._ways._gates):
         one.close()
     first.stop("over")
     thread.join(60)

@@ -143,8 +143,8 @@ def test_the_page_names_what_is_refused_and_it_is_refused() -> None:
     assert tried <= names | {"modify_ldt"}
 
 
-def test_under_gvisor_one_call_is_left_to_its_kernel() -> None:
-    assert allowed(GVISOR).keys() - allowed().keys() == {"clone3"}
+def test_under_gvisor_one_call_is_left_to_its_kernel_and_one_has_another_name() -> None:
+    assert allowed(GVISOR).keys() - allowed().keys() == {"clone3", "pselect"}
 
 
 def test_the_page_has_a_line_for_each_setting(intended) -> None:
@@ -346,3 +346,11 @@ def test_without_a_rule_that_grants_them_there_are_none(whole) -> None:
     seen = described(whole)
     seen["HostConfig"]["DeviceRequests"] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]
     assert differences(whole, seen, IMAGE) == ["DeviceRequests"]
+
+
+def test_a_volume_of_the_image_hides_nothing_of_the_nodes() -> None:
+    image = replace(IMAGE, volumes=("/data", "/mnt/data", "/x/../mnt/tmp/", "/mnt/databases/a/a.csv"))
+    made = Profile(Limits()).host_config(
+        replace(SPEC, image=image, sources=(Source("a", Path("/srv/a.csv"), "csv"),)), "h"
+    )
+    assert set(made["Tmpfs"]) == {"/tmp", "/data"}

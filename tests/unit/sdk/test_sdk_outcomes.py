@@ -76,6 +76,43 @@ def test_progress_names_who_is_missing() -> None:
     assert progress.describe(runs[:1]) == "1 of 1 runs ended"
 
 
+def test_progress_names_who_takes_no_runs() -> None:
+    run = {"organization_id": 1, "status": "pending", "node_online": True}
+    refusing = {**run, "node_refuses": "sandbox"}
+    words = "takes no runs, since its sandbox does not hold (the log of the node says why): the node of organization"
+    assert progress.describe([run, refusing]) == f"0 of 2 runs ended; {words} 1"
+    assert progress.describe([refusing, {**refusing, "organization_id": 4}]) == f"0 of 2 runs ended; {words} 1, 4"
+    assert progress.describe([{**refusing, "status": "active"}]) == "0 of 1 runs ended"
+    assert progress.describe([{**refusing, "node_refuses": "starting"}]) == "0 of 1 runs ended"
+    assert progress.describe([{**refusing, "node_refuses": "an unheard-of reason"}]) == "0 of 1 runs ended"
+
+
+def test_a_script_is_told_what_it_stands_still_for(capsys, monkeypatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("skerry.progress.time.monotonic", lambda: now)
+    run = {"organization_id": 3, "status": "pending", "node_online": True}
+    with progress.showing("task 1", wanted=None) as show:
+        show.runs([run])
+        assert capsys.readouterr() == ("", "")
+        show.runs([{**run, "node_refuses": "records"}])
+        assert capsys.readouterr().err == (
+            "task 1 waits, for 0 s so far; takes no runs, since it can't write its audit journal (the log of the node"
+            " says why): the node of organization 3\n"
+        )
+        now += 59
+        show.runs([{**run, "node_refuses": "records"}])
+        assert capsys.readouterr().err == ""
+        now += 1
+        show.runs([{**run, "node_refuses": "records"}])
+        assert "for 60 s so far" in capsys.readouterr().err
+        show.runs([run])
+        show.runs([{**run, "node_online": False}])
+        assert "for 0 s so far; offline: the node of organization 3" in capsys.readouterr().err
+    with progress.showing("task 1", wanted=False) as show:
+        show.runs([{**run, "node_online": False}])
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_bar_only_where_it_is_wanted(capsys) -> None:
     with progress.showing("task 1", wanted=None) as show:
         show.runs([{"organization_id": 1, "status": "pending", "node_online": True}])

@@ -35,10 +35,10 @@ LARGE = json.dumps({"method": "mean", "kwargs": {"weights": "x" * 3 * INLINE_LIM
 
 @pytest.fixture
 def server(server: Server, clock: Clock) -> Iterator[Server]:
-    """The same one with a blob store, which takes up to a megabyte."""
+    """The same one with a blob store, which takes up to a megabyte at once, and two of each caller."""
     folder = server.settings.folder
     server.database.close()
-    limits = server.settings.limits.model_copy(update={"result_bytes": 1 << 20})
+    limits = server.settings.limits.model_copy(update={"result_bytes": 1 << 20, "waiting_bytes": 2 << 20})
     opened = open_server(make_settings(folder, blob_store=BlobStore(), limits=limits), clock)
     yield opened
     opened.database.close()
@@ -112,6 +112,34 @@ def test_a_native_blob_stays_as_it_is() -> None:
 def test_what_is_no_blob_is_refused(blob: bytes) -> None:
     with pytest.raises(InvalidRequest, match="neither"):
         b"".join(blobforms.to_stored([blob[:5], blob[5:]])[1])
+
+
+# --- how much may wait ----------------------------------------------------------------------------------
+
+
+def test_what_waits_for_its_task_is_bounded_for_each_caller(federation: Federation, researcher: Api) -> None:
+    """What a task took, or nobody, waits no more; others are not bounded by it."""
+    large, refusals = base64.b64encode(b"x" * 900_000), "must not exceed 2097152 bytes"
+    names = [send(researcher, large), send(researcher, large)]
+    before = files(federation.server)
+    assert refusals in researcher.refused(413, "POST", "blobstream", data=large)
+    assert files(federation.server) == before
+    send(federation.make_user(), large)
+    federation.make_task(researcher, 2, organizations=[{"id": 2, "input": names[0]}])
+    send(researcher, large)
+    assert refusals in researcher.refused(413, "POST", "blobstream", data=large)
+    federation.clock.turn(seconds=KEPT_WAITING.total_seconds() + 1)
+    federation.server.sweep()
+    send(federation.log_in("root"), large)
+
+
+def test_empty_uploads_are_bounded_too(federation: Federation, researcher: Api) -> None:
+    send(researcher, b"")
+    with federation.server.database.writing() as session:
+        uploader, now = session.scalars(select(Payload.uploader)).one(), federation.clock()
+        session.add_all(Payload(size=0, inline=b"", uploader=uploader, uploaded_at=now) for _ in range(510))
+    send(researcher, b"")
+    assert "of which 0 are left" in researcher.refused(413, "POST", "blobstream", data=b"")
 
 
 # --- through the doors -----------------------------------------------------------------------------------

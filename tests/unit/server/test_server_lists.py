@@ -50,9 +50,52 @@ def test_bad_paging(federation: Federation, query: str) -> None:
     assert answer.status_code == (200 if "include" in query else 400)
 
 
+@pytest.mark.parametrize(
+    "path", ["organization?name", "node?ip", "task?image", "user?email", "role?description", "skerry/audit?actor"]
+)
+def test_a_filter_with_a_nul_is_refused_by_its_name(federation: Federation, path: str) -> None:
+    message = federation.root.refused(400, "GET", f"{path}=a%00b")
+    assert message == f"Query is incorrect: {path.partition('?')[2]}: A NUL character is not allowed."
+
+
+def test_a_backslash_in_a_filter_stands_for_itself(federation: Federation) -> None:
+    made = [federation.root.post("organization", {"name": name})["id"] for name in ("a\\", "a\\%b", "a%b")]
+
+    def ids(pattern: str) -> list[int]:
+        return [one["id"] for one in federation.root.get("organization", name=pattern)["data"]]
+
+    assert ids("a\\") == made[:1]
+    assert ids("%\\") == made[:1]
+    assert ids("a\\%") == made[:2]
+    assert ids("a_b") == made[2:]
+    assert ids("\\") == []
+
+
 def test_orders(federation: Federation) -> None:
     names = [one["name"] for one in federation.root.get("organization", sort="-name")["data"]]
     assert names == sorted(names, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("task", "name description image status created_at finished_at job_id parent_id study_id init_user_id"),
+        ("run", "status assigned_at started_at finished_at task_id organization_id node_id"),
+        ("result", "id task_id"),
+        ("user", "username firstname lastname email last_seen organization_id"),
+        ("node", "name ip last_seen organization_id collaboration_id"),
+        ("organization", "name country domain address1 address2 zipcode"),
+        ("collaboration", "name encrypted"),
+        ("study", "name collaboration_id"),
+        ("role", "name description organization_id"),
+        ("rule", "name operation scope"),
+        ("algorithmstore", "name url"),
+    ],
+)
+def test_what_lists_can_be_sorted_by(federation: Federation, researcher: Api, path: str, names: str) -> None:
+    federation.make_task(researcher)
+    for name in names.split():
+        federation.root.get(path, sort=f"-{name},id")
 
 
 def test_all_rules_on_one_page(federation: Federation) -> None:
@@ -80,7 +123,22 @@ def test_tasks_are_newest_first_and_filtered(federation: Federation, researcher:
     federation.finish(federation.claim(1), "crashed")
     assert ids(status="crashed") == [one["id"]]
     researcher.refused(400, "GET", "task", query_string={"status": "nonsense"})
-    researcher.refused(404, "GET", "task", query_string={"collaboration_id": 999})
+
+
+@pytest.mark.parametrize(
+    "name", ["init_org_id", "init_user_id", "collaboration_id", "study_id", "parent_id", "run_id", "store_id"]
+)
+def test_tasks_of_what_there_is_not(researcher: Api, name: str) -> None:
+    assert f"{name}: There is no" in researcher.refused(400, "GET", "task", query_string={name: 999})
+
+
+def test_tasks_of_a_collaboration_or_study_of_others(federation: Federation, researcher: Api) -> None:
+    there = federation.collaborate([2, 3], encrypted=False)
+    body = {"name": "theirs", "collaboration_id": there, "organization_ids": [2, 3]}
+    study = federation.root.post("study", body)["id"]
+    researcher.refused(401, "GET", "task", query_string={"collaboration_id": there})
+    researcher.refused(401, "GET", "task", query_string={"study_id": study})
+    assert federation.root.get("task", study_id=study)["data"] == []
 
 
 def test_include(federation: Federation, researcher: Api) -> None:

@@ -164,7 +164,7 @@ def test_nodes(federation: Federation) -> None:
     federation.root.refused(404, "POST", "node", {"collaboration_id": 99})
     node = federation.root.get(f"node/{federation.node_ids[1]}")
     assert set(node) == {
-        *("id", "type", "name", "ip", "last_seen", "status", "organization", "collaboration", "config"),
+        *("id", "type", "name", "ip", "last_seen", "status", "refuses", "organization", "collaboration", "config"),
     }
     assert "Node" in node["name"]
     federation.make_user("Researcher").refused(401, "PATCH", f"node/{node['id']}", {"name": "x"})

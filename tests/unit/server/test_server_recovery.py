@@ -213,5 +213,5 @@ def test_a_lost_second_factor(two_factors: FlaskClient, mailing: Server, office:
 
 def test_containers_get_no_token_from_the_door(federation: Federation) -> None:
     body = {"task_id": 1, "image": "x"}
-    assert "hands a run's token" in federation.nodes[1].refused(501, "POST", "token/container", body)
+    assert "hands a run's token" in federation.nodes[1].refused(404, "POST", "token/container", body)
     federation.root.refused(401, "POST", "token/container", body)

@@ -207,10 +207,10 @@ def test_columns_are_asked_for_by_a_task(federation: Federation) -> None:
 
 
 def test_there_is_no_eduvpn(federation: Federation) -> None:
-    assert "eduVPN" in federation.nodes[1].refused(501, "GET", "vpn")
+    assert "eduVPN" in federation.nodes[1].refused(404, "GET", "vpn")
 
 
 def test_there_is_no_blob_store(federation: Federation) -> None:
     assert federation.root.get("blobstream/status") == {"blob_store_enabled": False}
-    assert "no blob store" in federation.root.refused(501, "POST", "blobstream", {})
-    federation.root.refused(501, "GET", "blobstream/00000000-0000-0000-0000-000000000001")
+    assert "no blob store" in federation.root.refused(404, "POST", "blobstream", {})
+    federation.root.refused(404, "GET", "blobstream/00000000-0000-0000-0000-000000000001")

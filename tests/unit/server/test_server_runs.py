@@ -357,6 +357,34 @@ def test_nobody_waits_for_a_node_that_is_away(federation: Federation, researcher
     assert researcher.get(f"node/{federation.node_ids[2]}")["status"] == "offline"
 
 
+def test_a_node_that_takes_no_runs_gets_none_and_says_why(federation: Federation, researcher: Api) -> None:
+    """Neither new ones, nor children of those that it holds, nor those whose answer it missed."""
+    held, task = federation.make_task(researcher), federation.make_task(researcher)
+    wait, node = f"skerry/task/{task['id']}/wait", f"node/{federation.node_ids[2]}"
+    [first] = federation.work(2, capacity=1)["runs"]
+    child = federation.make_task(federation.as_run(first), 2)
+    holding = [{"run": first["run"], "attempt": 1}]
+    seen = researcher.get(wait)["seen"]
+    assert federation.work(2, capacity=1, refuses="sandbox")["runs"] == []
+    assert federation.work(2, capacity=0, holding=holding, refuses="sandbox")["runs"] == []
+    told = researcher.get(wait, seen=seen)
+    assert (told["runs"][0]["node_refuses"], told["runs"][0]["node_online"]) == ("sandbox", True)
+    assert researcher.get(node)["refuses"] == "sandbox"
+    assert researcher.get(f"task/{held['id']}/status")["status"] == "initializing"
+    [run] = federation.work(2, capacity=0, holding=holding)["runs"]
+    assert run["task"]["id"] == child["id"]
+    assert researcher.get(wait)["runs"][0]["node_refuses"] is None
+    assert researcher.get(node)["refuses"] is None
+    federation.work(2, capacity=0, refuses="records")
+    federation.clock.turn(seconds=61)
+    assert researcher.get(node)["refuses"] is None
+    federation.work(2, capacity=0, refuses="starting")
+    federation.nodes[2].post("skerry/node/leave", {})
+    federation.work(2, capacity=0)
+    assert researcher.get(node)["refuses"] is None
+    assert "refuses" in federation.nodes[2].refused(400, "POST", "skerry/node/work", {"refuses": "no"})
+
+
 def test_finished_jobs(federation: Federation, researcher: Api) -> None:
     task = federation.make_task(researcher, 1)
     central = federation.claim(1)

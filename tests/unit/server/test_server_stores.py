@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,14 @@ class _Store(BaseHTTPRequestHandler):
         rows = b'{"data": [{"image": "example/mean", "digest": "sha256:00"}]}' if listed else b'{"data": []}'
         self.wfile.write(rows)
 
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.registered.append((self.path, body, dict(self.headers)))  # type: ignore[attr-defined]
+        status, answer = self.server.answer  # type: ignore[attr-defined]
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(answer)
+
     def log_message(self, *_: Any) -> None:
         """Silence."""
 
@@ -37,7 +46,8 @@ class _Store(BaseHTTPRequestHandler):
 @pytest.fixture
 def store() -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Store) as server:
-        server.seen = []  # type: ignore[attr-defined]
+        server.seen, server.registered = [], []  # type: ignore[attr-defined]
+        server.answer = (201, b"{}")  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -66,6 +76,7 @@ def test_a_store_is_linked(federation: Federation, allowing: Any, store: Threadi
     made = admin.post("algorithmstore", body)
     assert set(made) == {"id", "name", "url", "collaborations"}
     assert all("Authorization" not in headers for headers in store.seen)  # type: ignore[attr-defined]
+    assert len(store.registered) == 1  # type: ignore[attr-defined]
     assert [one["id"] for one in made["collaborations"]] == [federation.collaboration]
     path = f"algorithmstore/{made['id']}"
     for api in (federation.make_user("Viewer"), federation.nodes[1]):
@@ -80,6 +91,49 @@ def test_a_store_is_linked(federation: Federation, allowing: Any, store: Threadi
     admin.refused(401, "DELETE", path, query_string={"server_url": "http://x/api"})
     federation.root.delete(path)
     federation.root.refused(404, "GET", path)
+
+
+def test_linking_a_store_notes_the_server_there(
+    federation: Federation, allowing: Any, store: ThreadingHTTPServer
+) -> None:
+    """With a token that is good for nothing but to say who wants it."""
+    admin = Api(allowing, federation.make_user("Collaboration Admin").token)
+    body = {"name": "a store", "algorithm_store_url": url(store), "force": True}
+    body |= {"collaboration_id": federation.collaboration}
+    admin.post("algorithmstore", body)
+    assert store.registered == []  # type: ignore[attr-defined]
+    for status in (201, 208, 404):
+        store.answer = (status, b"")  # type: ignore[attr-defined]
+        admin.post("algorithmstore", {**body, "server_url": "http://here/api/"})
+    path, sent, headers = store.registered[-1]  # type: ignore[attr-defined]
+    assert (path, sent, headers["server_url"]) == (
+        "/api/vantage6-server",
+        {"url": "http://here/api", "force": True},
+        "http://here/api",
+    )
+    given = Api(allowing, headers["Authorization"].removeprefix("Bearer "))
+    assert given.post("token/user/validate") == admin.post("token/user/validate")
+    given.refused(401, "GET", "user")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((403, b'{"msg": "not \\u0007you"}'), "(status 403): not you"),
+        ((400, b'{"msg": {"a": 1}}'), "does not say why"),
+        ((500, b"<html>"), "does not say why"),
+        ((400, b'{"msg": "' + b"x" * 5000 + b'"}'), "(status 400): " + "x" * 300),
+        ((400, b"{"), "does not answer with JSON"),
+    ],
+)
+def test_a_store_that_does_not_take_the_server_is_not_linked(
+    federation: Federation, allowing: Any, store: ThreadingHTTPServer, answer: tuple[int, bytes], words: str
+) -> None:
+    root, body = Api(allowing, federation.root.token), {"name": "a store", "algorithm_store_url": url(store)}
+    store.answer = answer  # type: ignore[attr-defined]
+    message = root.refused(400, "POST", "algorithmstore", {**body, "server_url": "http://here/api", "force": True})
+    assert message.endswith(words) or words in message[:100]
+    assert root.get("algorithmstore")["data"] == []
 
 
 def test_a_node_is_told_which_store_a_task_names(

@@ -14,10 +14,11 @@ import pytest
 from server_federation import Api, Federation, make_settings
 
 from skerry_server.errors import Busy, InvalidRequest
-from skerry_server.payloads import PayloadStore, Span
+from skerry_server.payloads import Part, PayloadStore, Span
 from skerry_server.server import Server
 
 pytestmark = pytest.mark.unit
+KEY, YOUNG, OLD = Part("me", "key"), Part("me", "young"), Part("me", "old")
 BIG = os.urandom(300_000)
 INPUT = b'{"method": "mean", "kwargs": {"weights": "' + b"x" * 300_000 + b'"}}'
 
@@ -178,11 +179,11 @@ def test_one_upload_of_a_part_at_a_time(tmp_path: Path) -> None:
         yield b"b" * 100_000
 
     kept: list[Any] = []
-    upload = threading.Thread(target=lambda: kept.append(store.receive("key", slow(), Span(0, 200_000), 1 << 20)))
+    upload = threading.Thread(target=lambda: kept.append(store.receive(KEY, slow(), Span(0, 200_000), 1 << 20)))
     upload.start()
     assert entered.wait(20)
     with pytest.raises(Busy, match="under way"):
-        store.receive("key", [b"c" * 200_000], Span(0, 200_000), 1 << 20)
+        store.receive(KEY, [b"c" * 200_000], Span(0, 200_000), 1 << 20)
     go_on.set()
     upload.join()
     assert b"".join(store.read(kept[0])) == b"a" * 100_000 + b"b" * 100_000
@@ -196,20 +197,20 @@ def test_a_broken_sender_leaves_what_came(tmp_path: Path) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        store.receive("key", breaking(), Span(0, 2000), 1 << 20)
-    assert store.received("key") == 1000
+        store.receive(KEY, breaking(), Span(0, 2000), 1 << 20)
+    assert store.received(KEY) == 1000
     with pytest.raises(InvalidRequest):
-        store.receive("key", [b"b"], Span(1001, 2000), 1 << 20)
+        store.receive(KEY, [b"b"], Span(1001, 2000), 1 << 20)
 
 
 def test_parts_outlive_a_restart_for_a_day(server: Server, tmp_path: Path) -> None:
-    server.payloads.receive("young", [b"a" * 1000], Span(0, 2000), 1 << 20)
-    server.payloads.receive("old", [b"a" * 1000], Span(0, 2000), 1 << 20)
-    old = server.payloads._part("old")
+    server.payloads.receive(YOUNG, [b"a" * 1000], Span(0, 2000), 1 << 20)
+    server.payloads.receive(OLD, [b"a" * 1000], Span(0, 2000), 1 << 20)
+    old = server.payloads._folder / OLD.name
     long_ago = time.time() - 25 * 3600
     os.utime(old, (long_ago, long_ago))
     server.begin()
-    assert (server.payloads.received("young"), server.payloads.received("old")) == (1000, 0)
+    assert (server.payloads.received(YOUNG), server.payloads.received(OLD)) == (1000, 0)
 
 
 def test_the_limit_counts_before_anything_is_written(federation: Federation, researcher: Api) -> None:
@@ -217,3 +218,23 @@ def test_the_limit_counts_before_anything_is_written(federation: Federation, res
     path = f"skerry/blob/{uuid.uuid4()}"
     assert str(limit) in researcher.refused(413, "PUT", path, data=b"x", query_string={"size": limit + 1})
     assert files(federation.server) == []
+
+
+def test_parts_count_as_what_waits(server: Server, federation: Federation, researcher: Api) -> None:
+    """Whatever is not yet whole, a caller can't fill the disk with it."""
+    room = server.settings.limits.waiting_bytes
+    other = f"skerry/blob/{uuid.uuid4()}"
+    assert put(researcher, other, INPUT[:1000], size=len(INPUT)).status_code == 202
+    held = next(path for path in server.settings.payload_folder.iterdir())
+    os.truncate(held, room)
+    told = researcher.refused(413, "PUT", f"skerry/blob/{uuid.uuid4()}", data=INPUT)
+    assert str(room) in told
+    held.unlink()
+    assert put(researcher, other, INPUT).status_code == 200
+
+
+def test_a_run_has_one_upload_under_way(federation: Federation, researcher: Api) -> None:
+    run, path = claimed(federation, researcher)
+    for digit in "abc":
+        put(run, f"{path}/result", b"half", attempt=1, size=8, of=digit * 64)
+    assert len(files(federation.server)) == 1

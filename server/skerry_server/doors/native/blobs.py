@@ -38,11 +38,14 @@ def send_blob(name: UUID) -> Response:
     """Written down in constant memory, with no transaction open meanwhile."""
     kind, claims = present(Kind.USER, Kind.RUN)
     span, server = parse_query(streams.UploadQuery).span(), current_server()
+    limits = server.settings.limits
     with server.database.reading() as session:
         actor = open_actor(session, kind, claims)
         blobs.check_new(session, actor, name)
-        key = blobs.part_of(actor, name)
-    payload = server.payloads.receive(key, stream_body(), span, server.settings.limits.result_bytes)
+        part = blobs.part_of(actor, name)
+        room = blobs.room(session, actor, limits.waiting_bytes, server.clock())
+    room = room.less(server.payloads.held(part.owner, besides=part) + span.start)
+    payload = server.payloads.receive(part, room.take(stream_body()), span, limits.result_bytes)
     if payload is None:
         return Response(status=202)
     with streams.kept(server, payload):

@@ -124,9 +124,10 @@ def stage_result(id_: int) -> Response:
     span, attempt = query.span(), query.attempt
     with server.database.reading() as session:
         run = runs.held_run(session, open_actor(session, kind, claims, ended=True), id_, attempt)
-        format_, key = run.task.format, runs.part_of(run, query.of)
+        format_, part = run.task.format, runs.part_of(run, query.of)
     body = stream_ascii() if format_ is Format.VANTAGE6 else stream_body()
-    payload = server.payloads.receive(key, body, span, server.settings.limits.result_bytes)
+    server.payloads.drop_others(part)
+    payload = server.payloads.receive(part, body, span, server.settings.limits.result_bytes)
     if payload is None:
         return Response(status=202)
     with streams.kept(server, payload):

@@ -22,7 +22,7 @@ class WaitQuery(Query):
 
 @calls(Kind.USER, Kind.RUN, query=WaitQuery)
 def wait(call: Call, id_: int, query: WaitQuery) -> dict[str, Any] | Wait:
-    ticket = call.server.hub.ticket(waits.topics(call.session, id_))
+    ticket = call.server.hub.ticket(waits.topics(call.session, call.actor, id_))
     call.look_anew()
     progress = waits.progress(call.session, call.actor, id_, call.now)
     shown = {
@@ -36,6 +36,7 @@ def wait(call: Call, id_: int, query: WaitQuery) -> dict[str, Any] | Wait:
                 "node_id": run.node_id,
                 "status": run.status,
                 "node_online": run.node_online,
+                "node_refuses": run.node_refuses,
                 **({"live_log": run.live_log} if call.actor.kind is Kind.USER else {}),
             }
             for run in progress.runs

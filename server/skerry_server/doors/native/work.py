@@ -9,7 +9,7 @@ from flask import Blueprint
 from pydantic import Field
 
 from skerry.audit import Head
-from skerry.wire import INLINE_LIMIT, b64
+from skerry.wire import INLINE_LIMIT, Refusal, b64
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Id
 from skerry_server.doors.handling import Call, Wait, calls
@@ -42,6 +42,7 @@ class WorkBody(Body):
     jobs: Annotated[list[Id], Field(max_length=_MOST)] = Field(default_factory=list)
     wait: Annotated[float, Field(ge=0, le=50, strict=False)] = 25
     head: HeadBody | None = None
+    refuses: Annotated[Refusal, Field(strict=False)] | None = None
 
 
 class Empty(Body):
@@ -51,7 +52,9 @@ class Empty(Body):
 @calls(Kind.NODE, body=WorkBody)
 def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
     known = {held.run: held.peers for held in body.holding if held.peers is not None}
-    report = work.Report(body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs, known)
+    report = work.Report(
+        body.capacity, {held.run: held.attempt for held in body.holding}, body.jobs, known, body.refuses
+    )
     ticket = call.server.hub.ticket(work.topics(call.actor.id, report))
     found = work.find_work(call.session, call.actor, report, call.server.lease, call.now)
     if body.head is not None and call.server.anchors.due(call.actor.id, body.head.hash, call.now):

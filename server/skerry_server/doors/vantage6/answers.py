@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from skerry.wire import Status
+from skerry.wire import Refusal, Status
 from skerry_server.policy import Operation, Resource, Scope
 
 _Row = TypeVar("_Row")
@@ -91,12 +91,15 @@ class Setting(Answer):
 
 
 class Node(Answer):
+    """``refuses``: why it takes no runs, though it is online."""
+
     id: int
     type: Literal["node"]
     name: str
     ip: str | None
     last_seen: Moment | None
     status: Presence
+    refuses: Refusal | None
     organization: Related
     collaboration: Related
     config: list[Setting]

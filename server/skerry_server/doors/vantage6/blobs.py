@@ -35,15 +35,19 @@ def send_blob() -> Response:
     """Written down in constant memory, with no transaction open meanwhile."""
     kind, claims = present(Kind.USER, Kind.NODE, Kind.RUN)
     server = current_server()
+    limits = server.settings.limits
     blobs.check_offered(offered=server.settings.blob_store is not None)
     with server.database.reading() as session:
-        blobs.check_may_upload(open_actor(session, kind, claims, ended=True))
+        actor = open_actor(session, kind, claims, ended=True)
+        blobs.check_may_upload(actor)
+        room = blobs.room(session, actor, limits.waiting_bytes, server.clock())
     format_, pieces = blobforms.to_stored(stream_body())
-    payload = server.payloads.keep(pieces, server.settings.limits.result_bytes)
+    payload = server.payloads.keep(room.take(pieces), limits.result_bytes)
     try:
         with server.database.writing() as session:
             actor = open_actor(session, kind, claims, ended=True)
             blobs.check_may_upload(actor)
+            blobs.room(session, actor, limits.waiting_bytes, server.clock()).check(payload.size)
             name = blobs.keep_blob(session, actor, payload, format_, server.clock())
     except BaseException:
         server.payloads.forget(payload)

@@ -14,13 +14,13 @@ from skerry_server.doors.fields import Body, Dependents, Flag, Id, Member, Name,
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers, organizations
 from skerry_server.doors.vantage6 import nodes as node_door
-from skerry_server.doors.vantage6.paging import Listing, paged
+from skerry_server.doors.vantage6.paging import Listing, like, named, paged
 from skerry_server.doors.vantage6.shapes import many
 from skerry_server.models import Collaboration, member, store_member
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, nodes
 
-SORTS = {"id": Collaboration.id, "name": Collaboration.name}
+SORTS = named(Collaboration.id, Collaboration.name, Collaboration.encrypted)
 
 
 class CollaborationQuery(Listing):
@@ -56,7 +56,7 @@ class NewCollaboration(CollaborationChange):
 def list_collaborations(call: Call, query: CollaborationQuery) -> Reply:
     statement = select(Collaboration).where(collaborations.visible_collaborations(call.actor))
     if query.name is not None:
-        statement = statement.where(Collaboration.name.like(query.name))
+        statement = statement.where(like(Collaboration.name, query.name))
     if query.encrypted is not None:
         statement = statement.where(Collaboration.encrypted == query.encrypted)
     if query.organization_id is not None:

@@ -13,13 +13,13 @@ from sqlalchemy.orm import selectinload
 from skerry_server.doors.fields import Body, Id, Member, Name, Short
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, named, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.models import ONLINE_FOR, Node, study_member
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, nodes, sharing
 
-SORTS = {"id": Node.id, "name": Node.name, "last_seen": Node.last_seen}
+SORTS = named(Node.id, Node.name, Node.last_seen, Node.ip, Node.organization_id, Node.collaboration_id)
 
 
 class NodeQuery(Listing):
@@ -53,7 +53,7 @@ def list_nodes(call: Call, query: NodeQuery) -> Reply:
         if value is not None:
             statement = statement.where(column == value)
     if query.name is not None:
-        statement = statement.where(Node.name.like(query.name))
+        statement = statement.where(like(Node.name, query.name))
     if query.status is not None:
         online = and_(Node.online, Node.last_seen > call.now - ONLINE_FOR)
         statement = statement.where(
@@ -123,6 +123,7 @@ def show(call: Call, node: Node) -> dict[str, Any]:
         "ip": node.ip,
         "last_seen": moment(node.last_seen),
         "status": "online" if node.is_online(call.now) else "offline",
+        "refuses": node.why_not(call.now),
         "organization": one(call, "organization", node.organization_id),
         "collaboration": one(call, "collaboration", node.collaboration_id),
         "config": [{"key": one.key, "value": one.value} for one in sharing.shown(node, call.now)],

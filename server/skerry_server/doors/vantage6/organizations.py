@@ -11,13 +11,21 @@ from skerry.wire import b64
 from skerry_server.doors.fields import Body, Dependents, Id, Name, Short, Text
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, named, paged
 from skerry_server.doors.vantage6.shapes import many
 from skerry_server.models import Organization, member, study_member
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, organizations
 
-SORTS = {"id": Organization.id, "name": Organization.name, "country": Organization.country}
+SORTS = named(
+    Organization.id,
+    Organization.name,
+    Organization.country,
+    Organization.domain,
+    Organization.address1,
+    Organization.address2,
+    Organization.zipcode,
+)
 
 
 class OrganizationQuery(Listing):
@@ -53,7 +61,7 @@ class NewOrganization(OrganizationChange):
 def list_organizations(call: Call, query: OrganizationQuery) -> Reply:
     statement = select(Organization).where(organizations.visible_organizations(call.actor))
     if query.name is not None:
-        statement = statement.where(Organization.name.like(query.name))
+        statement = statement.where(like(Organization.name, query.name))
     if query.country is not None:
         statement = statement.where(Organization.country == query.country)
     if query.ids is not None:

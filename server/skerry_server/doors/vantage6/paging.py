@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from flask import request
@@ -46,6 +46,16 @@ def paged(
     rows = call.session.scalars(ordered.limit(size).offset((query.page - 1) * size)).unique().all()
     links = _links(call, query.page, -(-total // size))
     return Reply({"data": show(call, rows), "links": links}, 200, _headers(total, links))
+
+
+def named(*columns: Any) -> dict[str, Any]:
+    """Columns to sort by, under their own names."""
+    return {column.key: column for column in columns}
+
+
+def like(column: Any, pattern: str) -> ColumnElement[bool]:
+    """Where ``%`` and ``_`` stand for what they do in SQL, and a backslash for itself, in every database."""
+    return cast("ColumnElement[bool]", column.like(pattern.replace("\\", "\\\\"), escape="\\"))
 
 
 def each(show: Callable[[Call, _Row], dict[str, Any]]) -> Callable[[Call, Sequence[_Row]], list[dict[str, Any]]]:

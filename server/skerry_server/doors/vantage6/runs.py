@@ -15,7 +15,7 @@ from skerry.wire import Format, from_stored
 from skerry_server.doors.fields import Id, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, paged
+from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, named, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.doors.vantage6.task_shape import show as show_task
 from skerry_server.models import Payload, Port, Run, Task
@@ -29,12 +29,16 @@ LOADED = (
     selectinload(Run.ports),
     undefer(Run.log),
 )
-SORTS = {
-    "id": Run.id,
-    "assigned_at": Run.assigned_at,
-    "started_at": Run.started_at,
-    "finished_at": Run.finished_at,
-}
+SORTS = named(
+    Run.id,
+    Run.assigned_at,
+    Run.started_at,
+    Run.finished_at,
+    Run.task_id,
+    Run.organization_id,
+    Run.collaboration_id,
+    Run.node_id,
+) | {"status": Run.state}
 _TIMES: dict[str, Any] = {"assigned": Run.assigned_at, "started": Run.started_at, "finished": Run.finished_at}
 
 

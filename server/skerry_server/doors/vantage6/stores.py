@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, model_validator
 from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
 
-from skerry_server import webcalls
+from skerry_server import tokens, webcalls
 from skerry_server.doors.fields import Body, Id, Name, Text
 from skerry_server.doors.handling import (
     Call,
@@ -22,14 +23,14 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, named, paged
 from skerry_server.doors.vantage6.shapes import one
 from skerry_server.errors import InvalidRequest
 from skerry_server.models import AlgorithmStore, Collaboration
-from skerry_server.policy import Kind
-from skerry_server.services import collaborations, stores
+from skerry_server.policy import Actor, Kind
+from skerry_server.services import collaborations, login, stores
 
-SORTS = {"id": AlgorithmStore.id, "name": AlgorithmStore.name, "url": AlgorithmStore.url}
+SORTS = named(AlgorithmStore.id, AlgorithmStore.name, AlgorithmStore.url)
 
 
 def _only(value: Any) -> Any:
@@ -76,9 +77,9 @@ class StoreChange(Body):
 def list_stores(call: Call, query: StoreQuery) -> Reply:
     statement = select(AlgorithmStore).where(stores.visible_stores(call.actor))
     if query.name is not None:
-        statement = statement.where(AlgorithmStore.name.like(query.name))
+        statement = statement.where(like(AlgorithmStore.name, query.name))
     if query.url is not None:
-        statement = statement.where(AlgorithmStore.url.like(query.url))
+        statement = statement.where(like(AlgorithmStore.url, query.url))
     if query.collaboration_id is not None:
         collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
         linked = AlgorithmStore.collaborations.any(Collaboration.id == query.collaboration_id)
@@ -88,16 +89,23 @@ def list_stores(call: Call, query: StoreQuery) -> Reply:
 
 @declaring(Kind.USER, body=NewStore, answer=answers.Store)
 def create() -> Response:
-    """The store is asked between two transactions, and only for those who may link it."""
+    """The store is asked between two transactions, and only for those who may link it.
+
+    Of a server that is not on its list a store serves nobody; it asks that server who wants it there.
+    """
     kind, claims = present(Kind.USER)
     body, server = parse_body(NewStore), current_server()
     with server.database.reading() as session:
-        stores.check_may_link(session, open_actor(session, kind, claims), body.collaboration_id)
+        actor = open_actor(session, kind, claims)
+        stores.check_may_link(session, actor, body.collaboration_id)
+        introduction = introduce(session, actor, body.server_url)
     url = body.algorithm_store_url.rstrip("/")
     address = webcalls.check(url, server.settings.stores.allowed)
     if address.inside and not body.force:
         raise InvalidRequest('The store\'s URL leads to a private network: set "force" if that is what you mean.')
     webcalls.ask(address, "version")
+    if introduction is not None:
+        webcalls.register(address, introduction, force=body.force)
     with server.database.writing() as session:
         actor = open_actor(session, kind, claims)
         store = stores.register_store(session, actor, body.name, url, body.collaboration_id)
@@ -122,6 +130,13 @@ def change(call: Call, id_: int, body: StoreChange) -> dict[str, Any]:
 def delete(call: Call, id_: int) -> dict[str, Any]:
     stores.delete_store(call.session, call.actor, id_)
     return {"msg": f"Algorithm store id={id_} successfully deleted"}
+
+
+def introduce(session: Session, actor: Actor, server_url: str | None) -> webcalls.Introduction | None:
+    """Only the caller knows at which address a store finds this server; without it the store is asked by nobody."""
+    if server_url is None:
+        return None
+    return webcalls.Introduction(server_url.rstrip("/"), tokens.for_store(login.user_by_id(session, actor.id)))
 
 
 def register(door: Blueprint) -> None:

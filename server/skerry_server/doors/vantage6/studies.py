@@ -13,13 +13,13 @@ from sqlalchemy.orm import selectinload
 from skerry_server.doors.fields import Body, Id, Member, Name, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers, organizations
-from skerry_server.doors.vantage6.paging import Listing, paged
+from skerry_server.doors.vantage6.paging import Listing, like, named, paged
 from skerry_server.doors.vantage6.shapes import many, one
 from skerry_server.models import Study, study_member
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations
 
-SORTS = {"id": Study.id, "name": Study.name}
+SORTS = named(Study.id, Study.name, Study.collaboration_id)
 
 
 class StudyQuery(Listing):
@@ -48,7 +48,7 @@ class NewStudy(Body):
 def list_studies(call: Call, query: StudyQuery) -> Reply:
     statement = select(Study).where(collaborations.visible_studies(call.actor))
     if query.name is not None:
-        statement = statement.where(Study.name.like(query.name))
+        statement = statement.where(like(Study.name, query.name))
     if query.collaboration_id is not None:
         statement = statement.where(Study.collaboration_id == query.collaboration_id)
     if query.organization_id is not None:

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy import String, cast, select
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.orm import joinedload, selectinload
 
 from skerry.wire import Status
-from skerry_server import tokens, webcalls
+from skerry_server import webcalls
 from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
 from skerry_server.doors.handling import (
     Call,
@@ -28,20 +28,38 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers, runs
-from skerry_server.doors.vantage6.paging import Listing, paged
+from skerry_server.doors.vantage6.paging import Listing, like, named, paged
+from skerry_server.doors.vantage6.stores import introduce
 from skerry_server.doors.vantage6.task_shape import show
-from skerry_server.models import Run, Task
-from skerry_server.policy import Actor, Kind
-from skerry_server.services import collaborations, inputs, login, sharing, stores, tasks
+from skerry_server.errors import InvalidRequest
+from skerry_server.models import AlgorithmStore, Base, Collaboration, Organization, Run, Study, Task, User
+from skerry_server.policy import Kind
+from skerry_server.services import collaborations, inputs, sharing, stores, tasks
 
 _BASICS = "ghcr.io/vantage6/algorithm-basics:latest"
-SORTS = {
-    "id": Task.id,
-    "name": Task.name,
-    "created_at": Task.created_at,
-    "finished_at": Task.finished_at,
-    "job_id": Task.job_id,
-    "image": Task.image,
+SORTS = named(
+    Task.id,
+    Task.name,
+    Task.description,
+    Task.image,
+    Task.status,
+    Task.created_at,
+    Task.finished_at,
+    Task.job_id,
+    Task.parent_id,
+    Task.collaboration_id,
+    Task.study_id,
+    Task.init_org_id,
+    Task.init_user_id,
+)
+_REFERENCES: dict[str, tuple[type[Base], str]] = {
+    "init_org_id": (Organization, "organization"),
+    "init_user_id": (User, "user"),
+    "collaboration_id": (Collaboration, "collaboration"),
+    "study_id": (Study, "study"),
+    "parent_id": (Task, "task"),
+    "run_id": (Run, "run"),
+    "store_id": (AlgorithmStore, "algorithm store"),
 }
 
 
@@ -150,6 +168,7 @@ class Kill(Body):
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=TaskQuery, answer=answers.Page[answers.Task])
 def list_tasks(call: Call, query: TaskQuery) -> Reply:
+    _check_references(call, query)
     statement = select(Task).where(tasks.visible_tasks(call.actor))
     for column in (
         Task.init_org_id,
@@ -166,9 +185,8 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     for text in (Task.name, Task.image, Task.description):
         pattern = getattr(query, text.key)
         if pattern is not None:
-            statement = statement.where(text.like(pattern))
+            statement = statement.where(like(text, pattern))
     if query.collaboration_id is not None:
-        collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
         statement = statement.where(Task.collaboration_id == query.collaboration_id)
     if query.run_id is not None:
         statement = statement.where(Task.id.in_(select(Run.task_id).where(Run.id == query.run_id)))
@@ -185,6 +203,19 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc())
 
 
+def _check_references(call: Call, query: TaskQuery) -> None:
+    """Raises InvalidRequest for what there is not, PermissionDenied for a collaboration or study of others."""
+    for name, (model, what) in _REFERENCES.items():
+        id_ = getattr(query, name)
+        if id_ is not None and call.session.get(model, id_) is None:
+            sentence = f"There is no {what} with id {id_}."
+            raise InvalidRequest(f"Query is incorrect: {name}: {sentence}", {name: [sentence]})
+    if query.collaboration_id is not None:
+        collaborations.find_collaboration(call.session, call.actor, query.collaboration_id)
+    if query.study_id is not None:
+        collaborations.find_study(call.session, call.actor, query.study_id)
+
+
 @declaring(Kind.USER, Kind.RUN, body=NewTask, answer=answers.Task)
 def create() -> Response:
     """A store is asked for the image's digest before the transaction begins."""
@@ -194,21 +225,16 @@ def create() -> Response:
     if body.store_id is not None and kind is Kind.USER:
         with server.database.reading() as session:
             actor = open_actor(session, kind, claims)
-            url, introduction = stores.find_store(session, actor, body.store_id).url, _introduce(session, actor, body)
+            url = stores.find_store(session, actor, body.store_id).url
+            introduction = introduce(session, actor, body.server_url)
         address = webcalls.check(url, server.settings.stores.allowed)
         spec = replace(spec, image=webcalls.image_in_store(address, body.image, introduction))
     with server.database.writing() as session:
         call, actor = Call(server, session, server.clock()), open_actor(session, kind, claims)
-        task = tasks.create_task(session, actor, spec, server.payloads, call.now)
+        most = server.settings.limits.tasks_per_job
+        task = tasks.create_task(session, actor, spec, server.payloads, call.now, most=most)
         answer = Reply(show(call, task), 201)
     return respond(answer)
-
-
-def _introduce(session: Session, actor: Actor, body: NewTask) -> webcalls.Introduction | None:
-    """Only the caller knows at which address a store finds this server; without it the store is asked by nobody."""
-    if body.server_url is None:
-        return None
-    return webcalls.Introduction(body.server_url, tokens.for_store(login.user_by_id(session, actor.id)))
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Task)

@@ -12,16 +12,18 @@ from sqlalchemy import or_, select
 from skerry_server.doors.fields import Body, Dependents, Email, Flag, Id, Name, Query, Short, Text, Username
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import Listing, each, paged
+from skerry_server.doors.vantage6.paging import Listing, each, like, named, paged
 from skerry_server.doors.vantage6.shapes import many, moment, one
 from skerry_server.errors import InvalidRequest, NotKnown
 from skerry_server.models import Role, Rule, User, member, role_rule, user_role, user_rule
 from skerry_server.policy import Kind
 from skerry_server.services import users
 
-USER_SORTS = {"id": User.id, "username": User.username, "last_seen": User.last_seen}
-ROLE_SORTS = {"id": Role.id, "name": Role.name}
-RULE_SORTS = {"id": Rule.id, "name": Rule.name, "operation": Rule.operation, "scope": Rule.scope}
+USER_SORTS = named(
+    User.id, User.username, User.firstname, User.lastname, User.email, User.last_seen, User.organization_id
+)
+ROLE_SORTS = named(Role.id, Role.name, Role.description, Role.organization_id)
+RULE_SORTS = named(Rule.id, Rule.name, Rule.operation, Rule.scope)
 Ids = Annotated[list[Id], Field(max_length=1000)]
 
 
@@ -111,7 +113,7 @@ def list_users(call: Call, query: UserQuery) -> Reply:
     for column in (User.username, User.firstname, User.lastname, User.email):
         pattern = getattr(query, column.key)
         if pattern is not None:
-            statement = statement.where(column.like(pattern))
+            statement = statement.where(like(column, pattern))
     if query.organization_id is not None:
         statement = statement.where(User.organization_id == query.organization_id)
     if query.role_id is not None:
@@ -164,7 +166,7 @@ def list_roles(call: Call, query: RoleQuery) -> Reply:
     for column in (Role.name, Role.description):
         pattern = getattr(query, column.key)
         if pattern is not None:
-            statement = statement.where(column.like(pattern))
+            statement = statement.where(like(column, pattern))
     if query.organization_id is not None:
         own = Role.organization_id == query.organization_id
         statement = statement.where(or_(own, Role.organization_id.is_(None)) if query.include_root else own)

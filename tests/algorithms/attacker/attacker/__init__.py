@@ -14,11 +14,13 @@ from typing import Any
 from attacker.bombs import BOMBS
 from attacker.calls import CALLS
 from attacker.looks import LOOKS
+from attacker.relays import RELAYS
 from attacker.trial import try_all
 from skerry import partial
 from skerry.probes import PROBES
 
-TRICKS = {**{probe.name: lambda _, probe=probe: (probe.tries(), "") for probe in PROBES}, **LOOKS, **BOMBS, **CALLS}
+_PROBES = {probe.name: lambda _, probe=probe: (probe.tries(), "") for probe in PROBES}
+TRICKS = {**_PROBES, **LOOKS, **BOMBS, **CALLS, **RELAYS}
 
 
 @partial
@@ -53,7 +55,7 @@ def plant(what: str, target: str) -> None:
 
 def _sparse(output: Path, _: str) -> None:
     with output.open("wb") as file:
-        file.truncate(1 << 33)
+        file.truncate(1 << 40)
 
 
 def _hard_link(output: Path, _: str) -> None:
@@ -62,7 +64,7 @@ def _hard_link(output: Path, _: str) -> None:
 
 
 def _swapped(output: Path, target: str) -> None:
-    """Goes on swapping a file and a link for as long as it may."""
+    """Goes on swapping a file and a link for as long as it may. Whoever looks twice may see one and open the other."""
     if os.fork():
         time.sleep(1)
         return
@@ -70,13 +72,14 @@ def _swapped(output: Path, target: str) -> None:
     link, file = output.with_name("link"), output.with_name("file")
     while True:
         file.write_text("{}")
-        file.replace(output)
         link.symlink_to(target)
+        file.replace(output)
         link.replace(output)
+        time.sleep(0.05)
 
 
 def _folder(output: Path, target: str) -> None:
-    """A link in the place of the run's own folder."""
+    """A link in the place of the run's own folder, to one that holds a file of the same name."""
     home = output.parent
     shutil.rmtree(home, ignore_errors=True)
     home.symlink_to(Path(target).parent)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-_PATIENCE = 45
+_PATIENCE = 20
+_SLOW = 12
+"""Seconds: more than a gate waits for a head."""
 
 
 def _gate(facts: Mapping[str, Any]) -> tuple[int, str]:
@@ -23,10 +25,10 @@ def _gate(facts: Mapping[str, Any]) -> tuple[int, str]:
     return int(os.environ["PORT"]), Path(os.environ["TOKEN_FILE"]).read_text()
 
 
-def _send(port: int, data: bytes, *, ends: bool = True) -> bytes:
+def _send(port: int, data: bytes, *, ends: bool = True, patience: float = _PATIENCE) -> bytes:
     """All that is answered until the gate closes the connection."""
     whole = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=patience) as connection:
         connection.sendall(data)
         if ends:
             connection.shutdown(socket.SHUT_WR)
@@ -35,7 +37,7 @@ def _send(port: int, data: bytes, *, ends: bool = True) -> bytes:
     return whole
 
 
-def _judge(answer: bytes, wanted: int = 1) -> tuple[bool, str]:
+def judge(answer: bytes, wanted: int = 1) -> tuple[bool, str]:
     good = [status for status in _STATUS.findall(answer) if status.startswith(b"2")]
     return len(good) >= wanted, answer.decode("latin-1")[:1500] or "refused: no answer"
 
@@ -45,7 +47,7 @@ def _head(request: str, *headers: str) -> bytes:
 
 
 def _raw(data: bytes, facts: Mapping[str, Any]) -> tuple[bool, str]:
-    return _judge(_send(_gate(facts)[0], data))
+    return judge(_send(_gate(facts)[0], data))
 
 
 def _version(*headers: str, target: str = "/version", body: bytes = b"") -> partial[tuple[bool, str]]:
@@ -58,7 +60,7 @@ def _call(method: str, path: str, facts: Mapping[str, Any], body: object = None)
     text = b"" if body is None else json.dumps(body).encode()
     length = [] if body is None else [f"Content-Length: {len(text)}", "Content-Type: application/json"]
     head = _head(f"{method} {path.format(**facts)} HTTP/1.1", f"Authorization: Bearer {token}", *length)
-    return _judge(_send(port, head + text))
+    return judge(_send(port, head + text))
 
 
 def _get(path: str) -> partial[tuple[bool, str]]:
@@ -97,7 +99,7 @@ def _child_twice(facts: Mapping[str, Any]) -> tuple[bool, str]:
 
 def _pipeline(facts: Mapping[str, Any]) -> tuple[bool, str]:
     """A second request behind the first, which a front would take for its body."""
-    return _judge(_send(_gate(facts)[0], _head("GET /version HTTP/1.1") * 2), wanted=2)
+    return judge(_send(_gate(facts)[0], _head("GET /version HTTP/1.1") * 2), wanted=2)
 
 
 def _many_connections(facts: Mapping[str, Any]) -> tuple[bool, str]:
@@ -112,13 +114,13 @@ def _many_connections(facts: Mapping[str, Any]) -> tuple[bool, str]:
     finally:
         for one in held:
             one.close()
-    return _judge(answer)
+    return judge(answer)
 
 
-def _drip(facts: Mapping[str, Any]) -> tuple[bool, str]:
-    """Half a head, and then nothing: the gate has to hang up by itself."""
+def drip(port: int, words: bytes) -> tuple[bool, str]:
+    """Half a head, and then nothing: the other side has to hang up by itself."""
     try:
-        answer = _send(_gate(facts)[0], b"GET /version HTTP/1.1\r\nHost: g", ends=False)
+        answer = _send(port, words, ends=False, patience=_SLOW)
     except TimeoutError:
         return True, "still waited for"
     return False, f"refused: closed {answer[:100]!r}"
@@ -152,7 +154,7 @@ CALLS = {
     "huge-head": _version("X-A: " + "b" * 17_000),
     "endless-length": _version("Content-Length: " + "0" * 18),
     "many-connections": _many_connections,
-    "slow-head": _drip,
+    "slow-head": lambda facts: drip(_gate(facts)[0], b"GET /version HTTP/1.1\r\nHost: g"),
     "gate-taken-over": _gate_bound_elsewhere,
     "call-users": _get("/user"),
     "call-log-in": _post("/token/user"),

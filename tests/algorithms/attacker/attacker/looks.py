@@ -64,7 +64,7 @@ def _own_working_folder(facts: Mapping[str, Any]) -> tuple[bool, str]:
 
 
 def _read_host_file(facts: Mapping[str, Any]) -> tuple[bool, str]:
-    for start in ("", "/proc/1/root", "/proc/self/root", "/proc/self/cwd/../../../.."):
+    for start in ("", "/host", "/proc/1/root", "/proc/self/root", "/proc/self/cwd/../../../.."):
         path = Path(start + facts["canary_file"])
         if path.exists():
             return True, path.read_text()

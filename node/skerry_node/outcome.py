@@ -1,0 +1,63 @@
+"""How a run ended: what is made of its exit, its log and the result that it wrote."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from skerry.output import ERROR_MARK
+from skerry.wire import Status
+from skerry_node.course import Course
+from skerry_node.launchers.launcher import Ended
+from skerry_node.output import BadOutput, Output, open_output
+from skerry_proxy.logs import shorten
+
+_SIGNALS = range(129, 193)
+"""Exit codes of what a signal has ended; the engine says 255 where it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: its whole log, and its result when it is completed."""
+
+    status: Status
+    log: str
+    output: Output | None = None
+
+
+def add_sentence(text: str, sentence: str) -> str:
+    return f"{text}\n{ERROR_MARK}{sentence}\n".lstrip("\n")
+
+
+def collect(course: Course, ended: Ended) -> Outcome:
+    """Reads the log and, after a good end, opens the result."""
+    text = course.patiently(lambda: read_log(course))
+    if ended.reason is not None:
+        status = Status.FAILED if ended.started else Status.START_FAILED
+        return Outcome(status, add_sentence(text, ended.reason))
+    if ended.code != 0:
+        return Outcome(Status.CRASHED, _add_exit(course, text, ended.code))
+    try:
+        return Outcome(Status.COMPLETED, text, _open_output(course))
+    except BadOutput as error:
+        return Outcome(Status.CRASHED, add_sentence(text, str(error)))
+
+
+def read_log(course: Course) -> str:
+    """What the algorithm wrote, where the owner gives that out: it can hold whatever the algorithm saw."""
+    config = course.parts.config
+    if not config.share.logs:
+        return "The owner of this node does not give out what algorithms write to their logs.\n"
+    return shorten(course.parts.launcher.logs(course.key), config.limits.log)
+
+
+def _open_output(course: Course) -> Output:
+    owner = os.geteuid() if course.entry.user is None else course.entry.user
+    return open_output(course.folder, owner=owner, limit=course.parts.config.limits.output)
+
+
+def _add_exit(course: Course, text: str, code: int) -> str:
+    if code in _SIGNALS:
+        return add_sentence(text, f"The algorithm was ended by signal {code - 128}.")
+    said = course.parts.config.share.logs and text.strip()
+    return text if said else add_sentence(text, f"The algorithm ended with exit code {code}.")
