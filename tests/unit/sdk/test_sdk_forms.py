@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import subprocess
 import sys
 import zipfile
@@ -135,9 +134,8 @@ class _Trap:
 def test_a_pickle_is_not_read() -> None:
     planted = np.empty(1, dtype=object)
     planted[0] = _Trap()
-    for raw in (_zip(a_npy=_npy(planted, pickled=True)), pickle.dumps(_Trap())):
-        with pytest.raises(ValueError, match=r"allow_pickle|not JSON"):
-            forms.load(io.BytesIO(raw))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        forms.load(io.BytesIO(_zip(a_npy=_npy(planted, pickled=True))))
     assert not Path("/tmp/unpickled").exists()
 
 
