@@ -3,12 +3,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint arrows audit type test attacks compat bench bench-vpn docs images probe service-images engine gvisor engine-stop clean
+.PHONY: help demo dev lint arrows audit type test attacks compat bench bench-requests docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.complete
 CODE := algorithm-sdk server node proxy
+BENCHES := noop_task latency rounds start_rate size server_requests idle vpn probe_table
 MORE := $(wildcard examples bench tests docker docs)
 # A virtual environment knows its own path: one that was made elsewhere is made anew.
 $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(CURDIR)" ] || rm -f $(READY))
@@ -51,11 +52,13 @@ attacks: $(READY) ## attacks on a running system; each is refused, and succeeds 
 compat: $(READY) images ## vantage6's published clients and images, every call; permissions and API against their contracts
 	@docker/as-root.sh $(PYTHON) tests/compat/run.py
 
-bench: $(READY) images ## what skerry adds on top of the engine, measured side by side
-	@for member in bench/*.py; do docker/as-root.sh $(PYTHON) $$member; done
+bench: $(READY) images ## what skerry adds on top of the engine, measured side by side; one of them: make bench-NAME
+	@for name in $(BENCHES); do docker/as-root.sh $(PYTHON) bench/$$name.py; done
 
-bench-vpn: $(READY) images ## two containers over the VPN, beside their hosts over WireGuard and the raw link
-	@docker/as-root.sh $(PYTHON) bench/vpn.py
+bench-%: $(READY) images
+	@docker/as-root.sh $(PYTHON) bench/$*.py
+
+bench-requests: bench-server_requests
 
 probe: $(READY) images ## what can be done inside a container: Docker's default, skerry, gVisor, side by side
 	@docker/as-root.sh $(PYTHON) bench/probe_table.py

@@ -6,14 +6,14 @@ plain JSON and needs no cryptography.
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
-from skerry import outcomes, values
+from skerry import forms, outcomes, values
 from skerry.contract import read_claims
 from skerry.errors import AlgorithmError, AuthenticationError, ChildTaskFailed, InputError, NotFound, ServerError
 from skerry.wire import Format, Status, b64, detect_format, unb64
@@ -416,9 +416,9 @@ def _dump_input(input_: Mapping[str, Any]) -> bytes:
 
 def _value(row: Mapping[str, Any]) -> Any:
     try:
-        return json.loads(unb64(row["result"]))
+        return forms.load(BytesIO(unb64(row["result"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise AlgorithmError(f"The result of run {row.get('id')} is missing or not JSON.") from error
+        raise AlgorithmError(f"The result of run {row.get('id')} is missing or not JSON, arrays or a table.") from error
 
 
 def _child_failed(task_id: int, runs: list[dict[str, Any]]) -> ChildTaskFailed:

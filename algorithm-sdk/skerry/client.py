@@ -5,7 +5,7 @@ The names and shapes are those of vantage6 4.x's UserClient; what it answers wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,10 @@ class UserClient:
     def open(self, stored: bytes, direction: str, task: Mapping[str, Any], organization: int) -> bytes:
         """The plaintext of a result or log that an organization's run made for a task; raises CryptoError."""
         return self.payloads.open(stored, direction, self._facts(task), organization)
+
+    def open_result(self, stored: Iterable[bytes], task: Mapping[str, Any], organization: int) -> Iterator[bytes]:
+        """The same of a result, piece by piece: to be believed only when it has ended without raising."""
+        return self.payloads.open_stream(stored, "result", self._facts(task), organization)
 
     def open_input(self, stored: bytes, task: Mapping[str, Any]) -> bytes:
         """The plaintext of an input that was made for the user's organization; raises CryptoError."""

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from skerry.errors import DecryptionError, SignatureError
 from skerry.keys import Certificate, Identity, encryption_fingerprint, load_encryption_key, verify_signature
-from skerry.wire import MAGIC, Context, b64, canonical, unb64
+from skerry.wire import MAGIC, Context, b64, b64_pieces, canonical, unb64, unb64_pieces
 
 CHUNK_SIZE = 64 * 1024
 MAXIMUM_CHAIN = 8
@@ -38,6 +38,10 @@ _SIGNATURE_BYTES = 64
 _LENGTH = struct.Struct(">I")
 _SIGNED = b"skerry envelope v1\0"
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+_LONGEST_FIELD = 64 * 1024
+_LOOKED_AT = 64 * 1024
+"""Bytes of a vantage6 plaintext by which it is told whether it was wrapped in base64 once more; a multiple of 4."""
+_JSON_STARTS = frozenset(bytes([byte]) for byte in b'{["-0123456789tfn \t\r\n')
 _UNREADABLE = "The payload can't be decrypted: it was altered on its way, or it is for someone else."
 
 
@@ -149,12 +153,11 @@ def vantage6_encrypt(plaintext: bytes, public_key_pem: bytes) -> str:
     return head + b64(encryptor.update(plaintext) + encryptor.finalize())
 
 
-def vantage6_encrypt_blob(plaintext: Iterable[bytes], public_key_pem: bytes) -> Iterator[bytes]:
-    """Its form in a blob stream: the same head, then the ciphertext as it is, piece by piece."""
+def vantage6_seal(plaintext: Iterable[bytes], public_key_pem: bytes) -> Iterator[bytes]:
+    """The same text, piece by piece, in constant memory."""
     head, encryptor = _start_vantage6(public_key_pem)
     yield head.encode("ascii")
-    for piece in plaintext:
-        yield encryptor.update(piece)
+    yield from b64_pieces(encryptor.update(piece) for piece in plaintext)
 
 
 def vantage6_decrypt(text: str, identity: Identity) -> bytes:
@@ -164,14 +167,20 @@ def vantage6_decrypt(text: str, identity: Identity) -> bytes:
     and an error that can be told apart would be an oracle for its padding). Raises DecryptionError only for
     a text that has not the form. Its web client wraps the key and the text in base64 once more: undone here.
     """
+    return b"".join(vantage6_unseal([text.encode("ascii", "replace")], identity))
+
+
+def vantage6_unseal(text: Iterable[bytes], identity: Identity) -> Iterator[bytes]:
+    """The same, piece by piece, in constant memory. Reading on raises DecryptionError for what has not the form."""
+    reader = _Reader(iter(text))
     try:
-        wrapped, iv, ciphertext = (unb64(part) for part in text.split("$"))
+        wrapped, iv = (unb64(reader.take_field().decode("ascii")) for _ in range(2))
+        if len(iv) != _IV_BYTES:
+            raise DecryptionError(_UNREADABLE)
+        decryptor = Cipher(AES(_unwrap_vantage6(wrapped, identity)), CTR(iv)).decryptor()
+        yield from _undo_double_base64(decryptor.update(piece) for piece in unb64_pieces(reader.rest()))
     except ValueError as error:
         raise DecryptionError(_UNREADABLE) from error
-    if len(iv) != _IV_BYTES:
-        raise DecryptionError(_UNREADABLE)
-    decryptor = Cipher(AES(_unwrap_vantage6(wrapped, identity)), CTR(iv)).decryptor()
-    return _undo_double_base64(decryptor.update(ciphertext) + decryptor.finalize())
 
 
 # --- the native format, inside ---------------------------------------------------------------------------
@@ -294,6 +303,20 @@ class _Reader:
         self.fill(size)
         return bytes(self._buffer[:size])
 
+    def take_field(self) -> bytes:
+        """What comes before the next dollar, which is taken, too. Raises DecryptionError where none is near."""
+        while (end := self._buffer.find(b"$")) < 0:
+            have = len(self._buffer)
+            if have > _LONGEST_FIELD or self.fill(have + 1) == have:
+                raise DecryptionError(_UNREADABLE)
+        return self.take(end + 1)[:-1]
+
+    def rest(self) -> Iterator[bytes]:
+        """All that is left."""
+        waiting, self._buffer = bytes(self._buffer), bytearray()
+        yield waiting
+        yield from self._pieces
+
     def take(self, size: int) -> bytes:
         if self.fill(size) < size:
             raise DecryptionError(_UNREADABLE)
@@ -345,7 +368,25 @@ def _unwrap_vantage6(wrapped: bytes, identity: Identity) -> bytes:
     return key if len(key) == _KEY_BYTES else os.urandom(_KEY_BYTES)
 
 
-def _undo_double_base64(plaintext: bytes) -> bytes:
+def _undo_double_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Small plaintexts are looked at as a whole; of large ones the beginning says what they are."""
+    reader = _Reader(iter(pieces))
+    if reader.fill(_LOOKED_AT + 1) <= _LOOKED_AT:
+        yield _without_base64(reader.peek(_LOOKED_AT))
+        return
+    start = reader.peek(_LOOKED_AT)
+    wrapped = start[:1] not in _JSON_STARTS and _starts_json_in_base64(start)
+    yield from unb64_pieces(reader.rest()) if wrapped else reader.rest()
+
+
+def _starts_json_in_base64(start: bytes) -> bool:
+    try:
+        return unb64(start.decode("ascii"))[:1] in _JSON_STARTS
+    except ValueError:
+        return False
+
+
+def _without_base64(plaintext: bytes) -> bytes:
     if _is_json(plaintext):
         return plaintext
     try:

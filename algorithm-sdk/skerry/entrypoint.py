@@ -44,7 +44,7 @@ def run(environment: Mapping[str, str]) -> int:
         container = Container(environment)
         asked, module = container.input(), container.module()
         result = functions.call(functions.find(module, asked.method), asked, container)
-        container.write(functions.dump(result, asked.method))
+        container.write(result, asked.method)
     except Exception as problem:  # noqa: BLE001 - whatever an algorithm raises, its user gets a sentence
         if not isinstance(problem, SkerryError):
             _print_frames(problem, environment.get(contract.PACKAGE, ""))
@@ -77,13 +77,19 @@ class Container:
             _print_frames(problem, name)
             raise ConfigurationError(f"The image's package \"{name}\" can't be imported: {problem}.") from problem
 
-    def write(self, result: bytes) -> None:
-        """Writes all of the result; raises AlgorithmError when there is no room for it."""
+    def write(self, result: Any, method: str) -> None:
+        """Writes all of the result, unless the function has put it there itself.
+
+        Raises AlgorithmError when there is no room for it, or it has no form.
+        """
+        output = Path(self._variable(contract.OUTPUT_FILE))
+        if isinstance(result, Path) and result.exists() and result.samefile(output):
+            return
         try:
-            Path(self._variable(contract.OUTPUT_FILE)).write_bytes(result)
+            with output.open("wb") as file:
+                functions.write(result, method, file)
         except OSError as problem:
-            size = len(result)
-            raise AlgorithmError(f"The result of {size} bytes can't be written: {problem.strerror}.") from problem
+            raise AlgorithmError(f"The result can't be written: {problem.strerror or problem}.") from problem
 
     def client(self) -> AlgorithmClient:
         from skerry.algorithm_client import AlgorithmClient  # noqa: PLC0415 - most functions need none

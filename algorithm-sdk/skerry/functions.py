@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from types import FunctionType, ModuleType
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from skerry import decorators, values
+from skerry import decorators, forms
 from skerry.decorators import Declaration, Injection, declaration
 from skerry.errors import AlgorithmError, InputError, MethodNotFound
 from skerry.wire import Input
@@ -78,11 +79,18 @@ def call(function: Callable[..., Any], asked: Input, surroundings: Surroundings)
 
 
 def dump(value: Any, method: str) -> bytes:
-    """The result as JSON. Raises AlgorithmError, saying where, for nothing and for what can't be JSON."""
+    """The result as it is written. Raises as ``write`` does."""
+    out = BytesIO()
+    write(value, method, out)
+    return out.getvalue()
+
+
+def write(value: Any, method: str, file: IO[bytes]) -> None:
+    """Writes the result. Raises AlgorithmError, saying where, for nothing and for what has no form; OSError."""
     if value is None:
         raise AlgorithmError(f'The function "{method}" returned nothing; it must return what can be written as JSON.')
     try:
-        return values.dump(value, "result")
+        forms.dump(value, file, "result")
     except ValueError as error:
         reason = f'The function "{method}" returned what can\'t be written as JSON: {error}.'
         raise AlgorithmError(reason) from error

@@ -6,8 +6,9 @@ the clear, encrypts for keys that it has pinned, and reads only results that the
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from skerry.errors import ConfigurationError, ContextError, DecryptionError, Key
 from skerry.keys import Identity, OrganizationKeys
 from skerry.pins import Pins
 from skerry.statements import Announced
-from skerry.wire import MAGIC, Context, Format, b64
+from skerry.wire import MAGIC, Context, Format, b64, from_stored
 
 LIFETIME = 14 * 24 * 3600
 """Seconds for which a node may still start a task after it was created."""
@@ -137,10 +138,15 @@ class Payloads:
     def seal_input(self, raw: bytes, task: TaskFacts, recipients: Sequence[int]) -> dict[int, str]:
         """The input as it travels, for each organization. Raises MissingKey, KeyChanged, KeyNotConfirmed, …"""
         fmt = self.format_for(task.collaboration)
-        if fmt is Format.PLAIN:
-            return dict.fromkeys(recipients, b64(raw))
         self._learn(task.collaboration.id, recipients)
-        return {recipient: self._seal(raw, task, recipient, fmt) for recipient in recipients}
+        return {
+            recipient: from_stored(b"".join(self._seal([raw], task, recipient, fmt)), fmt) for recipient in recipients
+        }
+
+    def seal_stream(self, pieces: Iterable[bytes], task: TaskFacts, recipient: int) -> Iterator[bytes]:
+        """The input as it is stored, piece by piece, in constant memory. Raises as ``seal_input`` does."""
+        self._learn(task.collaboration.id, [recipient])
+        return self._seal(pieces, task, recipient, self.format_for(task.collaboration))
 
     def open(self, stored: bytes, direction: str, task: TaskFacts, sender: int) -> bytes:
         """The plaintext of a result or a log of an organization's run.
@@ -148,37 +154,41 @@ class Payloads:
         Raises DecryptionError, SignatureError or ContextError when it was altered, is for someone else, or is not
         what that organization made for this task.
         """
+        return b"".join(self.open_stream([stored], direction, task, sender))
+
+    def open_stream(
+        self, stored: Iterable[bytes], direction: str, task: TaskFacts, sender: int | None
+    ) -> Iterator[bytes]:
+        """The same, piece by piece, in constant memory: to be believed only when it has ended without raising."""
+        start, pieces = _peek(stored, len(MAGIC))
         if self.keyring is None:
-            return self._open_plain(stored, task)
-        if stored.startswith(MAGIC):
-            return self._open_native(self.keyring, stored, direction, task, sender)
-        if task.may_be_vantage6:
-            return crypto.vantage6_decrypt(stored.decode("ascii", "replace"), self.keyring.identity)
-        raise DecryptionError(f"The {direction} of organization {sender} is not encrypted as it should be.")
+            yield from self._open_plain(pieces, task)
+        elif start == MAGIC:
+            yield from self._open_native(self.keyring, pieces, direction, task, sender)
+        elif direction == "input" or task.may_be_vantage6:
+            yield from crypto.vantage6_unseal(pieces, self.keyring.identity)
+        else:
+            raise DecryptionError(f"The {direction} of organization {sender} is not encrypted as it should be.")
 
     def open_input(self, stored: bytes, task: TaskFacts) -> bytes:
         """The plaintext of an input that was made for this client's organization. Raises as ``open`` does."""
-        if self.keyring is None:
-            return self._open_plain(stored, task)
-        if stored.startswith(MAGIC):
-            return self._open_native(self.keyring, stored, "input", task, None)
-        return crypto.vantage6_decrypt(stored.decode("ascii", "replace"), self.keyring.identity)
+        return b"".join(self.open_stream([stored], "input", task, None))
 
-    def _open_plain(self, stored: bytes, task: TaskFacts) -> bytes:
+    def _open_plain(self, stored: Iterable[bytes], task: TaskFacts) -> Iterable[bytes]:
         if task.collaboration.encrypted:
             self.format_for(task.collaboration)
         return stored
 
     def _open_native(
-        self, keyring: Keyring, stored: bytes, direction: str, task: TaskFacts, sender: int | None
-    ) -> bytes:
+        self, keyring: Keyring, stored: Iterable[bytes], direction: str, task: TaskFacts, sender: int | None
+    ) -> Iterator[bytes]:
         """``sender`` None: any organization, as an input may come from."""
         which = f"The {direction}" + ("" if sender is None else f" of organization {sender}")
         try:
-            opened = crypto.unseal([stored], keyring.identity)
-            plaintext = b"".join(opened.chunks)
+            opened = crypto.unseal(stored, keyring.identity)
         except ValueError as error:
             raise DecryptionError(f"{which} was altered: {error}") from error
+        yield from opened.chunks
         context = opened.header.context
         if context.attempt is None and direction != "input":
             raise ContextError(f"{which} does not say which attempt made it.")
@@ -193,7 +203,6 @@ class Payloads:
             sender=sender,
         )
         trust.verify(opened.header, opened.proof, expected, self._keys_of(task.collaboration.id), time.time())
-        return plaintext
 
     def _keys_of(self, collaboration_id: int) -> trust.KeysOf:
         def keys_of(organization_id: int) -> OrganizationKeys:
@@ -216,12 +225,13 @@ class Payloads:
                 self.keyring.check_own(announced.keys)
             self._keys[organization] = self.keyring.pins.trust(announced)
 
-    def _seal(self, raw: bytes, task: TaskFacts, recipient: int, fmt: Format) -> str:
+    def _seal(self, pieces: Iterable[bytes], task: TaskFacts, recipient: int, fmt: Format) -> Iterator[bytes]:
+        if self.keyring is None or fmt is Format.PLAIN:
+            return iter(pieces)
         key = self._keys[recipient].encryption
-        if self.keyring is None or fmt is Format.VANTAGE6:
-            return crypto.vantage6_encrypt(raw, key)
-        context = self._context(task, recipient)
-        return b64(b"".join(crypto.seal([raw], context, recipients=[key], identity=self.keyring.identity)))
+        if fmt is Format.VANTAGE6:
+            return crypto.vantage6_seal(pieces, key)
+        return crypto.seal(pieces, self._context(task, recipient), recipients=[key], identity=self.keyring.identity)
 
     def _context(self, task: TaskFacts, recipient: int) -> Context:
         now = int(time.time())
@@ -239,3 +249,11 @@ class Payloads:
             created=now,
             expires=now + LIFETIME,
         )
+
+
+def _peek(pieces: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes of a stream, and all of it."""
+    rest, start = iter(pieces), b""
+    while len(start) < size and (piece := next(rest, None)) is not None:
+        start += piece
+    return start[:size], itertools.chain([start], rest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
@@ -62,6 +62,28 @@ def showing(title: str, *, wanted: bool | None) -> Iterator[Show]:
     )
     with Progress(*columns, console=Console(stderr=True, force_terminal=wanted), transient=True) as bar:
         yield _Bar(bar, bar.add_task(title, state="", total=None))
+
+
+@contextmanager
+def moving(title: str, *, wanted: bool | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a stream, to be told how many bytes there are, of how many. ``wanted`` as in ``showing``."""
+    if wanted is not False and (display := _notebook()) is not None:
+        notebook = _Notebook(title, display)
+        yield lambda have, size: notebook.tell(f"{have * 100 // max(size, 1)}% of {size} bytes")
+        return
+    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+        yield lambda _have, _size: None
+        return
+    try:
+        from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+    except ImportError:
+        yield lambda _have, _size: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True, force_terminal=wanted), transient=True) as bar:
+        row = bar.add_task(title, total=None)
+        yield lambda have, size: bar.update(row, completed=have, total=size)
 
 
 def describe(runs: Sequence[dict[str, Any]]) -> str:
@@ -147,8 +169,13 @@ class _Notebook:
         self._handle = display(self._content(), display_id=True, raw=True)
 
     def runs(self, runs: Sequence[dict[str, Any]]) -> None:
-        self._state = describe(runs)
-        self._update()
+        self.tell(describe(runs))
+
+    def tell(self, state: str) -> None:
+        """Shows this behind the title; the same is not shown twice."""
+        if state != self._state:
+            self._state = state
+            self._update()
 
     def line(self, text: str) -> None:
         self._lines = [*self._lines, text][-_NOTEBOOK_LINES:]

@@ -3,14 +3,16 @@
 # ruff: noqa: PLR0917 - the arguments are vantage6's, in its order
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Unpack
 
+from skerry import streams
 from skerry.errors import ConfigurationError, CryptoError, DecryptionError, InputError
 from skerry.picking import Fields, Filters, picks_fields, picks_rows
+from skerry.progress import moving
 from skerry.subclients import Row, Rows, SubClient
-from skerry.transport import Call
 from skerry.wire import Format, detect_format, to_stored
 
 Span = tuple[str | None, str | None]
@@ -110,10 +112,44 @@ class Result(SubClient):
         rows = [{"id": run["id"], "run": {"id": run["id"]}, "result": self._text_or_none(task, run)} for run in runs]
         return {"data": rows, "links": {}}
 
+    def download(self, id_: int, file: str | Path, *, progress: bool | None = None) -> Path:
+        """Writes the result of a run, decrypted, into a file, in constant memory; the file is there when all is well.
+
+        ``progress``: whether to show a bar; by default on a terminal and in a notebook. Raises CryptoError when the
+        result is not what that organization made, NotFound where there is none.
+        """
+        run = self._get(f"run/{int(id_)}")
+        task = self._get(f"task/{int(run['task']['id'])}")
+        return self.save(task, int(id_), int(run["organization"]["id"]), Path(file), progress=progress)
+
+    def save(
+        self, task: Mapping[str, Any], run_id: int, organization: int, file: Path, *, progress: bool | None = None
+    ) -> Path:
+        """The same for a run that one knows."""
+        part = file.with_name(f"{file.name}.part")
+        try:
+            with part.open("wb") as out, moving(f"result of organization {organization}", wanted=progress) as show:
+                for piece in self.pieces(task, run_id, organization, show):
+                    out.write(piece)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+        return file
+
     def plaintext(self, task: Mapping[str, Any], run_id: int, organization: int) -> bytes:
         """The bytes of one run's result. Raises CryptoError when they are not what that organization made."""
-        call = Call("GET", f"skerry/run/{run_id}/result", repeatable=True)
-        return self.parent.open(self.parent.session.content(call), "result", task, organization)
+        return b"".join(self.pieces(task, run_id, organization))
+
+    def pieces(
+        self,
+        task: Mapping[str, Any],
+        run_id: int,
+        organization: int,
+        show: streams.Show = lambda _have, _size: None,
+    ) -> Iterator[bytes]:
+        """The same, piece by piece: to be believed only when it has ended without raising."""
+        stored = streams.download(self.parent.session, f"skerry/run/{run_id}/result", show)
+        return self.parent.open_result(stored, task, organization)
 
     def _text_or_none(self, task: Mapping[str, Any], run: Mapping[str, Any]) -> str | None:
         return self._text(task, run) if run["status"] == "completed" else None

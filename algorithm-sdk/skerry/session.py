@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skerry.contract import read_claims
 from skerry.errors import AuthenticationError, ServerError
 from skerry.transport import Call, Transport
+
+if TYPE_CHECKING:
+    from requests import Response
 
 AnswerT = TypeVar("AnswerT")
 
@@ -84,9 +87,9 @@ class Session:
         """The answer's JSON, by another transport if need be; raises ServerError, a subclass, or ServerUnreachable."""
         return self._with_token(call, (transport or self.transport).json)
 
-    def content(self, call: Call) -> bytes:
-        """The answer's bytes; raises as ``json`` does."""
-        return self._with_token(call, self.transport.content)
+    def open(self, call: Call) -> Response:
+        """The answer, whose body is the caller's to read and to close; raises as ``json`` does."""
+        return self._with_token(call, self.transport.open)
 
     def _with_token(self, call: Call, send: Callable[[Call], AnswerT]) -> AnswerT:
         if self._clock() > self.tokens.until - _EARLY:

@@ -3,13 +3,14 @@
 # ruff: noqa: PLR0917 - the arguments are vantage6's, in its order
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from skerry import outcomes, tables, values
+from skerry import forms, outcomes, streams, tables, values
 from skerry.errors import (
     ContextError,
     InputError,
@@ -23,14 +24,16 @@ from skerry.errors import (
 from skerry.following import Follower
 from skerry.payloads import Collaboration, TaskFacts
 from skerry.picking import Fields, Filters, picks_fields, picks_rows
-from skerry.progress import describe, offline, showing
+from skerry.progress import describe, moving, offline, showing
 from skerry.subclients import Ids, Row, Rows, SubClient
 from skerry.transport import Call
+from skerry.wire import INLINE_LIMIT
 
 if TYPE_CHECKING:
     from skerry.client import UserClient
 
 _WAIT = 25.0
+_IN_MEMORY = 16 << 20
 _FOR_EVER = float("inf")
 _ANSWER_MARGIN = 30.0
 _TOLD = ("id", "organization_id", "status", "reason", "log")
@@ -88,6 +91,22 @@ class TaskHandle(dict[str, Any]):
         found = [self._result(run) for run in self._in_order(self._states)]
         return [tables.frame(one) for one in found] if frames else found
 
+    def download(self, folder: str | Path, *, progress: bool | None = None) -> list[Path]:
+        """Writes what each organization's run returned into a file of the folder, in constant memory.
+
+        In the order of the organizations; waits for them if need be. Raises as ``results`` does. ``progress``:
+        whether to show a bar; by default on a terminal and in a notebook.
+        """
+        self.check()
+        home = Path(folder)
+        home.mkdir(parents=True, exist_ok=True)
+        return [self._save(run, home, progress) for run in self._in_order(self._states)]
+
+    def _save(self, run: Mapping[str, Any], home: Path, progress: bool | None) -> Path:
+        organization = int(run["organization_id"])
+        file = home / f"task-{self['id']}-organization-{organization}"
+        return self._client.result.save(self, int(run["id"]), organization, file, progress=progress)
+
     def runs(self) -> list[dict[str, Any]]:
         """The task's runs in the order of the organizations, each with its log in the clear."""
         return self._in_order([self._readable(run) for run in self._client.run.all_of(self["id"])])
@@ -141,11 +160,18 @@ class TaskHandle(dict[str, Any]):
         return TaskFailed(outcomes.describe(f"Task {self['id']}", told), told)
 
     def _result(self, run: Mapping[str, Any]) -> Any:
-        raw = self._client.result.plaintext(self, int(run["id"]), int(run["organization_id"]))
-        try:
-            return json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise SkerryError(f"The result of organization {run['organization_id']} is not JSON.") from error
+        organization = int(run["organization_id"])
+        with SpooledTemporaryFile(max_size=_IN_MEMORY) as whole:
+            for piece in self._client.result.pieces(self, int(run["id"]), organization):
+                whole.write(piece)
+            whole.seek(0)
+            try:
+                return forms.load(whole)
+            except ValueError as error:
+                reason = (
+                    f"The result of organization {organization} can't be read: {error}; download() gives it as it is."
+                )
+                raise SkerryError(reason) from error
 
     def _readable(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """The run with its organization's id, and its log in the clear."""
@@ -278,10 +304,21 @@ class Task(SubClient):
         if not organizations or len(set(organizations)) < len(organizations):
             raise InputError("Name at least one organization, and each of them once.")
         try:
+            if len(raw) > INLINE_LIMIT:
+                return [{"id": one, "input": self._send_ahead(raw, facts, one)} for one in organizations]
             sealed = self.parent.payloads.seal_input(raw, facts, organizations)
         except MissingKey as error:
             raise self._explain(error, facts.collaboration.id, organizations) from error
         return [{"id": organization, "input": sealed[organization]} for organization in organizations]
+
+    def _send_ahead(self, raw: bytes, facts: TaskFacts, organization: int) -> str:
+        """Uploads a large input; the name by which the task takes it. It is sealed once, so that it can go on."""
+        name = str(uuid.uuid4())
+        with TemporaryFile() as sealed, moving(f"input of organization {organization}", wanted=None) as show:
+            for piece in self.parent.payloads.seal_stream([raw], facts, organization):
+                sealed.write(piece)
+            streams.upload(self.parent.session, f"skerry/blob/{name}", sealed, show)
+        return name
 
     def _explain(self, error: MissingKey, collaboration: int, organizations: Ids) -> SkerryError:
         """Why an organization has no key: most often it is not a member, or has no node yet."""

@@ -14,11 +14,12 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import PurePath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from skerry import contract, databases, functions, outcomes
+from skerry import contract, databases, forms, functions, outcomes
 from skerry.algorithm_client import AlgorithmClient
 from skerry.databases import Database
 from skerry.entrypoint import sentence, take
@@ -170,7 +171,7 @@ class Federation:
         task = self.create(None, method, dict.fromkeys(organizations, raw))
         if task.status.failed:
             raise AlgorithmError("\n".join(outcomes.lines(_run_as_told(run) for run in task.runs)))
-        return [json.loads(run.result) for run in task.runs]
+        return [forms.load(BytesIO(run.result)) for run in task.runs]
 
 
 @dataclass(frozen=True, slots=True)

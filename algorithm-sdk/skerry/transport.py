@@ -9,8 +9,8 @@ from __future__ import annotations
 import ipaddress
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -51,17 +51,22 @@ _ERRORS: dict[int, type[ServerError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. ``repeatable``: doing it twice is as good as once. ``patience``: seconds to go on trying."""
+    """One request. ``repeatable``: doing it twice is as good as once. ``patience``: seconds to go on trying.
+
+    ``data``: the body, piece by piece, in place of ``json``. ``stream``: the answer's body is not read yet.
+    """
 
     method: str
     path: str
     json: Any = None
+    data: Iterable[bytes] | None = None
     params: Mapping[str, Any] | None = None
     headers: Mapping[str, str] | None = None
     token: str = ""
     repeatable: bool = False
     patience: float = 30.0
     timeout: float = ANSWER_TIMEOUT
+    stream: bool = False
 
 
 class Transport:
@@ -97,9 +102,9 @@ class Transport:
             message = f"{self.base_url} did not answer in JSON: is it the address and the path of a skerry server?"
             raise ServerError(message, answer.status_code) from error
 
-    def content(self, call: Call) -> bytes:
-        """The answer's bytes; raises as ``json`` does."""
-        return self._send(call).content
+    def open(self, call: Call) -> requests.Response:
+        """The answer, whose body is the caller's to read and to close; raises as ``json`` does."""
+        return self._send(replace(call, stream=True))
 
     def _send(self, call: Call) -> requests.Response:
         pauses = _pauses(self._clock() + call.patience, self._clock)
@@ -126,6 +131,8 @@ class Transport:
             call.method,
             f"{self.base_url}/{call.path.lstrip('/')}",
             json=call.json,
+            data=call.data,
+            stream=call.stream,
             params=call.params,
             headers=headers,
             timeout=(CONNECT_TIMEOUT, call.timeout),

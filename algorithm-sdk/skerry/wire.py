@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -142,6 +143,37 @@ def unb64(text: str) -> bytes:
         return base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise ValueError("not base64") from error
+
+
+def b64_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Base64 of a stream, in constant memory."""
+    return _in_groups(pieces, 3, base64.b64encode)
+
+
+def unb64_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The stream behind base64, read strictly. Reading on raises ValueError."""
+    ended = False
+
+    def decode(group: bytes) -> bytes:
+        nonlocal ended
+        if ended:
+            raise ValueError("not base64")
+        ended = group.endswith(b"=")
+        return unb64(group.decode("ascii"))
+
+    return _in_groups(pieces, 4, decode)
+
+
+def _in_groups(pieces: Iterable[bytes], size: int, turn: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        whole = len(waiting) // size * size
+        if whole:
+            yield turn(bytes(waiting[:whole]))
+            del waiting[:whole]
+    if waiting:
+        yield turn(bytes(waiting))
 
 
 def canonical(value: Any) -> bytes:

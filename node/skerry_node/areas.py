@@ -1,10 +1,14 @@
-"""Folders of a bounded size: a tmpfs where the node may mount one, else a plain folder."""
+"""Folders of a bounded size, where the node may mount: a tmpfs, or on the disk a file system in a file of that size.
+
+Where it may not, they are plain folders.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from skerry_node.launchers.launcher import LauncherError
@@ -17,6 +21,8 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _INODES = 65536
+_OVERHEAD, _LEAST_OVERHEAD = 32, 32 << 20
+"""What a file system needs for itself: one part in so many, and at least so many bytes."""
 
 
 def mountable() -> bool:
@@ -31,12 +37,12 @@ def has_capability(number: int) -> bool:
     return bool(int(effective, 16) >> number & 1)
 
 
-def make(path: Path, size: int, *, mode: int, user: int | None, group: int | None) -> None:
+def make(path: Path, size: int, *, mode: int, user: int | None, group: int | None, on_disk: bool = False) -> None:
     """An empty folder, owned and bounded as said; one that is there already is kept. Raises LauncherError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if mountable():
         if not path.is_mount():
-            _mount(path, size)
+            (_mount_file if on_disk else _mount)(path, size)
         os.chown(path, -1 if user is None else user, -1 if group is None else group)
     path.chmod(mode)
 
@@ -54,6 +60,28 @@ def _mount(path: Path, size: int) -> None:
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     if libc.mount(b"skerry", os.fsencode(path), b"tmpfs", ctypes.c_ulong(flags), options) != 0:
         raise LauncherError(f"A tmpfs can't be mounted at {path} ({os.strerror(ctypes.get_errno())}).")
+
+
+def _mount_file(path: Path, size: int) -> None:
+    """The file takes room as it is filled, and has no name any more: it goes when the folder does."""
+    file = path.with_name(f"{path.name}.ext4")
+    try:
+        with file.open("xb") as made:
+            made.truncate(size + size // _OVERHEAD + _LEAST_OVERHEAD)
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-N", str(_INODES), str(file))
+        _run("mount", "-o", "loop,nosuid,nodev,noexec", str(file), str(path))
+    except OSError as error:
+        raise LauncherError(f"No file system of {size} bytes can be made at {path} ({error.strerror}).") from error
+    finally:
+        file.unlink(missing_ok=True)
+    (path / "lost+found").rmdir()
+
+
+def _run(*command: str) -> None:
+    """Raises LauncherError."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LauncherError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
 
 
 def _unmount(path: Path) -> None:

@@ -106,7 +106,8 @@ class Share(Section):
 class Limits(Section):
     """Bounds of each run; sizes in bytes.
 
-    ``input`` and ``output`` bound what it is given and its result, ``temporary`` /tmp and the job's folder.
+    ``input`` and ``output`` bound what it is given and its result, ``temporary`` /tmp and the job's folder. Where both
+    together may be larger than ``in_memory``, they lie on the disk.
     """
 
     parallel_runs: int = Field(default=4, ge=1, le=64)
@@ -115,6 +116,7 @@ class Limits(Section):
     processes: int = Field(default=256, ge=4, le=32768)
     input: Size = 256 << 20
     output: Size = 256 << 20
+    in_memory: Size = 1 << 30
     temporary: Size = 128 << 20
     log: Size = 1 << 20
     seconds: float = Field(default=86400.0, ge=1)

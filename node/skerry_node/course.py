@@ -106,6 +106,10 @@ class Course:
         """The run's own files. Once the algorithm runs, they are its own: they may be links."""
         return self.parts.journal.data(self.key) / task_folder(self.key.run)
 
+    def forget_token(self) -> None:
+        """The next one is a fresh one: the server may no longer take this."""
+        self._token_until = 0.0
+
     def token(self) -> str:
         """The upstream token of the run, fresh enough for one more call."""
         if self.parts.clock() >= self._token_until:
@@ -142,7 +146,7 @@ class Course:
             try:
                 return call()
             except ProxyError as error:
-                self._token_until = 0.0
+                self.forget_token()
                 internal += error.kind == "internal" and self._proxy_answers()
                 if error.kind == "fenced":
                     raise GivenUp(str(error)) from error

@@ -7,9 +7,9 @@ import os
 from dataclasses import replace
 from functools import partial
 
-from skerry.errors import ServerError, ServerUnreachable
-from skerry.wire import Status
-from skerry_node.course import Course
+from skerry.errors import NotRecorded, ServerError, ServerUnreachable
+from skerry.wire import INLINE_LIMIT, Status
+from skerry_node.course import Course, GivenUp
 from skerry_node.journal import Finish, Stage
 from skerry_node.launchers.launcher import LauncherError
 from skerry_node.outcome import Outcome, add_sentence, read_log
@@ -20,11 +20,43 @@ log = logging.getLogger(__name__)
 
 
 class Delivery:
-    """``seal`` comes before ``deliver``; the other verbs are for runs that have no outcome to seal."""
+    """``hand_over`` is tried first; else ``seal`` comes before ``deliver``.
+
+    The other verbs are for runs that have no outcome to seal.
+    """
 
     def __init__(self, course: Course, story: Story) -> None:
         self._course = course
         self._story = story
+
+    def hand_over(self, outcome: Outcome) -> bool:
+        """Tries once to have a large result sealed straight into its upload, with nothing written down.
+
+        False where it is small, or this fails: then it is sealed to the disk, and delivered however long that takes.
+        Raises GivenUp when the server does not want it (any more).
+        """
+        course, output = self._course, outcome.output
+        resume, proxy = course.entry.resume, course.parts.proxy
+        if output is None or resume is None or output.size <= INLINE_LIMIT:
+            return False
+        try:
+            self._story.record("run.deliver", durable=True, status=str(outcome.status))
+            sealed_log = proxy.seal(resume, outcome.log, None, None).log
+            status = proxy.hand_over(resume, course.token(), outcome.status, sealed_log, output.descriptor)
+        except (ProxyError, NotRecorded) as error:
+            course.forget_token()
+            if isinstance(error, ProxyError) and error.kind == "fenced":
+                os.close(output.descriptor)
+                raise GivenUp(str(error)) from error
+            log.info("Run %s: the result is kept to be delivered later: %s", course.key, error)
+            return False
+        os.close(output.descriptor)
+        self._tell_delivered(status)
+        return True
+
+    def _tell_delivered(self, status: str) -> None:
+        log.info("Run %s ended: %s", self._course.key, status)
+        self._story.tell("run.delivered", status=status)
 
     def seal(self, outcome: Outcome) -> None:
         """From here on the result is on the disk, for the asker's eyes only."""
@@ -70,8 +102,7 @@ class Delivery:
             log.warning("Run %s: the server does not take the result: %s", course.key, error)
             failed = replace(finish, status=Status.FAILED, result=False)
             status = course.ask_proxy(partial(self._deliver_once, failed))
-        log.info("Run %s ended: %s", course.key, status)
-        self._story.tell("run.delivered", status=status)
+        self._tell_delivered(status)
 
     def _deliver_once(self, finish: Finish) -> str:
         course, resume, proxy = self._course, self._course.entry.resume, self._course.parts.proxy

@@ -48,5 +48,5 @@ def _check(status: os.stat_result, owner: int, limit: int) -> int:
     if status.st_size == 0:
         raise BadOutput("The algorithm ended without writing a result.")
     if status.st_size > limit:
-        raise BadOutput(f"The result has {status.st_size} bytes; this node allows {limit}.")
+        raise BadOutput(f"The result has {status.st_size} bytes; this node allows {limit} (limits.output).")
     return status.st_size

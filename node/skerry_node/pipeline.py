@@ -113,6 +113,9 @@ class Pipeline:
                 self._delivery.finish_unopened(outcome)
                 self._clean()
                 return
+            if self._delivery.hand_over(outcome):
+                self._clean()
+                return
             self._delivery.seal(outcome)
         cleaning = threading.Thread(target=self._clean_container, name=f"clean {self.key}")
         cleaning.start()
@@ -160,7 +163,9 @@ class Pipeline:
         """The proxy opens the input into the run's folder. Raises RunEnded."""
         size, allowed = self._input_size(), self._parts.config.limits.input
         if size > allowed:
-            raise RunEnded(Status.NOT_ALLOWED, f"The input has {size} bytes; this node allows {allowed}.")
+            raise RunEnded(
+                Status.NOT_ALLOWED, f"The input has {size} bytes; this node allows {allowed} (limits.input)."
+            )
         descriptor = self._make_folder()
         try:
             return self._course.ask_proxy(lambda: self._parts.proxy.open(self._current_order(), descriptor))
@@ -179,7 +184,8 @@ class Pipeline:
         size = self._parts.config.limits.output + self._input_size() + _MARGIN
         areas.remove(data)
         data.parent.mkdir(mode=0o711, exist_ok=True)
-        areas.make(data, size, mode=0o755, user=None, group=None)
+        on_disk = size > self._parts.config.limits.in_memory
+        areas.make(data, size, mode=0o755, user=None, group=None, on_disk=on_disk)
         folder = self._course.folder
         folder.mkdir(mode=0o700)
         files = [

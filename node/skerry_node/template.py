@@ -92,6 +92,7 @@ limits:
   processes: 256
   input: 256m
   output: 256m
+  in_memory: 1g                # a run whose input and output may be larger together has them on the disk
   temporary: 128m
   log: 1m
   seconds: 86400.0

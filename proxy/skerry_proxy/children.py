@@ -22,7 +22,7 @@ from skerry_proxy.ledger import Child, Ledger
 from skerry_proxy.messages import Refusal, Request, Response
 from skerry_proxy.runs import Run
 from skerry_proxy.spools import filled_spool
-from skerry_proxy.upstream import Call, Upstream
+from skerry_proxy.upstream import Call, Upload, Upstream
 
 _MOST_ORGANIZATIONS = 1000
 _PIECE = 192 * 1024
@@ -155,12 +155,17 @@ class Children:
             return self._protection.seal_child(self._run, self._part(child, organization), given)
         if given not in blobs:
             raise Refusal(400, f"The input of organization {organization} names a blob that this run has not sent.")
-        return self._forwarder.patiently(lambda: self._send_blob(child, organization, blobs[given]))
+        return self._send_blob(self._part(child, organization), blobs[given])
 
-    def _send_blob(self, child: Child, organization: int, blob: Blob) -> str:
-        part = self._part(child, organization)
-        sealed = self._protection.seal_blob(self._run, part, blob.pieces(), blob.key)
-        return _fields(self._upstream.post_stream("/blobstream", part.token, sealed)).text("uuid", 64)
+    def _send_blob(self, part: Part, blob: Blob) -> str:
+        """Sealed once, so that an upload that broke off can go on. Its name."""
+        name = str(uuid.uuid4())
+        to = Upload(f"/skerry/blob/{name}", f"/skerry/blob/{name}")
+        with filled_spool(self._folder) as sealed, sealed:
+            for piece in self._protection.seal_blob(self._run, part, blob.pieces(), blob.key):
+                sealed.write(piece)
+            self._forwarder.patiently(lambda: self._upstream.upload(to, self._forwarder.token, sealed))
+        return name
 
     def _part(self, child: Child, organization: int) -> Part:
         return Part(child, organization, self._forwarder.token)

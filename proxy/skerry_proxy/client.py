@@ -126,6 +126,11 @@ class ProxyClient:
         request = {"op": "deliver", "resume": resume, "token": token, "finish": {"status": status, "log": log}}
         return str(self._ask(request, [] if sealed is None else [sealed])["status"])
 
+    def hand_over(self, resume: Mapping[str, Any], token: str, status: str, log: str | None, output: int) -> str:
+        """The same with the result as the algorithm left it, which is sealed while it is sent."""
+        request = {"op": "hand_over", "resume": resume, "token": token, "finish": {"status": status, "log": log}}
+        return str(self._ask(request, [output])["status"])
+
     def close(self, run: int, attempt: int) -> GateUse:
         """Closes the run's gate and relays, if it has any; what they were asked since this proxy opened them."""
         answer = self._ask({"op": "close", "run": run, "attempt": attempt})

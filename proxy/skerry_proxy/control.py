@@ -89,6 +89,12 @@ def _deliver(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict
     return {"status": office.deliver(fields.any("resume"), fields.text("token", 16384), status, log, sealed)}
 
 
+def _hand_over(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict[str, Any]:
+    finish, [output] = fields.nested("finish"), _take(descriptors, 1)
+    status, log = finish.text("status", 64), finish.optional_text("log", 16 * 1024 * 1024)
+    return {"status": office.hand_over(fields.any("resume"), fields.text("token", 16384), status, log, output)}
+
+
 def _close(office: Office, fields: Fields, descriptors: Sequence[int]) -> dict[str, Any]:
     _take(descriptors, 0)
     return office.close_gate((fields.identifier("run"), fields.identifier("attempt")))
@@ -115,6 +121,7 @@ _OPERATIONS: dict[str, Operation] = {
     "serve": _serve,
     "seal": _seal,
     "deliver": _deliver,
+    "hand_over": _hand_over,
     "close": _close,
     "pins": _pins,
     "introduce": _introduce,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from skerry import crypto
-from skerry.errors import ContextError, CryptoError, DecryptionError, KeyChanged, SignatureError
+from skerry.errors import ContextError, CryptoError, KeyChanged, SignatureError
 from skerry.keys import Identity, OrganizationKeys
 from skerry.trust import LONGEST_LIFE, Expected, Sender, parse_link, verify
 from skerry.wire import Context, Format, b64, unb64
@@ -25,7 +25,6 @@ from skerry_proxy.runs import Run
 CHILD_LIFE = 7 * 24 * 3600
 """Seconds for which a child's input may be opened."""
 
-_LARGEST_UNCHUNKED = 512 * 1024 * 1024
 _LARGEST_LOG = 8 * 1024 * 1024
 _SECRET_BYTES = 32
 
@@ -67,7 +66,7 @@ class Protection(Protocol):
         """The input of a child task for one organization, as it travels in JSON."""
 
     def seal_blob(self, run: Run, part: Part, plaintext: Iterable[bytes], key: bytes | None) -> Iterator[bytes]:
-        """The same as a blob, piece by piece. Raises KeyChanged unless ``key`` is the organization's pinned one."""
+        """The same as it is stored, in pieces. Raises KeyChanged unless ``key`` is the organization's pinned one."""
 
     def open_result(self, run: Run, part: Part, stored: Iterable[bytes]) -> Iterator[bytes]:
         """The plaintext, to be believed only when it has ended. Raises CryptoError or ValueError."""
@@ -193,7 +192,7 @@ class NativeProtection:
 
 
 class Vantage6Protection:
-    """vantage6 4.x's format: encrypted, but neither authenticated nor signed, and held in memory as a whole."""
+    """vantage6 4.x's format: encrypted, but neither authenticated nor signed."""
 
     def __init__(self, identity: Identity, keyring: Keyring, clock: Callable[[], float] = time.time) -> None:
         self._identity = identity
@@ -201,13 +200,14 @@ class Vantage6Protection:
         self._clock = clock
 
     def open_input(self, order: Order, stored: Iterable[bytes], destination: Destination) -> Opened:
-        destination.write(self._decrypt(stored))
+        for piece in crypto.vantage6_unseal(stored, self._identity):
+            destination.write(piece)
         asker = self._keyring.find(order.init_organization, order.token)
         run = make_run(order, order.init_organization, asker.encryption, (), self._clock())
         return Opened(claimed_sender(order), run)
 
     def seal_result(self, run: Run, plaintext: Iterable[bytes]) -> Iterator[bytes]:
-        yield crypto.vantage6_encrypt(_join(plaintext, _LARGEST_UNCHUNKED), run.asker_key).encode("ascii")
+        return crypto.vantage6_seal(plaintext, run.asker_key)
 
     def seal_log(self, run: Run, log: str) -> str:
         """In the clear: its clients expect text."""
@@ -217,20 +217,13 @@ class Vantage6Protection:
         return crypto.vantage6_encrypt(plaintext, self._keyring.find(part.organization, part.token).encryption)
 
     def seal_blob(self, run: Run, part: Part, plaintext: Iterable[bytes], key: bytes | None) -> Iterator[bytes]:
-        return crypto.vantage6_encrypt_blob(plaintext, _check_key(self._keyring, part, key))
+        return crypto.vantage6_seal(plaintext, _check_key(self._keyring, part, key))
 
     def open_result(self, run: Run, part: Part, stored: Iterable[bytes]) -> Iterator[bytes]:
-        yield self._decrypt(stored)
+        return crypto.vantage6_unseal(stored, self._identity)
 
     def open_log(self, run: Run, part: Part, log: str) -> str:
         return log
-
-    def _decrypt(self, stored: Iterable[bytes]) -> bytes:
-        try:
-            text = _join(stored, _LARGEST_UNCHUNKED).decode("ascii")
-        except UnicodeDecodeError as error:
-            raise DecryptionError("The payload is not in vantage6's format.") from error
-        return crypto.vantage6_decrypt(text, self._identity)
 
 
 class PlainProtection:
@@ -254,14 +247,7 @@ class PlainProtection:
         return b64(plaintext)
 
     def seal_blob(self, run: Run, part: Part, plaintext: Iterable[bytes], key: bytes | None) -> Iterator[bytes]:
-        """As text, for which its clients send it."""
-        left = b""
-        for piece in plaintext:
-            whole = left + piece
-            size = len(whole) // 3 * 3
-            left = whole[size:]
-            yield b64(whole[:size]).encode("ascii")
-        yield b64(left).encode("ascii")
+        yield from plaintext
 
     def open_result(self, run: Run, part: Part, stored: Iterable[bytes]) -> Iterator[bytes]:
         yield from stored

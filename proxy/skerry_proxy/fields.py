@@ -37,6 +37,13 @@ class Fields:
             raise self._wrong(name, "a positive integer")
         return value
 
+    def count(self, name: str) -> int:
+        """A number of things, which may be none."""
+        value = self.any(name)
+        if type(value) is not int or not 0 <= value <= _LARGEST_ID:
+            raise self._wrong(name, "a number of at least 0")
+        return value
+
     def optional_identifier(self, name: str) -> int | None:
         return None if self._value.get(name) is None else self.identifier(name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import socket
 import threading
@@ -42,9 +44,11 @@ from skerry_proxy.relays import Lead, Relay
 from skerry_proxy.runs import Run
 from skerry_proxy.settings import Settings
 from skerry_proxy.tally import Tally
-from skerry_proxy.upstream import Call, Upstream
+from skerry_proxy.upstream import Call, Upload, Upstream
 
-_PIECE = 256 * 1024
+_PIECE = 1024 * 1024
+_DIGESTED = 512
+"""How many of a result's first bytes tell the server which one it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +175,29 @@ class Office:
     def deliver(self, resume: Any, token: str, status: str, log: str | None, sealed: int | None) -> str:
         """Ends the run at the server, with its sealed result if there is one; may be repeated. The run's status."""
         run = Run.parse(resume)
-        body = {"attempt": run.attempt, "status": status, "log": log, "result": None, "staged": False}
+        body = {"status": status, "log": log, "result": None, "staged": False}
         if sealed is not None:
             with _reading(sealed) as file:
                 body |= self._send_result(run, token, file)
-        call = Call("POST", f"/skerry/run/{run.id}/finish", token, json=body)
+        return self._finish(run, token, body)
+
+    def _finish(self, run: Run, token: str, body: dict[str, Any]) -> str:
+        call = Call("POST", f"/skerry/run/{run.id}/finish", token, json={"attempt": run.attempt, **body})
         return Fields(self._upstream.answer(call), "The server's answer").text("status")
+
+    def hand_over(self, resume: Any, token: str, status: str, log: str | None, output: int) -> str:
+        """Ends the run at the server, its result sealed on the way: nothing of it is kept. The run's status.
+
+        When this fails the result is to be sealed into a file, and that delivered.
+        """
+        run = Run.parse(resume)
+        with _reading(output) as plaintext:
+            sealed = self._envelopes.of(run.format).seal_result(run, _pieces(plaintext))
+            start = b""
+            while len(start) < _DIGESTED and (piece := next(sealed, None)) is not None:
+                start += piece
+            self._upstream.upload_stream(_staging(run, start), token, itertools.chain([start], sealed))
+        return self._finish(run, token, {"status": status, "log": log, "result": None, "staged": True})
 
     def close_gate(self, run: tuple[int, int]) -> dict[str, Any]:
         """Ends the gate and the relays of a run and attempt, if there are any; what they were asked."""
@@ -294,8 +315,14 @@ class Office:
         """What the finishing call says of the result: it itself when it is small, else that it was staged."""
         if os.fstat(file.fileno()).st_size <= INLINE_LIMIT:
             return {"result": from_stored(file.read(), run.format)}
-        self._upstream.upload(f"/skerry/run/{run.id}/result", token, file, [("attempt", run.attempt)])
+        self._upstream.upload(_staging(run, file.read(_DIGESTED)), token, file)
         return {"staged": True}
+
+
+def _staging(run: Run, start: bytes) -> Upload:
+    """Where the result that begins so is put."""
+    path, digest = f"/skerry/run/{run.id}", hashlib.sha256(start[:_DIGESTED]).hexdigest()
+    return Upload(f"{path}/result", f"{path}/upload", [("attempt", run.attempt), ("of", digest)])
 
 
 def name_job(run: Run, claimed: int) -> str:

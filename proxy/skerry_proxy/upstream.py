@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import ssl
 import threading
@@ -26,6 +27,7 @@ from skerry.errors import (
     ServerError,
     ServerUnreachable,
 )
+from skerry_proxy.fields import Fields
 from skerry_proxy.settings import Settings
 
 LARGEST_ANSWER = 64 * 1024 * 1024
@@ -36,7 +38,7 @@ _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 90
-_PIECE = 256 * 1024
+_PIECE = 1024 * 1024
 _CONNECTIONS = 64
 _AWAY = frozenset({502, 503, 504})
 _ERRORS: dict[int, type[ServerError]] = {
@@ -61,6 +63,15 @@ class Call:
     json: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Where a payload is put, and where the server says how much of it has come (``asked``)."""
+
+    path: str
+    asked: str
+    params: Sequence[tuple[str, str | int]] = ()
+
+
 class Upstream:
     """The server. Safe for threads; connections are kept and shared; redirects are never followed."""
 
@@ -81,23 +92,31 @@ class Upstream:
             _refuse_errors(response)
             yield _pieces(response)
 
-    def upload(self, path: str, token: str, file: IO[bytes], params: Sequence[tuple[str, str | int]]) -> None:
-        """Sends the whole file as the body of a PUT. Raises as ``answer`` does."""
-        with self._send(Call("PUT", path, token, params), data=file) as response:
-            _refuse_errors(response)
+    def upload(self, to: Upload, token: str, file: IO[bytes]) -> None:
+        """Sends the file as the body of a PUT, from where an earlier try broke off. Raises as ``answer`` does."""
+        size = file.seek(0, os.SEEK_END)
+        known = Fields(self.answer(Call("GET", to.asked, token, to.params)), "The server's answer")
+        if known.boolean("complete"):
+            return
+        start = min(known.count("received"), size)
+        file.seek(start)
+        query = [*to.params, ("start", start), ("size", size)]
+        self._put(Call("PUT", to.path, token, query), _Rest(file, size - start))
 
-    def post_stream(self, path: str, token: str, pieces: Iterator[bytes]) -> Any:
-        """The JSON that answers a POST of these pieces. Raises as ``answer`` does."""
-        with self._send(Call("POST", path, token), data=pieces) as response:
+    def upload_stream(self, to: Upload, token: str, pieces: Iterator[bytes]) -> None:
+        """Sends these as the body of a PUT, all at once. Raises as ``answer`` does."""
+        self._put(Call("PUT", to.path, token, to.params), pieces)
+
+    def _put(self, call: Call, data: _Rest | Iterator[bytes]) -> None:
+        with self._send(call, data=data) as response:
             _refuse_errors(response)
-            return _read_json(response)
 
     def close(self) -> None:
         self._session.close()
 
     @contextmanager
     def _send(
-        self, call: Call, *, data: IO[bytes] | Iterator[bytes] | None = None, accept: str = "application/json"
+        self, call: Call, *, data: _Rest | Iterator[bytes] | None = None, accept: str = "application/json"
     ) -> Iterator[requests.Response]:
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         if call.token is not None:
@@ -120,6 +139,21 @@ class Upstream:
         except requests.RequestException as error:
             _log.debug("%s %s: %s", call.method, call.path, type(error).__name__)
             raise ServerUnreachable("The server can't be reached at the moment.") from error
+
+
+class _Rest:
+    """A file from where it stands to its end: ``requests`` sends it in pieces, and announces its length."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self._file.read(_PIECE):
+            yield piece
 
 
 def patiently(action: Callable[[], T], closing: threading.Event | None = None, patience: float | None = None) -> T:

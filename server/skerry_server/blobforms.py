@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import codecs
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from skerry.wire import MAGIC, Format, b64, unb64
+from skerry.wire import MAGIC, Format, b64_pieces, unb64, unb64_pieces
 from skerry_server.errors import InvalidRequest
 
 _HEAD_BYTES = 8192
@@ -33,7 +33,7 @@ def to_stored(blob: Iterable[bytes]) -> tuple[Format, Iterator[bytes]]:
     start = header_size(bytes(head))
     if start:
         rest = itertools.chain([bytes(head[start:])], pieces)
-        return Format.VANTAGE6, itertools.chain([bytes(head[:start])], encoded(rest))
+        return Format.VANTAGE6, itertools.chain([bytes(head[:start])], b64_pieces(rest))
     return Format.PLAIN, _utf8(decoded(whole))
 
 
@@ -43,7 +43,7 @@ def from_stored(stored: Iterable[bytes], fmt: Format) -> Iterator[bytes]:
     if fmt is Format.NATIVE:
         return pieces
     if fmt is Format.PLAIN:
-        return encoded(pieces)
+        return b64_pieces(pieces)
     head = bytearray()
     while head.count(b"$") < 2 and (piece := next(pieces, None)) is not None:  # noqa: PLR2004 - key, iv
         head += piece
@@ -51,38 +51,12 @@ def from_stored(stored: Iterable[bytes], fmt: Format) -> Iterator[bytes]:
     return itertools.chain([bytes(head[:start])], decoded(itertools.chain([bytes(head[start:])], pieces)))
 
 
-def encoded(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Base64 of a stream."""
-    return _in_groups(pieces, 3, lambda group: b64(group).encode("ascii"))
-
-
 def decoded(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The stream behind base64, read strictly. Raises InvalidRequest."""
-    ended = False
-
-    def decode(group: bytes) -> bytes:
-        nonlocal ended
-        if ended:
-            raise InvalidRequest(_NOT_A_BLOB)
-        ended = group.endswith(b"=")
-        try:
-            return unb64(group.decode("ascii"))
-        except ValueError as error:
-            raise InvalidRequest(_NOT_A_BLOB) from error
-
-    return _in_groups(pieces, 4, decode)
-
-
-def _in_groups(pieces: Iterable[bytes], size: int, turn: Callable[[bytes], bytes]) -> Iterator[bytes]:
-    waiting = bytearray()
-    for piece in pieces:
-        waiting += piece
-        whole = len(waiting) // size * size
-        if whole:
-            yield turn(bytes(waiting[:whole]))
-            del waiting[:whole]
-    if waiting:
-        yield turn(bytes(waiting))
+    try:
+        yield from unb64_pieces(pieces)
+    except ValueError as error:
+        raise InvalidRequest(_NOT_A_BLOB) from error
 
 
 def header_size(head: bytes) -> int:

@@ -24,6 +24,10 @@ class TooLarge(Refused):
     """A body exceeds what this server takes."""
 
 
+class Busy(Refused):
+    """What is asked for can't be done just now; the same call may be made again."""
+
+
 class NotOffered(Refused):
     """This server does not do that, or is not configured for it."""
 

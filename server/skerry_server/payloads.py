@@ -1,15 +1,20 @@
 """Where inputs and results lie: in their row up to the wire's inline limit, else as a file beside the database.
 
 A file is on the disk, its name included, before the row that names it is written; so a committed row always has its
-bytes. A file without a row is left over from an interrupted request and is swept away at the next start.
+bytes. A file without a row is left over from an interrupted request and is swept away at the next start, but for parts:
+uploads that broke off, which their sender may go on with for a day.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -17,10 +22,38 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from skerry.wire import INLINE_LIMIT
-from skerry_server.errors import TooLarge
+from skerry_server.errors import Busy, InvalidRequest, TooLarge
 from skerry_server.models import Payload
+from skerry_server.syncing import Syncing
 
-_CHUNK = 256 * 1024
+_CHUNK = 1024 * 1024
+_PART = "part-"
+_PARTS_KEPT = 24 * 3600
+_EACH = 4096
+"""What a part costs beside its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An upload that is under way: whose it is, and which of theirs."""
+
+    owner: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"{_PART}{_digest(self.owner)}-{_digest(self.key)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which bytes of a payload of ``size`` an upload brings: those from ``start`` on.
+
+    ``size`` None: all up to the upload's end, which is the payload's.
+    """
+
+    start: int
+    size: int | None
 
 
 class PayloadStore:
@@ -39,15 +72,56 @@ class PayloadStore:
                 return self._write(_chain(bytes(head), rest), limit)
         return Payload(size=len(head), inline=bytes(head))
 
-    def read(self, payload: Payload) -> Iterator[bytes]:
-        """The bytes again, piece by piece; the file is open when this returns."""
+    def received(self, part: Part) -> int:
+        """How many bytes have come of it."""
+        try:
+            return (self._folder / part.name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def held(self, owner: str, besides: Part) -> int:
+        """The bytes of all the owner's parts but that one."""
+        found = [path for path in self._parts(owner) if path.name != besides.name]
+        return sum(path.stat().st_size + _EACH for path in found if path.exists())
+
+    def drop_others(self, part: Part) -> None:
+        """Removes the owner's other parts."""
+        for path in self._parts(part.owner):
+            if path.name != part.name:
+                path.unlink(missing_ok=True)
+
+    def _parts(self, owner: str) -> Iterator[Path]:
+        return self._folder.glob(f"{_PART}{_digest(owner)}-*")
+
+    def receive(self, part: Part, pieces: Iterable[bytes], span: Span, limit: int) -> Payload | None:
+        """Adds to the part, which outlives an upload that breaks off; the payload once it is whole.
+
+        Its row is the caller's to add. Raises TooLarge, InvalidRequest, or Busy while another upload of it goes on.
+        """
+        _check_limit(span.size or 0, limit)
+        path = self._folder / part.name
+        with _held(path) as file:
+            have = os.fstat(file.fileno()).st_size
+            if span.start > (have if span.size is None else min(have, span.size)):
+                raise InvalidRequest(f'"start" must not be more than the {have} bytes that have come.')
+            have = _append(pieces, file, span, limit)
+            if span.size is not None and have < span.size:
+                return None
+            os.fsync(file.fileno())
+            return self._adopt(path, have)
+
+    def read(self, payload: Payload, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes again, piece by piece, from ``start`` up to ``end``; the file is open when this returns."""
         if payload.file is None:
-            return iter([payload.inline or b""])
+            return iter([(payload.inline or b"")[start:end]])
         file = (self._folder / payload.file).open("rb")
 
         def pieces() -> Iterator[bytes]:
+            left = (payload.size if end is None else end) - start
             with file:
-                while piece := file.read(_CHUNK):
+                file.seek(start)
+                while left > 0 and (piece := file.read(min(_CHUNK, left))):
+                    left -= len(piece)
                     yield piece
 
         return pieces()
@@ -69,10 +143,30 @@ class PayloadStore:
 
     def sweep(self, session: Session) -> None:
         """Removes files that no row names; only while nothing else uses the store."""
-        for batch in _batches(sorted(path.name for path in self._folder.iterdir())):
+        self.sweep_parts()
+        for batch in _batches(sorted(path.name for path in self._folder.iterdir() if not _is_part(path))):
             known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
             for name in set(batch) - known:
                 (self._folder / name).unlink(missing_ok=True)
+
+    def sweep_parts(self) -> None:
+        """Removes uploads with which nobody went on."""
+        oldest = time.time() - _PARTS_KEPT
+        for path in filter(_is_part, self._folder.iterdir()):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def _adopt(self, path: Path, size: int) -> Payload:
+        """Makes a whole part a payload."""
+        if size <= INLINE_LIMIT:
+            payload = Payload(size=size, inline=path.read_bytes())
+            path.unlink()
+            return payload
+        name = uuid.uuid4().hex
+        path.rename(self._folder / name)
+        _sync_folder(self._folder)
+        return Payload(size=size, file=name)
 
     def _write(self, pieces: Iterable[bytes], limit: int) -> Payload:
         name = uuid.uuid4().hex
@@ -95,10 +189,65 @@ def _copy(pieces: Iterable[bytes], file: IO[bytes], limit: int) -> int:
     size = 0
     for piece in pieces:
         size += len(piece)
-        if size > limit:
-            raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
+        _check_limit(size, limit)
         file.write(piece)
     return size
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[IO[bytes]]:
+    """The file, which nobody else writes to meanwhile. Raises Busy."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "r+b") as file:
+        if not _lock(descriptor) or not _leads_to(path, descriptor):
+            raise Busy("Another upload of this payload is under way: try again in a moment.")
+        yield file
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    """Whether the open file has still that name: it may just have become a payload."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _append(pieces: Iterable[bytes], file: IO[bytes], span: Span, limit: int) -> int:
+    """How many bytes there are then; what came before a break stays."""
+    file.truncate(span.start)
+    file.seek(span.start)
+    have = span.start
+    with Syncing(file.fileno()) as syncing:
+        for piece in pieces:
+            have += len(piece)
+            _check_limit(have, limit)
+            if span.size is not None and have > span.size:
+                raise InvalidRequest('More bytes came than "size" says.')
+            file.write(piece)
+            syncing.wrote(len(piece))
+    file.flush()
+    return have
+
+
+def _check_limit(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _is_part(path: Path) -> bool:
+    return path.name.startswith(_PART)
 
 
 def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

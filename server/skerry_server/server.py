@@ -117,6 +117,7 @@ class Server:
             forgotten = remove_waiting(session, now)
         for payload in forgotten:
             self.payloads.forget(payload)
+        self.payloads.sweep_parts()
 
 
 @contextmanager

@@ -167,6 +167,10 @@ DEEDS = {
     "run input": ("run view", "node container"),
     "run result": ("run view", "container"),
     "run stage": (NOBODY, "node container"),
+    "run received": (NOBODY, "node container"),
+    # An input sent ahead: whoever may create tasks; what came of it only its sender is told.
+    "blob put": ("task create", "container"),
+    "blob received": ("task create", "container"),
     "run finish": (NOBODY, "node container"),
     "run address": (NOBODY, "node"),
     "run introduce": (NOBODY, "node"),
@@ -193,7 +197,7 @@ REACH: dict[str, dict[str, str]] = {
     # Section 2.11: event send, col or glo.
     "task kill": _NEAR,
     # It is of no collaboration yet.
-    "blobstream post": dict.fromkeys(RELATIONS, "col glo"),
+    **dict.fromkeys(("blobstream post", "blob put", "blob received"), dict.fromkeys(RELATIONS, "col glo")),
     # A partner's administrator must not speak for an organization that has no keys yet.
     "keys put": {**_EVERYWHERE, "own": "org col glo"},
     # Nobody clears keys for themselves alone.
@@ -238,7 +242,7 @@ def _own_matter(caller: str, deed: str, relation: str) -> bool:
 # Deed → relations in which a node or a container may do it, where the rules of section 11 reach further.
 MACHINE_REACH = {
     "task post": "own same",  # children of its task, in its collaboration
-    "blobstream post": "own same other none",
+    **dict.fromkeys(("blobstream post", "blob put", "blob received"), "own same other none"),
     "keys list": "own",
     "keys put": "own",
     # The one collaboration that it is in is "own".

@@ -114,7 +114,7 @@ def create(  # noqa: PLR0917 - one for each option
         input_={"method": method, "kwargs": _arguments(arguments, input_file)},
         databases=[{"label": label} for label in databases],
     )
-    click.echo(json.dumps(_awaited(handle).results()) if wait else handle["id"])
+    click.echo(_as_json(_awaited(handle).results()) if wait else handle["id"])
 
 
 @task.command()
@@ -128,10 +128,18 @@ def wait(task_id: int, timeout: float | None, connection: Path | None, username:
 
 @task.command()
 @click.argument("task_id", type=int)
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), help="Write them into files of this folder.")
 @connected
-def results(task_id: int, connection: Path | None, username: str | None) -> None:
-    """Print the results as a JSON list, one for each organization; waits for them if need be."""
-    click.echo(json.dumps(_awaited(connect(connection, username).task.get(task_id)).results()))
+def results(task_id: int, to: Path | None, connection: Path | None, username: str | None) -> None:
+    """Print the results as a JSON list, one for each organization; waits for them if need be.
+
+    With --to they are written as they are, whatever their size, and the files' names are printed.
+    """
+    handle = _awaited(connect(connection, username).task.get(task_id))
+    if to is None:
+        click.echo(_as_json(handle.results()))
+    else:
+        click.echo("\n".join(map(str, handle.download(to))))
 
 
 @task.command("list")
@@ -228,3 +236,12 @@ def _pair(text: str) -> tuple[str, Any]:
 
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
+
+
+def _as_json(results: list[Any]) -> str:
+    return json.dumps(results, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """An array as lists, a data frame as records."""
+    return value.tolist() if hasattr(value, "tolist") else value.to_dict("records")

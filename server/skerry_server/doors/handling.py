@@ -21,6 +21,7 @@ from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
 from skerry_server.doors.fields import NO_NUL
 from skerry_server.errors import (
+    Busy,
     Conflicting,
     InvalidRequest,
     LetterTokenRefused,
@@ -48,7 +49,7 @@ from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER, ClientGone
 _LOG = logging.getLogger(__name__)
 _EXTENSION = "skerry"
 BODY_LIMIT = 1 << 20
-_PIECE = 256 * 1024
+_PIECE = 1024 * 1024
 _STATUS: Mapping[type[Refused], int] = {
     InvalidRequest: 400,
     LoginFailed: 401,
@@ -60,6 +61,7 @@ _STATUS: Mapping[type[Refused], int] = {
     Conflicting: 409,
     TooLarge: 413,
     TooManyFailures: 429,
+    Busy: 503,
 }
 _KEPT = (StaleAttempt, RunOver, PermissionDenied, UnknownKey)
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -248,6 +250,14 @@ def stream_body() -> Iterator[bytes]:
         yield piece
     if request.content_length is not None and size != request.content_length:
         raise InvalidRequest("The upload was cut off.")
+
+
+def stream_ascii() -> Iterator[bytes]:
+    """The same for what is text when it is stored. Raises InvalidRequest for anything else, too."""
+    for piece in stream_body():
+        if not piece.isascii():
+            raise InvalidRequest("The payload is not an encrypted text of vantage6's format.")
+        yield piece
 
 
 def parse_query(model: type[_Body]) -> _Body:

@@ -11,9 +11,20 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from skerry.audit import What
-from skerry.wire import Format
-from skerry_server.errors import NotKnown, NotOffered, PermissionDenied, RunOver, TooLarge
+from skerry.crypto import parse_header
+from skerry.wire import MAGIC, Format
+from skerry_server.blobforms import header_size
+from skerry_server.errors import (
+    Conflicting,
+    InvalidRequest,
+    NotKnown,
+    NotOffered,
+    PermissionDenied,
+    RunOver,
+    TooLarge,
+)
 from skerry_server.models import Payload, Run, Task
+from skerry_server.payloads import Part
 from skerry_server.policy import Actor, Kind, Operation, Resource
 from skerry_server.services.runs import visible_results, visible_runs
 from skerry_server.trail import note
@@ -38,6 +49,35 @@ def check_may_upload(actor: Actor) -> None:
         raise PermissionDenied
 
 
+def check_new(session: Session, actor: Actor, name: uuid.UUID) -> None:
+    """For an upload that its sender names. Raises Conflicting where the name is taken, else as check_may_upload."""
+    check_may_upload(actor)
+    if session.scalar(select(Payload.id).where(Payload.blob == str(name))) is not None:
+        raise Conflicting(f"There is a payload {name} already: choose another UUID.")
+
+
+def check_form(start: bytes) -> Format:
+    """The format of a payload as it is stored, by its beginning. Raises InvalidRequest for a broken envelope."""
+    if not start.startswith(MAGIC):
+        return Format.VANTAGE6 if header_size(start) else Format.PLAIN
+    try:
+        parse_header(start)
+    except ValueError as error:
+        raise InvalidRequest(f"The payload is not a native envelope: {error}") from error
+    return Format.NATIVE
+
+
+def part_of(actor: Actor, name: uuid.UUID) -> Part:
+    """By what the store knows an input while this caller uploads it."""
+    return Part(f"inputs of {actor.label}", str(name))
+
+
+def find_waiting(session: Session, actor: Actor, name: uuid.UUID) -> Payload | None:
+    """One's own upload that waits for its task."""
+    mine = (Payload.blob == str(name), Payload.uploader == actor.label)
+    return session.scalar(select(Payload).where(*mine))
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """What one caller's waiting uploads may hold, in bytes: in all, and still."""
@@ -52,6 +92,12 @@ class Room:
             size += len(piece)
             self.check(size)
             yield piece
+
+    def less(self, size: int) -> Room:
+        """What is left when so much is held elsewhere. Raises TooLarge when that is nothing."""
+        found = Room(self.most, self.left - size)
+        found.check(0)
+        return found
 
     def check(self, size: int) -> None:
         """Raises TooLarge."""
@@ -72,9 +118,11 @@ def room(session: Session, actor: Actor, most: int, now: datetime) -> Room:
     return found
 
 
-def keep_blob(session: Session, actor: Actor, payload: Payload, fmt: Format, now: datetime) -> str:
-    """Notes an upload; the UUID by which its task will name it."""
-    payload.blob, payload.format = str(uuid.uuid4()), fmt
+def keep_blob(
+    session: Session, actor: Actor, payload: Payload, fmt: Format, now: datetime, *, name: uuid.UUID | None = None
+) -> str:
+    """Notes an upload; the UUID by which its task will name it, which the uploader may choose."""
+    payload.blob, payload.format = str(name or uuid.uuid4()), fmt
     payload.uploader, payload.uploaded_at = actor.label, now
     session.add(payload)
     note(session, "blob.upload", What("blob"), {"organization": actor.organization_id}, size=payload.size)

@@ -18,13 +18,16 @@ from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, Sta
 from skerry_server.events import announce, task_topic
 from skerry_server.lifecycle import HELD, State, advance, reported
 from skerry_server.models import Payload, Run, Task
-from skerry_server.payloads import PayloadStore
+from skerry_server.payloads import Part, PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services import peers
 from skerry_server.services.tasks import children_of_run, end_tasks, follow_runs
 from skerry_server.trail import note
 
 _LOG = logging.getLogger(__name__)
+DIGESTED = 512
+"""The first bytes of a sealed result, which no other has."""
+
 _BY_NODE = frozenset({Status.INITIALIZING, Status.ACTIVE})
 
 
@@ -154,6 +157,14 @@ def stage_result(session: Session, actor: Actor, run_id: int, attempt: int, payl
         session.flush()
         session.delete(replaced)
     return replaced
+
+
+def part_of(run: Run, digest: str | None) -> Part:
+    """By what the store knows the result of the run's attempt while it is being uploaded.
+
+    ``digest``: of its first ``DIGESTED`` bytes, where its sender says so.
+    """
+    return Part(f"run {run.id}", f"result {digest} of attempt {run.attempt}")
 
 
 def check_speaker(actor: Actor, run_id: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -122,6 +123,40 @@ def test_a_fenced_delivery_is_dropped(parts, proxy, caplog, carry_out) -> None:
         carry_out(parts)
     assert proxy.delivered == []
     assert "is given up: The attempt is not the current one." in caplog.text
+    assert leftovers(parts) == []
+
+
+# --- large results ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(proxy) -> bytes:
+    """What the algorithm then copies."""
+    proxy.method = "m" * 100_000
+    return json.dumps({"method": proxy.method}).encode()
+
+
+def test_a_large_result_is_sealed_on_its_way(parts, proxy, carry_out, large) -> None:
+    carry_out(parts)
+    assert proxy.delivered == [("completed", "copied\n", large)]
+    assert "deliver" not in proxy.asked
+    assert leftovers(parts) == []
+
+
+@pytest.mark.parametrize("kind", ["unreachable", "internal", "invalid", "refused"])
+def test_one_that_can_not_be_handed_over_is_kept_and_delivered(parts, proxy, carry_out, large, kind) -> None:
+    proxy.trouble = {"hand_over": [ProxyError(kind, "It broke off.")], "deliver": [ProxyError("unreachable", "Away.")]}
+    carry_out(parts)
+    assert proxy.delivered == [("completed", "copied\n", large)]
+    told = [one for one in proxy.asked if one in {"seal", "hand_over", "deliver"}]
+    assert told == ["seal", "hand_over", "seal", "deliver", "deliver"]
+    assert leftovers(parts) == []
+
+
+def test_a_fenced_one_is_dropped(parts, proxy, carry_out, large) -> None:
+    proxy.trouble["hand_over"] = [ProxyError("fenced", "The attempt is not the current one.")]
+    carry_out(parts)
+    assert proxy.delivered == []
     assert leftovers(parts) == []
 
 

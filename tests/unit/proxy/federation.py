@@ -39,6 +39,8 @@ class FakeServer:
     seen: list[tuple[str, str, dict]] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
     addresses: object = field(default_factory=list)
+    received: int = 0
+    whole: bool = False
     token: str = TOKEN
     token_life: int = 900
     waiting: threading.Event = field(default_factory=threading.Event)
@@ -112,9 +114,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the standard library's names
 
     def read_body(self, path: str) -> object:
-        if path == "/blobstream":
+        if self.headers.get("Transfer-Encoding") == "chunked":
             return self.read_chunks()
         length = int(self.headers.get("Content-Length") or 0)
+        if self.command == "PUT" and "/blob/" in path:
+            return self.rfile.read(length)
         if self.command == "PUT":
             size = 0
             while size < length:
@@ -144,10 +148,10 @@ class Handler(BaseHTTPRequestHandler):
         fake = self.fake
         if self.command == "POST" and path == "/task":
             return 201, fake.create(body)
-        if self.command == "POST" and path == "/blobstream":
-            name = str(uuid.uuid4())
-            fake.blobs[name] = body
-            return 201, {"uuid": name}
+        if found := re.fullmatch(r"/skerry/blob/([0-9a-f-]{36})", path):
+            if self.command == "PUT":
+                fake.blobs[found[1]] = body
+            return 200, {"received": 0, "complete": False}
         if found := re.fullmatch(r"/skerry/run/(\d+)/(\w+)", path):
             return self.route_run(int(found[1]), found[2], query, body)
         if found := re.fullmatch(r"/skerry/task/(\d+)/wait", path):
@@ -171,6 +175,8 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {"token": fake.token, "expires_in": fake.token_life}
         if what == "input":
             return 200, fake.inputs[run]
+        if what == "upload":
+            return 200, {"received": fake.received, "complete": fake.whole}
         if what == "result" and self.command == "PUT":
             fake.staged[run] = body
             return 204, b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import tracemalloc
@@ -124,6 +125,54 @@ def test_a_delivery_that_fails_says_how(  # noqa: PLR0917 - fixtures
             bench.office.deliver(resume, TOKEN, "completed", log, outbox.sealed)
         assert find_kind(raised.value) == kind
         assert bench.office.deliver(resume, TOKEN, "completed", log, outbox.sealed) == "completed"
+
+
+@pytest.mark.parametrize(("received", "complete", "sent"), [(100_000, False, 1), (0, True, 0)])
+def test_a_delivery_goes_on_where_it_broke_off(  # noqa: PLR0917 - fixtures
+    make_bench, fake, tmp_path, received, complete, sent
+) -> None:
+    bench = make_bench()
+    resume = bench.open()["resume"]
+    with Outbox(tmp_path, b"x" * 200_000) as outbox:
+        size, log = bench.office.seal(resume, "", outbox.output, outbox.sealed)
+        fake.received, fake.whole = received, complete
+        assert bench.office.deliver(resume, TOKEN, "completed", log, outbox.sealed) == "completed"
+    puts = [
+        headers["query"] for method, path, headers in fake.seen if (method, path) == ("PUT", "/skerry/run/7/result")
+    ]
+    digest = hashlib.sha256(outbox.path.read_bytes()[:512]).hexdigest()
+    assert puts == [f"attempt=1&of={digest}&start={received}&size={size}"] * sent
+    assert fake.staged == ({7: size - received} if sent else {})
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("size", [20, 3_000_000])
+def test_a_result_is_handed_over(make_bench, fake, tmp_path, alice, bob, fmt, size) -> None:  # noqa: PLR0917
+    bench, output = make_bench(fmt), b"r" * size
+    resume = bench.open()["resume"]
+    with Outbox(tmp_path, output) as outbox:
+        assert bench.office.hand_over(resume, TOKEN, "completed", "log", outbox.output) == "completed"
+    stored = fake.staged[7]
+    if fmt == "native":
+        assert read_native(stored, alice, bob, resume["uuid"], "result") == output
+    else:
+        assert (crypto.vantage6_decrypt(stored.decode(), alice) if fmt == "vantage6" else stored) == output
+    [finish] = fake.finished
+    assert (finish["status"], finish["staged"], finish["result"], finish["log"]) == ("completed", True, None, "log")
+    [query] = [headers["query"] for method, _, headers in fake.seen if method == "PUT"]
+    assert query == f"attempt=1&of={hashlib.sha256(stored[:512]).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("409", Conflict), ("503", ServerUnreachable), ("drop", ServerUnreachable)]
+)
+@pytest.mark.parametrize("path", ["/result", "/finish"])
+def test_what_can_not_be_handed_over(make_bench, fake, tmp_path, path, fault, error) -> None:  # noqa: PLR0917
+    bench = make_bench()
+    resume = bench.open()["resume"]
+    fake.faults.append((path, fault))
+    with Outbox(tmp_path, b"r" * 100_000) as outbox, pytest.raises(error):
+        bench.office.hand_over(resume, TOKEN, "completed", None, outbox.output)
 
 
 def test_memory_stays_bounded_for_a_large_result(make_bench, fake, tmp_path) -> None:

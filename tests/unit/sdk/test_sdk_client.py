@@ -430,7 +430,7 @@ def test_all_pages_of_runs(script, client) -> None:
 def test_a_result_that_is_not_json(script, client) -> None:
     script.on("GET", "skerry/task/5/wait", state("completed"))
     results(script, b"\xff\xfe not json")
-    with pytest.raises(SkerryError, match="result of organization 1 is not JSON"):
+    with pytest.raises(SkerryError, match="result of organization 1 can't be read: it is not JSON"):
         create(client, organizations=[1]).results()
 
 

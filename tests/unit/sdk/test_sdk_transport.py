@@ -59,7 +59,7 @@ def test_a_call(server, transport) -> None:
 
 def test_bytes_and_empty_answers(server, transport) -> None:
     server.on("GET", "thing", (200, b"SKR1\x00"), (204, b""))
-    assert transport.content(GET) == b"SKR1\x00"
+    assert transport.open(GET).content == b"SKR1\x00"
     assert transport.json(GET) == {}
 
 
@@ -274,7 +274,7 @@ def test_a_refusal_is_not_taken_for_an_expired_token(server, session, make_token
     server.on("GET", "thing", (401, {"msg": "You lack the permission to do that!"}))
     session.log_in("root", "x", None)
     with pytest.raises(AuthenticationError, match="permission"):
-        session.content(GET)
+        session.open(GET)
     assert server.calls("POST", "token/refresh") == []
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,7 @@ def calls(f: Federation, user: Api) -> dict[str, tuple[Api, str, str, Any]]:
         "vantage6.port_create": (node, "POST", "port", {"port": 8000, "run_id": run, "attempt": 1}),
         "vantage6.port_delete": (node, "DELETE", f"port?run_id={run}&attempt=1", None),
         "native.stage_result": (as_run, "PUT", f"skerry/run/{run}/result?attempt=1", b"1"),
+        "native.send_blob": (user, "PUT", f"skerry/blob/{uuid.uuid4()}", b"{}"),
         "native.finish": (as_run, "POST", f"skerry/run/{run}/finish", ENDED),
         "native.find_work": (node, "POST", "skerry/node/work", {"capacity": 1, "wait": 0}),
         "vantage6.task_kill": (user, "POST", "kill/task", {"id": killed["id"]}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
 from typing import Annotated, Any
 
 from flask import Blueprint, Response
@@ -11,13 +11,21 @@ from pydantic import Field
 from skerry.wire import Format, Status
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Query, Text
-from skerry_server.doors.handling import Call, calls, current_server, open_actor, parse_query, present, stream_body
-from skerry_server.errors import InvalidRequest, NotKnown
-from skerry_server.models import Payload
+from skerry_server.doors.handling import (
+    Call,
+    calls,
+    current_server,
+    open_actor,
+    parse_query,
+    present,
+    stream_ascii,
+    stream_body,
+)
+from skerry_server.doors.native import streams
+from skerry_server.errors import NotKnown
 from skerry_server.policy import Kind
 from skerry_server.services import runs
 
-_HEADER_BYTES = (1 << 20) + 8
 _FINISH_LIMIT = 16 << 20
 LIVE_LOG = 256 * 1024
 """Characters of a log that is shown while its run is active."""
@@ -35,6 +43,19 @@ class TokenBody(Body):
 
 class AttemptQuery(Query):
     attempt: Attempt
+
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""Of the first bytes of a payload: parts of two different ones are never put together."""
+
+
+class ReceivedQuery(AttemptQuery):
+    of: Digest | None = None
+
+
+class StageQuery(streams.UploadQuery):
+    attempt: Attempt
+    of: Digest | None = None
 
 
 class LogBody(Body):
@@ -74,7 +95,7 @@ def renew_token(call: Call, id_: int, body: TokenBody) -> dict[str, Any]:
 @calls(Kind.NODE, Kind.RUN, Kind.USER)
 def read_input(call: Call, id_: int) -> Response:
     runs.check_speaker(call.actor, id_)
-    return _stream(call, runs.find_run(call.session, call.actor, id_).input)
+    return streams.send(call, runs.find_run(call.session, call.actor, id_).input)
 
 
 @calls(Kind.RUN, Kind.USER)
@@ -82,27 +103,38 @@ def read_result(call: Call, id_: int) -> Response:
     result = runs.find_result(call.session, call.actor, id_).result
     if result is None:
         raise NotKnown("result of a run", id_)
-    return _stream(call, result)
+    return streams.send(call, result)
+
+
+@calls(Kind.RUN, Kind.NODE, query=ReceivedQuery)
+def received_result(call: Call, id_: int, query: ReceivedQuery) -> dict[str, Any]:
+    """How much of it has come: from there on an upload that broke off goes on."""
+    run, store = runs.held_run(call.session, call.actor, id_, query.attempt), call.server.payloads
+    if run.staged is not None and run.staged_attempt == query.attempt:
+        start = store.start(run.staged, runs.DIGESTED)
+        if query.of in {None, hashlib.sha256(start).hexdigest()}:
+            return {"received": run.staged.size, "complete": True}
+    return {"received": store.received(runs.part_of(run, query.of)), "complete": False}
 
 
 def stage_result(id_: int) -> Response:
     """PUT of a result as it is stored: read in constant memory, with no transaction open meanwhile."""
     kind, claims = present(Kind.RUN, Kind.NODE)
-    attempt = parse_query(AttemptQuery).attempt
-    server = current_server()
+    query, server = parse_query(StageQuery), current_server()
+    span, attempt = query.span(), query.attempt
     with server.database.reading() as session:
         run = runs.held_run(session, open_actor(session, kind, claims, ended=True), id_, attempt)
-        format_ = run.task.format
-    body = _ascii(stream_body()) if format_ is Format.VANTAGE6 else stream_body()
-    pieces = _looked_at(body, lambda start: runs.check_sealed(run, start, "result"))
-    payload = server.payloads.keep(pieces, server.settings.limits.result_bytes)
-    try:
+        format_, part = run.task.format, runs.part_of(run, query.of)
+    body = stream_ascii() if format_ is Format.VANTAGE6 else stream_body()
+    server.payloads.drop_others(part)
+    payload = server.payloads.receive(part, body, span, server.settings.limits.result_bytes)
+    if payload is None:
+        return Response(status=202)
+    with streams.kept(server, payload):
+        runs.check_sealed(run, server.payloads.start(payload, streams.HEADER_BYTES), "result")
         with server.database.writing() as session:
             actor = open_actor(session, kind, claims, ended=True)
             replaced = runs.stage_result(session, actor, id_, attempt, payload)
-    except BaseException:
-        server.payloads.forget(payload)
-        raise
     if replaced is not None:
         server.payloads.forget(replaced)
     return Response(status=204)
@@ -125,30 +157,6 @@ def register(door: Blueprint) -> None:
     door.put("/run/<id:id_>/log")(show_log)
     door.get("/run/<id:id_>/input")(read_input)
     door.get("/run/<id:id_>/result")(read_result)
+    door.get("/run/<id:id_>/upload")(received_result)
     door.put("/run/<id:id_>/result")(stage_result)
     door.post("/run/<id:id_>/finish")(finish)
-
-
-def _stream(call: Call, payload: Payload) -> Response:
-    headers = {"Content-Length": str(payload.size)}
-    return Response(call.server.payloads.read(payload), mimetype="application/octet-stream", headers=headers)
-
-
-def _looked_at(pieces: Iterator[bytes], look: Callable[[bytes], None]) -> Iterator[bytes]:
-    """Hands a stream on once ``look`` has seen as much of its beginning as a header may take."""
-    head = bytearray()
-    for piece in pieces:
-        head += piece
-        if len(head) >= _HEADER_BYTES:
-            break
-    look(bytes(head))
-    yield bytes(head)
-    yield from pieces
-
-
-def _ascii(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """What is stored under vantage6's format is text. Raises InvalidRequest for anything else."""
-    for piece in pieces:
-        if not piece.isascii():
-            raise InvalidRequest("The result is not an encrypted text of vantage6's format.")
-        yield piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from skerry import AlgorithmClient, central, data, info, partial
+from skerry import AlgorithmClient, RunMetadata, central, data, info, metadata, partial
 from skerry.errors import AlgorithmError
 from skerry.unix_sockets import UnixAdapter
 
@@ -28,6 +29,41 @@ def noop() -> dict[str, Any]:
 @partial
 def echo(value: Any) -> Any:
     return value
+
+
+@metadata
+def large(run: RunMetadata, size: int) -> Path:
+    """Writes so many bytes where the result belongs."""
+    block = hashlib.shake_256(b"large").digest(1 << 20)
+    with Path(run.output_file).open("wb") as file:
+        file.writelines((start.to_bytes(8, "big") + block[8:])[: size - start] for start in range(0, size, len(block)))
+    return Path(run.output_file)
+
+
+@partial
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@partial
+def numbers(count: int) -> dict[str, Any]:
+    import numpy as np  # noqa: PLC0415 - only here
+
+    return {"weights": [np.arange(count, dtype=float), np.eye(2)], "count": count}
+
+
+@partial
+def table(count: int) -> Any:
+    import pandas as pd  # noqa: PLC0415 - only here
+
+    return pd.DataFrame({"x": range(count), "y": ["a"] * count})
+
+
+@central
+def add_up(client: AlgorithmClient, organizations: list[int], count: int) -> Any:
+    """The sum of arrays that child tasks returned."""
+    task = client.task.create({"method": "numbers", "kwargs": {"count": count}}, organizations)
+    return sum(found["weights"][0] for found in client.wait_for_results(task["id"]))
 
 
 @partial

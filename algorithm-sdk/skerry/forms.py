@@ -1,0 +1,212 @@
+"""The forms of a result: JSON; ``.npz`` where there are arrays in it; Arrow for a table; a file as it is.
+
+What a result is, its first bytes say. Nothing here is ever unpickled. NumPy, pandas and Arrow are imported only for a
+result that needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from skerry import values
+from skerry.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile
+
+    import pandas as pd
+
+_ZIP = b"PK\x03\x04"
+_ARROW = b"ARROW1"
+_REST = "value.json"
+"""The member with all that is no array: the value with null in the arrays' places, and which goes where."""
+
+_PIECE = 1024 * 1024
+_MOST_EXPANDED = 16
+_ALWAYS_EXPANDED = 64 << 20
+Place = tuple[str | int, ...]
+
+
+def dump(value: Any, file: IO[bytes], name: str) -> None:
+    """Writes the value; a ``Path`` stands for what is in that file, and bytes for themselves.
+
+    Raises ValueError with where in it, ``name``, the first thing sits that has no form, OSError, or MissingExtra for a
+    table without Arrow.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        file.write(value)
+    elif isinstance(value, Path):
+        _copy(value, file)
+    elif _is_table(value):
+        _write_table(value, file)
+    elif arrays := _find_arrays(value):
+        _write_arrays(value, arrays, file, name)
+    else:
+        file.write(values.dump(value, name))
+
+
+def load(file: IO[bytes]) -> Any:
+    """The value in a file that can be sought in: arrays as NumPy's, a table as a data frame.
+
+    Raises ValueError for anything else, MissingExtra without the packages that it needs.
+    """
+    start = file.read(len(_ARROW))
+    file.seek(0)
+    if start.startswith(_ZIP):
+        return _read_arrays(file)
+    if start == _ARROW:
+        return _read_table(file)
+    try:
+        return json.loads(file.read())
+    except (ValueError, RecursionError) as error:
+        raise ValueError("it is not JSON, nor are there arrays or a table in it") from error
+
+
+def _copy(path: Path, file: IO[bytes]) -> None:
+    with path.open("rb") as source:
+        while piece := source.read(_PIECE):
+            file.write(piece)
+
+
+# --- arrays ----------------------------------------------------------------------------------------------
+
+
+def _find_arrays(value: Any) -> dict[Place, Any]:
+    """None in what is nested too deeply for JSON, too: that is then said of it."""
+    try:
+        return dict(_arrays(value, ()))
+    except RecursionError:
+        return {}
+
+
+def _arrays(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
+    """The arrays in a value, each with its place."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return
+    if isinstance(value, numpy.ndarray):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _arrays(part, (*place, key))
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from _arrays(part, (*place, index))
+
+
+def _write_arrays(value: Any, arrays: dict[Place, Any], file: IO[bytes], name: str) -> None:
+    from zipfile import ZipFile  # noqa: PLC0415 - a container that returns no arrays starts faster without
+
+    from numpy.lib import format as npy  # noqa: PLC0415
+
+    members = {f"{number}-{'.'.join(map(str, place))}".rstrip("-"): place for number, place in enumerate(arrays)}
+    rest = {"value": _without(value, ()), "arrays": {member: list(place) for member, place in members.items()}}
+    with ZipFile(file, "w") as archive:
+        archive.writestr(_REST, values.dump(rest, name))
+        for member, place in members.items():
+            array = arrays[place]
+            if array.dtype.hasobject:
+                raise ValueError(f"{_spell(name, place)} is an array of objects; make it one of numbers or texts")
+            with archive.open(f"{member}.npy", "w", force_zip64=True) as out:
+                npy.write_array(out, array, allow_pickle=False)
+
+
+def _without(value: Any, place: Place) -> Any:
+    """The value with None for each of its arrays."""
+    if isinstance(value, sys.modules["numpy"].ndarray):
+        return None
+    if isinstance(value, dict):
+        return {key: _without(part, (*place, key)) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without(part, (*place, index)) for index, part in enumerate(value)]
+    return value
+
+
+def _spell(name: str, place: Place) -> str:
+    return name + "".join(f"[{key!r}]" for key in place)
+
+
+def _read_arrays(file: IO[bytes]) -> Any:
+    """What ``_write_arrays`` wrote, or the arrays of any ``.npz`` by their names."""
+    from zipfile import BadZipFile, ZipFile  # noqa: PLC0415
+
+    try:
+        from numpy.lib import format as npy  # noqa: PLC0415 - who gets no arrays needs none
+    except ImportError as error:
+        raise MissingExtra("data", "Results with arrays") from error
+    try:
+        with ZipFile(file) as archive:
+            _check_size(archive)
+            found = {}
+            for member in archive.namelist():
+                if member.endswith(".npy"):
+                    with archive.open(member) as stream:
+                        found[member.removesuffix(".npy")] = npy.read_array(stream, allow_pickle=False)
+            if _REST not in archive.namelist():
+                return found
+            rest = json.loads(archive.read(_REST))
+        return _put_back(rest["value"], {tuple(rest["arrays"][name]): array for name, array in found.items()})
+    except (BadZipFile, KeyError, TypeError, IndexError, RecursionError, NotImplementedError) as error:
+        raise ValueError("it is a broken .npz file") from error
+
+
+def _check_size(archive: ZipFile) -> None:
+    """A small file must not fill the reader's memory."""
+    packed = sum(member.compress_size for member in archive.infolist())
+    if sum(member.file_size for member in archive.infolist()) > packed * _MOST_EXPANDED + _ALWAYS_EXPANDED:
+        raise ValueError("it is a .npz file that would become much larger than it is")
+
+
+def _put_back(value: Any, arrays: dict[Place, Any]) -> Any:
+    for place, array in arrays.items():
+        if not place:
+            return array
+        holder = value
+        for key in place[:-1]:
+            holder = holder[_key(holder, key)]
+        holder[_key(holder, place[-1])] = array
+    return value
+
+
+def _key(holder: Any, key: str | int) -> str | int:
+    """In JSON every key of a dict is a text."""
+    return key if isinstance(holder, list) or isinstance(key, str) else str(key)
+
+
+# --- tables ----------------------------------------------------------------------------------------------
+
+
+def _is_table(value: Any) -> bool:
+    pandas, arrow = sys.modules.get("pandas"), sys.modules.get("pyarrow")
+    is_frame = pandas is not None and isinstance(value, pandas.DataFrame)
+    return is_frame or (arrow is not None and isinstance(value, arrow.Table))
+
+
+def _write_table(value: Any, file: IO[bytes]) -> None:
+    arrow = _arrow()
+    table = value if isinstance(value, arrow.Table) else arrow.Table.from_pandas(value)
+    with arrow.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read_table(file: IO[bytes]) -> pd.DataFrame:
+    arrow = _arrow()
+    try:
+        with arrow.ipc.open_file(file) as reader:
+            return cast("pd.DataFrame", reader.read_pandas())
+    except arrow.ArrowException as error:
+        raise ValueError(f"it is a broken Arrow file: {error}") from error
+
+
+def _arrow() -> Any:
+    try:
+        import pandas  # noqa: F401, ICN001, PLC0415 - who gets no tables needs none
+        import pyarrow  # noqa: ICN001, PLC0415
+        import pyarrow.ipc  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtra("data", "Results that are tables") from error
+    return pyarrow

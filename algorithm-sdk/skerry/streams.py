@@ -1,0 +1,106 @@
+"""Payloads of any size between a script and its server: in pieces, and from where it broke off when it did."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING
+
+import requests
+
+from skerry.errors import ServerError, ServerUnreachable
+from skerry.transport import Call
+
+if TYPE_CHECKING:
+    from skerry.session import Session
+
+Show = Callable[[int, int], None]
+"""Told how many bytes there are, of how many."""
+
+PIECE = 1024 * 1024
+_PATIENCE = 300.0
+"""Seconds for which a stream waits for a server that is away."""
+
+_FRUITLESS = 5
+"""Tries in a row that bring nothing."""
+
+_BROKEN = "The connection to the server broke off again and again: try later."
+_PARTIAL = 206
+
+
+def download(session: Session, path: str, show: Show = lambda _have, _size: None) -> Iterator[bytes]:
+    """What lies there, piece by piece. Raises ServerError or a subclass, or ServerUnreachable."""
+    have, size, fruitless = 0, None, 0
+    while size is None or have < size:
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        call = Call("GET", path, headers=headers, repeatable=True, patience=_PATIENCE)
+        before = have
+        with session.open(call) as answer:
+            size = _whole_size(answer, have)
+            for piece in _pieces(answer):
+                have += len(piece)
+                show(have, size)
+                yield piece
+        fruitless = fruitless + 1 if have == before else 0
+        if fruitless > _FRUITLESS:
+            raise ServerUnreachable(_BROKEN)
+
+
+def upload(session: Session, path: str, file: IO[bytes], show: Show = lambda _have, _size: None) -> None:
+    """Puts a whole file there. Raises as ``download`` does."""
+    size, last, fruitless = file.seek(0, os.SEEK_END), -1, 0
+    while True:
+        known = session.json(Call("GET", path, repeatable=True, patience=_PATIENCE))
+        if known["complete"]:
+            return
+        have = min(int(known["received"]), size)
+        fruitless, last = (fruitless + 1 if have <= last else 0), have
+        rest = _Rest(file, have, size, show)
+        try:
+            session.json(Call("PUT", path, params={"start": have, "size": size}, data=rest, patience=_PATIENCE))
+        except ServerUnreachable:
+            if fruitless >= _FRUITLESS:
+                raise
+        except ServerError as error:
+            if error.status < 500 or fruitless >= _FRUITLESS:  # noqa: PLR2004
+                raise
+
+
+class _Rest:
+    """A file from some place to its end: ``requests`` sends it in pieces, and announces its length."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int, show: Show) -> None:
+        self._file, self._start, self._size, self._show = file, start, size, show
+
+    def __len__(self) -> int:
+        return self._size - self._start
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(self._start)
+        have = self._start
+        while piece := self._file.read(PIECE):
+            have += len(piece)
+            yield piece
+            self._show(have, self._size)
+
+
+def _whole_size(answer: requests.Response, have: int) -> int:
+    """Of the payload. Raises ServerError unless the answer goes on where it should."""
+    try:
+        if not have:
+            return int(answer.headers["Content-Length"])
+        if answer.status_code == _PARTIAL:
+            span, _, size = answer.headers["Content-Range"].removeprefix("bytes ").partition("/")
+            if span.startswith(f"{have}-"):
+                return int(size)
+    except (KeyError, ValueError):
+        pass
+    raise ServerError("The server does not say where in the payload its answer begins.", answer.status_code)
+
+
+def _pieces(answer: requests.Response) -> Iterator[bytes]:
+    """Up to where the connection ends, well or not."""
+    try:
+        yield from answer.iter_content(PIECE)
+    except requests.RequestException:
+        return
