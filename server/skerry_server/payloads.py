@@ -1,12 +1,14 @@
 """Where inputs and results lie: in their row up to the wire's inline limit, else as a file beside the database.
 
 A file is on the disk, its name included, before the row that names it is written; so a committed row always has its
-bytes. A file without a row is left over from an interrupted request and is swept away at the next start.
+bytes. A file without a row is left over from an interrupted request and is swept away at a later start. Several
+processes of one server share the folder.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -21,6 +23,8 @@ from skerry_server.errors import TooLarge
 from skerry_server.models import Payload
 
 _CHUNK = 256 * 1024
+_ABANDONED_SECONDS = 3600
+"""A file that nothing was written to for so long, and that no row names, never will be named."""
 
 
 class PayloadStore:
@@ -52,6 +56,10 @@ class PayloadStore:
 
         return pieces()
 
+    def is_usable(self) -> bool:
+        """Whether the folder is there and can be written to."""
+        return os.access(self._folder, os.R_OK | os.W_OK | os.X_OK)
+
     def load(self, payload: Payload) -> bytes:
         return b"".join(self.read(payload))
 
@@ -68,8 +76,9 @@ class PayloadStore:
             (self._folder / payload.file).unlink(missing_ok=True)
 
     def sweep(self, session: Session) -> None:
-        """Removes files that no row names; only while nothing else uses the store."""
-        for batch in _batches(sorted(path.name for path in self._folder.iterdir())):
+        """Removes files that no row names, and that nobody is writing."""
+        old = time.time() - _ABANDONED_SECONDS
+        for batch in _batches(sorted(path.name for path in self._folder.iterdir() if _written(path) < old)):
             known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
             for name in set(batch) - known:
                 (self._folder / name).unlink(missing_ok=True)
@@ -112,6 +121,14 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _written(path: Path) -> float:
+    """When the file was last written to; for one that is gone meanwhile, never mind."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _batches(names: list[str], size: int = 500) -> Iterator[list[str]]:

@@ -82,7 +82,7 @@ class _Uvicorn(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
-        self._hub = server.hub
+        self._server = server
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,11 +90,22 @@ class _Uvicorn(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - what a signal handler gets
-        """The library's own raises the signal once more at the end; but a stop that was asked for is no failure."""
+        """The library's own raises the signal once more at the end; but a stop that was asked for is no failure.
+
+        Until load balancers have heard of it the server goes on; a second signal cuts that short.
+        """
         self.force_exit = self.should_exit and sig == signal.SIGINT
+        again = self._server.stopping.is_set()
+        self._server.stopping.set()
+        if self._loop is None:
+            self.should_exit = True
+        else:
+            seconds = 0 if again else self._server.settings.drain_seconds
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._leave)
+
+    def _leave(self) -> None:
         self.should_exit = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._hub.close)
+        self._server.hub.close()
 
 
 class _Shell:

@@ -130,6 +130,7 @@ class Settings(_Strict):
     leases: Leases = Leases()
     limits: Limits = Limits()
     vpn: Vpn = Vpn()
+    drain_seconds: Annotated[float, Field(ge=0, le=300, strict=False)] = 0
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
     @property
@@ -158,6 +159,7 @@ TEMPLATE = """\
 #                        # nobody else may then speak to the server, and their X-Forwarded-For is believed
 # cors_allowed_origins: []   # web pages of these origins may call the server from a browser
 # log_level: info
+# drain_seconds: 0       # before it stops, say so at /skerry/health/ready for as long: load balancers look there
 
 # tokens:
 #   secret: null         # at least 32 characters; null: made at the first start, kept in the state folder

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast
 
 from flask import Flask, Response, current_app, g, jsonify, request
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -127,6 +128,9 @@ def install(app: Flask, server: Server) -> None:
     app.register_error_handler(Refused, _refused)
     app.register_error_handler(NotRecorded, _not_recorded)
     app.register_error_handler(IntegrityError, _collision)
+    app.register_error_handler(DataError, _not_kept)
+    app.register_error_handler(OperationalError, _away)
+    app.register_error_handler(PoolTimeout, _away)
     app.register_error_handler(ClientGone, _gone)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
@@ -274,13 +278,17 @@ def _answer(
     ended: bool,
 ) -> Response:
     server = current_server()
-    open_ = server.database.reading if request.method in {"GET", "HEAD"} else server.database.writing
-    with open_() as session:
-        call = Call(server, session, server.clock())
-        act_as(session, NOBODY)
-        if claims is not None:
-            call._actor = open_actor(session, *claims, ended=ended)  # noqa: SLF001 - its maker
-        answer = handler(call, **arguments)
+    reads = request.method in {"GET", "HEAD"}
+
+    def transaction() -> tuple[object, Call]:
+        with (server.database.reading if reads else server.database.writing)() as session:
+            call = Call(server, session, server.clock())
+            act_as(session, NOBODY)
+            if claims is not None:
+                call._actor = open_actor(session, *claims, ended=ended)  # noqa: SLF001 - its maker
+            return handler(call, **arguments), call
+
+    answer, call = server.database.repeating(transaction)
     for action in call.after:
         action()
     return respond(answer)
@@ -356,6 +364,20 @@ def _not_recorded(error: NotRecorded) -> Response:
 
 def _collision(_error: IntegrityError) -> Response:
     return _problem("Someone else was first to write what this request depends on: look again, and repeat it.", 409)
+
+
+def _not_kept(error: DataError) -> Response:
+    """PostgreSQL has bounds that the request's schema let pass."""
+    _LOG.warning("%s %s: %s", request.method, request.path, error.orig)
+    return _problem("A value of this request can't be kept: it is too long, too large, or no text.", 400)
+
+
+def _away(error: OperationalError | PoolTimeout) -> Response:
+    """The database restarts, is full, or is asked for more than it can do: the caller tries again."""
+    _LOG.error("%s %s was put off: %s", request.method, request.path, getattr(error, "orig", None) or error)
+    response = _problem("The server's database can't be used at the moment: try again in a few seconds.", 503)
+    response.headers["Retry-After"] = "2"
+    return response
 
 
 def _gone(_error: ClientGone) -> Response:

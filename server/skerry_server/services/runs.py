@@ -165,7 +165,8 @@ def check_speaker(actor: Actor, run_id: int) -> None:
 def _own_run(session: Session, actor: Actor, run_id: int, attempt: int) -> Run:
     check_speaker(actor, run_id)
     statement = select(Run).where(Run.id == run_id).options(joinedload(Run.task), undefer(Run.log))
-    run = session.scalar(statement.with_for_update(of=Run))
+    locked = statement.with_for_update(of=Run, key_share=True).execution_options(populate_existing=True)
+    run = session.scalar(locked)
     if run is None:
         raise NotKnown("run", run_id)
     mine = run.node_id == actor.id if actor.kind is Kind.NODE else actor.kind is Kind.RUN
