@@ -59,6 +59,7 @@ def fill(connection: psycopg.Connection) -> None:
     for table in ("task", "run", "payload"):
         connection.execute(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))")  # noqa: S608 - our own names
     connection.execute("VACUUM ANALYZE")
+    connection.execute("CHECKPOINT")
 
 
 def calls(made: Replicas, deep: int) -> Mapping[str, Callable[[], object]]:

@@ -37,7 +37,14 @@ _TRIES = 6
 _FIRST_PAUSE = 0.01
 _LOST = frozenset({"40001", "40P01"})
 """PostgreSQL's words for a transaction that lost to another one: not serializable, deadlock."""
-_SETTINGS = {"timezone": "UTC", "lock_timeout": "30s", "idle_in_transaction_session_timeout": "10min"}
+_SETTINGS = {
+    "timezone": "UTC",
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "10min",
+    # Every request reads few rows: preparing for many, which large tables make PostgreSQL do, takes longer than that.
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+}
 _CONNECTING = {
     "connect_timeout": 5,
     "keepalives_idle": 30,

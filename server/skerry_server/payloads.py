@@ -72,8 +72,12 @@ class PayloadStore:
 
     def forget(self, payload: Payload) -> None:
         """Removes the file of a payload whose row is gone."""
-        if payload.file is not None:
-            (self._folder / payload.file).unlink(missing_ok=True)
+        self.remove(payload.file)
+
+    def remove(self, file: str | None) -> None:
+        """Removes a file that no row names any more."""
+        if file is not None:
+            (self._folder / file).unlink(missing_ok=True)
 
     def sweep(self, session: Session) -> None:
         """Removes files that no row names, and that nobody is writing."""

@@ -21,8 +21,9 @@ from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
-from skerry_server.services import failures
+from skerry_server.services import failures, repeats
 from skerry_server.services.blobs import remove_waiting
+from skerry_server.services.retention import clean_up
 from skerry_server.services.users import has_users, write_policy
 from skerry_server.services.work import give_up_lost, note_absence, renew_leases
 from skerry_server.settings import Settings, jwt_secret
@@ -137,9 +138,12 @@ class Server:
             give_up_lost(session, timedelta(seconds=self.settings.leases.lost_after_seconds), now)
             prune(session, now - _EVENTS_KEPT)
             failures.forget_old(session, now)
-            forgotten = remove_waiting(session, now)
-        for payload in forgotten:
-            self.payloads.forget(payload)
+            repeats.forget_old(session, now)
+            files = [payload.file for payload in remove_waiting(session, now)]
+            if self.settings.retention_days is not None:
+                files += clean_up(session, timedelta(days=self.settings.retention_days), now)
+        for file in files:
+            self.payloads.remove(file)
 
 
 @contextmanager

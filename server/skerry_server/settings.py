@@ -130,6 +130,7 @@ class Settings(_Strict):
     leases: Leases = Leases()
     limits: Limits = Limits()
     vpn: Vpn = Vpn()
+    retention_days: Annotated[float, Field(gt=0, le=36_500, strict=False)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=300, strict=False)] = 0
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
@@ -159,6 +160,7 @@ TEMPLATE = """\
 #                        # nobody else may then speak to the server, and their X-Forwarded-For is believed
 # cors_allowed_origins: []   # web pages of these origins may call the server from a browser
 # log_level: info
+# retention_days: null   # so long after its end a run's input, result and log are removed; null: never
 # drain_seconds: 0       # before it stops, say so at /skerry/health/ready for as long: load balancers look there
 
 # tokens:

@@ -30,6 +30,7 @@ from skerry_server.errors import (
     NotOffered,
     PermissionDenied,
     Refused,
+    Removed,
     RunOver,
     StaleAttempt,
     StoreNotLinked,
@@ -41,7 +42,7 @@ from skerry_server.events import Ticket
 from skerry_server.models import Payload
 from skerry_server.policy import Actor, Kind
 from skerry_server.server import Server
-from skerry_server.services import failures
+from skerry_server.services import failures, repeats
 from skerry_server.services.actors import load_actor
 from skerry_server.trail import NOBODY, act_as, actor_of, note
 from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER, ClientGone
@@ -59,6 +60,7 @@ _STATUS: Mapping[type[Refused], int] = {
     NotKnown: 404,
     NotOffered: 404,
     Conflicting: 409,
+    Removed: 410,
     TooLarge: 413,
     TooManyFailures: 429,
 }
@@ -277,7 +279,7 @@ def _answer(
     *,
     ended: bool,
 ) -> Response:
-    server = current_server()
+    server, key = current_server(), request.headers.get("Idempotency-Key")
     reads = request.method in {"GET", "HEAD"}
 
     def transaction() -> tuple[object, Call]:
@@ -286,12 +288,29 @@ def _answer(
             act_as(session, NOBODY)
             if claims is not None:
                 call._actor = open_actor(session, *claims, ended=ended)  # noqa: SLF001 - its maker
-            return handler(call, **arguments), call
+            once = request.method == "POST" and key is not None and claims is not None
+            return (_once(call, handler, arguments, key or "") if once else handler(call, **arguments)), call
 
     answer, call = server.database.repeating(transaction)
     for action in call.after:
         action()
     return respond(answer)
+
+
+def _once(call: Call, handler: Callable[..., object], arguments: dict[str, Any], key: str) -> object:
+    """What the handler answers, or answered when the caller sent this key first."""
+    parts = [part.model_dump() if isinstance(part, BaseModel) else part for part in arguments.values()]
+    said = json.dumps([request.full_path, parts], default=str, sort_keys=True).encode()
+    asked = repeats.Asked(call.actor.label, key, said)
+    earlier = repeats.recall(call.session, asked)
+    if earlier is not None:
+        return Reply(*earlier)
+    answer = handler(call, **arguments)
+    if isinstance(answer, Wait | Response):
+        return answer
+    reply = answer if isinstance(answer, Reply) else Reply(answer)
+    repeats.remember(call.session, asked, json.loads(current_app.json.dumps(reply.body)), reply.status, call.now)
+    return reply
 
 
 def open_actor(session: Session, kind: Kind, claims: dict[str, Any], *, ended: bool = False) -> Actor:

@@ -14,7 +14,7 @@ from skerry.audit import What
 from skerry.crypto import parse_header
 from skerry.wire import Format, Status, detect_format, to_stored
 from skerry_server.blobforms import header_size
-from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, StaleAttempt
+from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, Removed, StaleAttempt
 from skerry_server.events import announce, task_topic
 from skerry_server.lifecycle import HELD, State, advance, reported
 from skerry_server.models import Payload, Run, Task
@@ -154,6 +154,12 @@ def stage_result(session: Session, actor: Actor, run_id: int, attempt: int, payl
         session.flush()
         session.delete(replaced)
     return replaced
+
+
+def check_kept(run: Run) -> None:
+    """Raises Removed when the server has removed what the run carried."""
+    if run.cleanup_at is not None:
+        raise Removed(run.id)
 
 
 def check_speaker(actor: Actor, run_id: int) -> None:

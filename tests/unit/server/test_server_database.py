@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from server_federation import Api, Federation, make_settings, plain
-from sqlalchemy import Engine, create_engine, inspect, select, text
+from sqlalchemy import Engine, Inspector, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from skerry.errors import ConfigurationError
@@ -66,10 +67,14 @@ def schema(engine: Engine) -> dict[str, list[str]]:
     """Of each table what it consists of."""
     found = inspect(engine)
     return {
-        table: sorted(map(str, [*found.get_columns(table), *found.get_indexes(table), *found.get_foreign_keys(table)]))
+        table: sorted(map(str, [*found.get_columns(table), *found.get_foreign_keys(table), *_indexes(found, table)]))
         for table in found.get_table_names()
         if table != "sqlite_sequence"
     }
+
+
+def _indexes(found: Inspector, table: str) -> list[tuple[str | None, list[str | None]]]:
+    return [(index["name"], index["column_names"]) for index in found.get_indexes(table)]
 
 
 def test_the_database_is_set_up_to_keep_what_it_acknowledged(server: Server) -> None:
@@ -221,10 +226,12 @@ def test_what_no_row_names_is_swept_away(server: Server) -> None:
     left = server.payloads.keep([bytes(100_000)], 1 << 30)
     with server.database.writing() as session:
         session.add(kept)
+    for payload in (kept, left):
+        os.utime(server.settings.payload_folder / str(payload.file), (time.time() - 7200,) * 2)
+    fresh = server.payloads.keep([bytes(100_000)], 1 << 30)
     with server.database.reading() as session:
         server.payloads.sweep(session)
-    assert [path.name for path in server.settings.payload_folder.iterdir()] == [kept.file]
-    assert left.file != kept.file
+    assert {path.name for path in server.settings.payload_folder.iterdir()} == {kept.file, fresh.file}
 
 
 def test_a_large_input_is_fetched_by_itself(federation: Federation, researcher: Api) -> None:

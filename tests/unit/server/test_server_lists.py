@@ -254,7 +254,7 @@ def test_creating_and_claiming_cost_little(
     assert statements() - before < 25
     before = statements()
     federation.work(2)
-    assert statements() - before < 20
+    assert statements() - before < 22
     before = statements()
     federation.work(2, holding=[{"run": 2, "attempt": 1}], capacity=0)
     assert statements() - before < 12
