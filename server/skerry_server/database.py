@@ -9,18 +9,21 @@ module, in ``locks`` and in ``listening``.
 from __future__ import annotations
 
 import logging
+import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
@@ -71,12 +74,18 @@ class Database:
         # SQLite has one writer at a time and lets the others poll for it; a lock of our own queues them instead.
         self._turn: AbstractContextManager[Any] = threading.Lock() if _is_sqlite(self.engine) else nullcontext()
 
-    def migrate(self) -> None:
-        """Brings the tables to this version's; raises ConfigurationError when the database can't be used."""
+    def migrate(self, revision: str = "head") -> str:
+        """Brings the tables to a revision, this version's by default, and names it; raises ConfigurationError."""
         try:
             with self.engine.execution_options(**{_WRITES: True}).begin() as connection:
                 locks.hold(connection, "migrations")
-                migrate(connection)
+                migrate(connection, revision)
+                return MigrationContext.configure(connection).get_current_revision() or "base"
+        except CommandError as error:
+            raise ConfigurationError(
+                f"The tables can't be brought to revision {revision}: {error}. A newer version of skerry has used them"
+                ": use that one, or let it go back (skerry server migrate --to)."
+            ) from error
         except (OperationalError, DatabaseError) as error:
             where = self.engine.url.render_as_string(hide_password=True)
             raise ConfigurationError(f"The database {where} can't be used: {error.orig}.") from error
@@ -125,6 +134,17 @@ class Database:
     def listens(self) -> bool:
         """Whether everything that was announced has been heard, as far as is known."""
         return self._bus is None or self._bus.connected
+
+    def back_up(self, file: Path) -> None:
+        """Copies SQLite's database as it is at one moment, while others go on. Raises ConfigurationError."""
+        if not _is_sqlite(self.engine):
+            raise ConfigurationError("This server's database is PostgreSQL: back it up with pg_dump -Fc.")
+        try:
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            with closing(sqlite3.connect(file)) as copy, self.engine.connect() as connection:
+                cast("sqlite3.Connection", connection.connection.dbapi_connection).backup(copy)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"The database can't be copied to {file}: {error}.") from error
 
     def answers(self) -> bool:
         """Whether it can be asked at this moment."""

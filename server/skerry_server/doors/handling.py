@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from skerry import logs
 from skerry.audit import What
 from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
@@ -127,6 +128,8 @@ class Call:
 def install(app: Flask, server: Server) -> None:
     """Hands the server to the handlers and maps every error to a JSON body with a string ``msg``."""
     app.extensions[_EXTENSION] = server
+    app.before_request(_bind_logs)
+    app.teardown_request(_unbind_logs)
     app.register_error_handler(Refused, _refused)
     app.register_error_handler(NotRecorded, _not_recorded)
     app.register_error_handler(IntegrityError, _collision)
@@ -136,6 +139,20 @@ def install(app: Flask, server: Server) -> None:
     app.register_error_handler(ClientGone, _gone)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
+
+
+def _bind_logs() -> None:
+    """Whatever this request logs says which run or task it is about."""
+    parts, id_ = request.path.split("/"), (request.view_args or {}).get("id_")
+    kind = next((kind for kind in ("run", "task") if kind in parts), None)
+    if kind is not None and isinstance(id_, int):
+        g.about = logs.bound(**{kind: id_})
+        g.about.__enter__()
+
+
+def _unbind_logs(_error: BaseException | None) -> None:
+    if "about" in g:
+        g.about.__exit__(None, None, None)
 
 
 def current_server() -> Server:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, exists, false, or_, select, true
 from sqlalchemy.orm import Session, joinedload, undefer
 
+from skerry import logs
 from skerry.audit import What
 from skerry.crypto import parse_header
 from skerry.wire import Format, Status, detect_format, to_stored
@@ -116,7 +117,14 @@ def finish_run(
     run.log, run.live_log = outcome.log, 0
     advance(run, reported(outcome.status), now)
     end_run(session, run, now)
-    _LOG.info("run %s of task %s: attempt %s ended: %s", run.id, run.task_id, run.attempt, outcome.status)
+    _LOG.info(
+        "run %s of task %s: attempt %s ended: %s",
+        run.id,
+        run.task_id,
+        run.attempt,
+        outcome.status,
+        extra=logs.about(run=run.id, task=run.task_id),
+    )
     return run, dropped
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
 
+from skerry import logs
 from skerry.wire import canonical
 from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
@@ -89,7 +90,14 @@ def create_task(
     task.runs = [_new_run(task, given, nodes[given.organization_id], store, now) for given in inputs]
     session.flush()
     announce(session, [node_topic(nodes[t.organization_id].id) for t in spec.targets], now)
-    _LOG.info("task %s of job %s: created by %s, runs %s", task.id, task.job_id, actor.label, [r.id for r in task.runs])
+    _LOG.info(
+        "task %s of job %s: created by %s, runs %s",
+        task.id,
+        task.job_id,
+        actor.label,
+        [r.id for r in task.runs],
+        extra=logs.about(task=task.id),
+    )
     return task
 
 
@@ -213,7 +221,9 @@ def end_runs(session: Session, which: ColumnElement[bool], reason: str, now: dat
     for run in runs:
         run.reason = reason
         advance(run, State.KILLED, now)
-        _LOG.info("run %s of task %s: killed, %s", run.id, run.task_id, reason)
+        _LOG.info(
+            "run %s of task %s: killed, %s", run.id, run.task_id, reason, extra=logs.about(run=run.id, task=run.task_id)
+        )
     announce(session, [node_topic(run.node_id) for run in runs if run.node_id is not None], now)
     peers.leave(session, runs, now)
     follow_all(session, runs, now)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
+from skerry import logs
 from skerry.audit import WITNESS, Head, What
 from skerry_server.errors import NotKnown
 from skerry_server.events import announce, job_topic, node_topic, presence_topic
@@ -126,7 +127,13 @@ def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None
         run.reason = "the node was not heard of any more"
         advance(run, State.LOST, now)
         end_run(session, run, now)
-        _LOG.warning("run %s of task %s: lost, node %s was silent for too long", run.id, run.task_id, run.node_id)
+        _LOG.warning(
+            "run %s of task %s: lost, node %s was silent for too long",
+            run.id,
+            run.task_id,
+            run.node_id,
+            extra=logs.about(run=run.id, task=run.task_id),
+        )
 
 
 def _present(session: Session, actor: Actor, report: Report, now: datetime) -> Node:
@@ -201,7 +208,14 @@ def _claim(
         advance(run, State.INITIALIZING, now)
         run.attempt += 1
         run.node_id, run.lease_expires = node.id, now + lease
-        _LOG.info("run %s of task %s: attempt %s claimed by node %s", run.id, run.task_id, run.attempt, node.id)
+        _LOG.info(
+            "run %s of task %s: attempt %s claimed by node %s",
+            run.id,
+            run.task_id,
+            run.attempt,
+            node.id,
+            extra=logs.about(run=run.id, task=run.task_id),
+        )
     follow_all(session, claimed, now)
     if claimed:
         # A call that was broken off may claim for nobody: the one that replaced it has to look again.
