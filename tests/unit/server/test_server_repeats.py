@@ -42,7 +42,7 @@ def creations(f: Federation) -> list[tuple[str, dict[str, Any]]]:
 def test_whatever_is_created_is_created_once(federation: Federation) -> None:
     for number, (path, body) in enumerate(creations(federation)):
         first, again = (ask(federation.root, path, body, f"{KEY}-{number}") for _ in range(2))
-        assert first.status_code == again.status_code == 201, (path, first.data, again.data)
+        assert first.status_code == again.status_code < 300, (path, first.data, again.data)
         assert first.get_json() == again.get_json()
     names = [row["name"] for row in federation.root.get("organization", per_page=100)["data"]]
     assert names.count("made once") == 1
