@@ -15,7 +15,7 @@ from clusters import Cluster, free_port
 from replicas import SKERRY, Replicas, replicas
 
 pytestmark = pytest.mark.integration
-PREVIOUS = "0015"
+PREVIOUS = "0010"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
-down_revision = "0015"
+down_revision = "0010"
 
 _CLAIMS = ("state", "organization_id", "collaboration_id")
 _KEPT = sa.text("cleanup_at IS NULL")
