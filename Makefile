@@ -15,7 +15,7 @@ MORE := $(wildcard examples bench tests docker docs)
 $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(CURDIR)" ] || rm -f $(READY))
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
 
 demo: ## two federated analyses of real data on three nodes, compared with the pooled data
 	@$(MAKE) --no-print-directory $(READY) || { echo "demo: failed the virtual environment could not be made; the lines above say why."; exit 1; }
@@ -32,7 +32,7 @@ lint: $(READY) arrows audit ## ruff, bandit, codespell, deptry, import-linter, p
 
 arrows: $(READY)
 	@echo "lint: import-linter"; $(VENV)/bin/lint-imports >build/imports.log || { cat build/imports.log; exit 1; }
-	echo "lint: deptry"; $(PYTHON) docker/requirements.py setup.cfg data client server node proxy >build/requirements.txt
+	echo "lint: deptry"; $(PYTHON) docker/requirements.py setup.cfg data client server postgresql metrics node proxy >build/requirements.txt
 	$(VENV)/bin/deptry $(CODE) >build/deptry.log 2>&1 || { cat build/deptry.log; exit 1; }
 
 audit: $(READY)
@@ -59,6 +59,9 @@ bench-%: $(READY) images
 	@docker/as-root.sh $(PYTHON) bench/$*.py
 
 bench-requests: bench-server_requests
+
+bench-%: $(READY) ## one of them: bench-nodes, bench-backlog, bench-throughput, …
+	@PYTHONPATH=tests docker/as-root.sh $(PYTHON) bench/$*.py
 
 probe: $(READY) images ## what can be done inside a container: Docker's default, skerry, gVisor, side by side
 	@docker/as-root.sh $(PYTHON) bench/probe_table.py

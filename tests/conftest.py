@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clusters import Cluster, cluster
 
 from skerry.dev.leftovers import mounts_below
 from skerry.dev.machine import docker_client, may_enter_namespaces
@@ -52,6 +53,20 @@ def postgresql_programs() -> Path:
     if not folder.is_dir():
         skip_or_fail("PostgreSQL 15 is not installed (tests/programs.sh installs it)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql_cluster(postgresql_programs: Path) -> Iterator[Cluster]:
+    """A PostgreSQL with nothing in it, for databases of the tests' own."""
+    with cluster(postgresql_programs) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def balancer_program() -> None:
+    """HAProxy."""
+    if not Path("/usr/sbin/haproxy").exists():
+        skip_or_fail("HAProxy is not installed (tests/programs.sh installs it)")
 
 
 @pytest.fixture(scope="session")

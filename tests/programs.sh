@@ -1,5 +1,5 @@
 #!/bin/bash
-# What the tests run beside skerry: PostgreSQL, an image registry, WireGuard, nftables, gVisor. Installs Debian's packages for those that are missing.
+# What the tests run beside skerry: PostgreSQL, a load balancer, an image registry, WireGuard, nftables, gVisor. Installs Debian's packages for those that are missing.
 #
 # Where that can't be, the tests that need them say so and are skipped; in CI they fail.
 set -u
@@ -10,13 +10,14 @@ say() { printf 'tests: %s\n' "$*" >&2; }
 
 missing() {
     [ -x /usr/lib/postgresql/15/bin/initdb ] || printf 'postgresql-15 '
+    command -v haproxy >/dev/null || printf 'haproxy '
     command -v docker-registry >/dev/null || printf 'docker-registry '
     command -v htpasswd >/dev/null || printf 'apache2-utils '
     command -v wireguard-go >/dev/null || printf 'wireguard-go '
     command -v nft >/dev/null || printf 'nftables '
 }
 
-# The package would else make and start a cluster that nobody asked for.
+# The packages would else make and start a cluster, or a load balancer, that nobody asked for.
 no_cluster() {
     [ -e /etc/postgresql-common/createcluster.conf ] && return
     mkdir -p /etc/postgresql-common

@@ -8,6 +8,7 @@ import os
 import ssl
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import click
 
+from skerry import logs
 from skerry.audit import lines_of
 from skerry.cli.connection import client_at, connect, connected
 from skerry.errors import SkerryError
@@ -24,12 +26,16 @@ from skerry.transport import Call
 from skerry_server import bootstrap as bootstrap_secret
 from skerry_server import migrants
 from skerry_server import settings as configuration
+from skerry_server.database import Database
+from skerry_server.events import Hub
+from skerry_server.models import utcnow
 from skerry_server.policy import ROOT
 from skerry_server.server import open_server, reading_database
 from skerry_server.services.audit import read_heads, read_trail
 from skerry_server.services.migrating import take_over
 from skerry_server.services.users import found_root
 from skerry_server.settings import Settings
+from skerry_server.trail import Trail, kept_writer
 
 _CONFIG = click.option(
     "--config",
@@ -243,6 +249,46 @@ def check(path: Path) -> None:
 
 @server.command()
 @_CONFIG
+@click.option(
+    "--to", "revision", default="head", show_default=True, help="A revision, such as 0010; head: this version's."
+)
+def migrate(path: Path, revision: str) -> None:
+    """Brings the database's tables to a revision, forwards or backwards. Each start brings them to this version's.
+
+    Before an older version of skerry is started, let this one go back to that one's revision, with the server stopped.
+    """
+    try:
+        with closing(_database(path)) as database:
+            click.echo(f"The tables are those of revision {database.migrate(revision)}.")
+    except SkerryError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@server.command()
+@_CONFIG
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup(path: Path, file: Path) -> None:
+    """Copies the SQLite database into FILE, which must not be there yet, while the server serves.
+
+    The state folder's payloads, jwt-secret and audit-writer, and the configuration, belong to a whole back-up: copy
+    them afterwards. For PostgreSQL use pg_dump.
+    """
+    try:
+        with closing(_database(path)) as database:
+            database.back_up(file)
+    except SkerryError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{file} is written.")
+
+
+def _database(path: Path) -> Database:
+    found = configuration.load(path)
+    found.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Database(found.database_url, Hub(), Trail(kept_writer(found.state), utcnow))
+
+
+@server.command()
+@_CONFIG
 @click.option("--port", type=click.IntRange(1, 65_535), help="Where it was started with another port.")
 def status(path: Path, port: int | None) -> None:
     """Says whether the server of this configuration answers."""
@@ -286,7 +332,5 @@ def _read_password() -> str:
 
 
 def _log(found: Settings) -> None:
-    logging.basicConfig(
-        level=found.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    logs.set_up(found.log_level, found.log_format)
     logging.getLogger("alembic").setLevel(logging.WARNING)

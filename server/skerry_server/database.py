@@ -1,29 +1,62 @@
 """The database: how it is opened, brought up to date, and used by one transaction at a time.
 
 SQLite here means WAL, synchronous=FULL (an acknowledged commit survives a power cut), foreign keys, and writers that
-take their lock when they begin, so that none fails half-way. What is special to it stays in this module.
+take their lock when they begin, so that none fails half-way. PostgreSQL means READ COMMITTED: services lock the rows
+whose state they change. A transaction that lost to another one is repeated. What is special to either stays in this
+module, in ``locks`` and in ``listening``.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import random
+import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from skerry.errors import ConfigurationError
+from skerry.errors import ConfigurationError, NotRecorded
+from skerry_server import listening, locks
 from skerry_server.events import Hub, announced
 from skerry_server.trail import Trail, watch
 
+_LOG = logging.getLogger(__name__)
 _WRITES = "skerry_writes"
 _BUSY_SECONDS = 30
+_TRIES = 6
+_FIRST_PAUSE = 0.01
+_LOST = frozenset({"40001", "40P01"})
+"""PostgreSQL's words for a transaction that lost to another one: not serializable, deadlock."""
+_SETTINGS = {
+    "timezone": "UTC",
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "10min",
+    # Every request reads few rows: preparing for many, which large tables make PostgreSQL do, takes longer than that.
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+}
+_CONNECTING = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "application_name": "skerry",
+    "options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items()),
+}
+_Answer = TypeVar("_Answer")
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -33,6 +66,7 @@ class Database:
     def __init__(self, url: str, hub: Hub, trail: Trail, *, connections: int = 16) -> None:
         self.engine = _open(url, connections)
         self._hub = hub
+        self._bus = listening.Bus(self.engine, hub) if not _is_sqlite(self.engine) else None
         self.trail = trail
         self._reader = sessionmaker(self.engine, expire_on_commit=False)
         self._writer = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
@@ -40,11 +74,18 @@ class Database:
         # SQLite has one writer at a time and lets the others poll for it; a lock of our own queues them instead.
         self._turn: AbstractContextManager[Any] = threading.Lock() if _is_sqlite(self.engine) else nullcontext()
 
-    def migrate(self) -> None:
-        """Brings the tables to this version's; raises ConfigurationError when the database can't be used."""
+    def migrate(self, revision: str = "head") -> str:
+        """Brings the tables to a revision, this version's by default, and names it; raises ConfigurationError."""
         try:
             with self.engine.execution_options(**{_WRITES: True}).begin() as connection:
-                migrate(connection)
+                locks.hold(connection, "migrations")
+                migrate(connection, revision)
+                return MigrationContext.configure(connection).get_current_revision() or "base"
+        except CommandError as error:
+            raise ConfigurationError(
+                f"The tables can't be brought to revision {revision}: {error}. A newer version of skerry has used them"
+                ": use that one, or let it go back (skerry server migrate --to)."
+            ) from error
         except (OperationalError, DatabaseError) as error:
             where = self.engine.url.render_as_string(hide_password=True)
             raise ConfigurationError(f"The database {where} can't be used: {error.orig}.") from error
@@ -64,36 +105,113 @@ class Database:
             yield session
             topics = announced(session)
             with self.trail.writing(session):
+                if self._bus is not None:
+                    self._bus.tell(session, topics)
                 session.commit()
         self._hub.publish(topics)
 
+    def repeating(self, transaction: Callable[[], _Answer]) -> _Answer:
+        """What the function answers, which is called again where its transaction lost to another one.
+
+        It has to begin its transaction itself. What it raises at the last try is passed on.
+        """
+        for number in range(_TRIES):
+            try:
+                return transaction()
+            except (DBAPIError, NotRecorded) as error:
+                if number == _TRIES - 1 or not _is_lost(error):
+                    raise
+                _LOG.info("a transaction lost to another one and is repeated: %s", error)
+            time.sleep(random.uniform(0.5, 1) * _FIRST_PAUSE * 2**number)  # noqa: S311 - spreads writers
+        raise AssertionError
+
+    def listen(self) -> None:
+        """From now on the hub hears of what other processes of this server announce. Raises ConfigurationError."""
+        if self._bus is not None:
+            self._bus.start()
+
+    @property
+    def listens(self) -> bool:
+        """Whether everything that was announced has been heard, as far as is known."""
+        return self._bus is None or self._bus.connected
+
+    def back_up(self, file: Path) -> None:
+        """Copies SQLite's database as it is at one moment, while others go on. Raises ConfigurationError."""
+        if not _is_sqlite(self.engine):
+            raise ConfigurationError("This server's database is PostgreSQL: back it up with pg_dump -Fc.")
+        try:
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            with closing(sqlite3.connect(file)) as copy, self.engine.connect() as connection:
+                cast("sqlite3.Connection", connection.connection.dbapi_connection).backup(copy)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"The database can't be copied to {file}: {error}.") from error
+
+    def answers(self) -> bool:
+        """Whether it can be asked at this moment."""
+        try:
+            with self._reader() as session:
+                return session.scalar(select(1)) == 1
+        except SQLAlchemyError as error:
+            _LOG.warning("the database does not answer: %s", error)
+            return False
+
     def close(self) -> None:
+        if self._bus is not None:
+            self._bus.stop()
         self.engine.dispose()
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Runs the migrations on an open transaction."""
+    """Brings the tables to a revision, forwards or backwards, on an open transaction."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    here = MigrationContext.configure(connection).get_current_revision()
+    script = ScriptDirectory.from_config(config)
+    passed = {one.revision for one in script.walk_revisions("base", here)} | {"base"} if here else set()
+    (command.downgrade if revision in passed else command.upgrade)(config, revision)
+
+
+def _is_lost(error: DBAPIError | NotRecorded) -> bool:
+    """Whether the same transaction may go well the next time: it met another one."""
+    found = error.__cause__ if isinstance(error, NotRecorded) else error
+    return isinstance(found, IntegrityError) or sqlstate(found) in _LOST
+
+
+def sqlstate(error: BaseException | None) -> str | None:
+    """PostgreSQL's code of the error, None of anything else."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
 
 
 def _is_sqlite(engine: Engine) -> bool:
     return engine.dialect.name == "sqlite"
 
 
-def _open(url: str, connections: int) -> Engine:
+def _open(text: str, connections: int) -> Engine:
     try:
-        dialect = make_url(url).get_backend_name()
-        options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS}} if dialect == "sqlite" else {}
-        engine = create_engine(url, pool_size=connections, max_overflow=connections, **options)
+        url = _with_driver(make_url(text))
+        is_sqlite = url.get_backend_name() == "sqlite"
+        options = {"connect_args": {"timeout": _BUSY_SECONDS} if is_sqlite else _CONNECTING}
+        engine = create_engine(
+            url, pool_size=connections, max_overflow=connections, pool_pre_ping=not is_sqlite, **options
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigurationError('For PostgreSQL, install its driver: pip install "skerry[postgresql]".') from error
     except (ArgumentError, ImportError) as error:
         raise ConfigurationError(f'"database" is not a database URL that this server can use: {error}') from error
-    if _is_sqlite(engine):
+    if is_sqlite:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _with_driver(url: URL) -> URL:
+    """PostgreSQL by psycopg 3, by whichever of its names. Raises ArgumentError for what is neither it nor SQLite."""
+    if url.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername in {"sqlite", "sqlite+pysqlite"}:
+        return url
+    raise ArgumentError(f'"{url.drivername}" is none of sqlite and postgresql.')
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:

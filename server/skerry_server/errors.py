@@ -76,6 +76,13 @@ class NotKnown(Refused):
         super().__init__(f"There is no {what} with id {id_}.")
 
 
+class Removed(Refused):
+    """It was there, and was kept for as long as the server's configuration says."""
+
+    def __init__(self, run_id: int) -> None:
+        super().__init__(f"The input, result and log of run {run_id} were removed: this server keeps them for a while.")
+
+
 class Conflicting(Refused):
     """The state moved on, or someone else was first."""
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column, relationship
 
@@ -34,6 +35,7 @@ ONLINE_FOR = timedelta(seconds=60)
 
 _CASCADE = "CASCADE"
 _SET_NULL = "SET NULL"
+_KEPT = text("cleanup_at IS NULL")
 
 
 def utcnow() -> datetime:
@@ -350,14 +352,16 @@ class Run(Base):
     """One execution of a task at one organization. ``attempt`` 0 means that no node has claimed it yet.
 
     ``reason`` is the server's own sentence where it ended the run itself; ``log`` is the node's. ``live_log`` counts
-    what the node has shown of it while the run is active; 0 when ``log`` is the whole, or nothing.
+    what the node has shown of it while the run is active; 0 when ``log`` is the whole, or nothing. At ``cleanup_at``
+    the server removed the input, the result and the log.
     """
 
     __tablename__ = "run"
     __table_args__ = (
-        Index(None, "state", "organization_id", "collaboration_id"),
+        Index("ix_run_claims", "state", "organization_id", "collaboration_id", "id"),
         Index(None, "state", "lease_expires"),
         Index(None, "node_id", "state"),
+        Index("ix_run_kept", "finished_at", sqlite_where=_KEPT, postgresql_where=_KEPT),
         Base.__table_args__,
     )
 
@@ -376,6 +380,7 @@ class Run(Base):
     assigned_at: Mapped[datetime] = mapped_column(index=True)
     started_at: Mapped[datetime | None] = mapped_column(index=True)
     finished_at: Mapped[datetime | None] = mapped_column(index=True)
+    cleanup_at: Mapped[datetime | None]
     log: Mapped[str | None] = deferred(mapped_column(Text))
     live_log: Mapped[int] = mapped_column(default=0)
 
@@ -415,6 +420,17 @@ class Peer(Base):
     collaboration_id: Mapped[int] = mapped_column(ForeignKey("collaboration.id", ondelete=_CASCADE))
     address: Mapped[str] = mapped_column(String(15))
     statement: Mapped[dict[str, Any] | None]
+
+
+class Answered(Base):
+    """A request that carried a key of its caller's; hashes of both, and the answer encrypted under the key."""
+
+    __tablename__ = "answered"
+
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    request: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[bytes] = mapped_column(LargeBinary)
+    at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Event(Base):

@@ -1,8 +1,8 @@
 """Where inputs and results lie: in their row up to the wire's inline limit, else as a file beside the database.
 
 A file is on the disk, its name included, before the row that names it is written; so a committed row always has its
-bytes. A file without a row is left over from an interrupted request and is swept away at the next start, but for parts:
-uploads that broke off, which their sender may go on with for a day.
+bytes. A file without a row is left over from an interrupted request and is swept away at a later start, but for parts:
+uploads that broke off, which their sender may go on with for a day. Several processes of one server share the folder.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from skerry_server.errors import Busy, InvalidRequest, TooLarge
 from skerry_server.models import Payload
 from skerry_server.syncing import Syncing
 
+_ABANDONED_SECONDS = 3600
+"""A file that nothing was written to for so long, and that no row names, never will be named."""
 _CHUNK = 1024 * 1024
 _PART = "part-"
 _PARTS_KEPT = 24 * 3600
@@ -126,6 +128,10 @@ class PayloadStore:
 
         return pieces()
 
+    def is_usable(self) -> bool:
+        """Whether the folder is there and can be written to."""
+        return os.access(self._folder, os.R_OK | os.W_OK | os.X_OK)
+
     def load(self, payload: Payload) -> bytes:
         return b"".join(self.read(payload))
 
@@ -138,13 +144,19 @@ class PayloadStore:
 
     def forget(self, payload: Payload) -> None:
         """Removes the file of a payload whose row is gone."""
-        if payload.file is not None:
-            (self._folder / payload.file).unlink(missing_ok=True)
+        self.remove(payload.file)
+
+    def remove(self, file: str | None) -> None:
+        """Removes a file that no row names any more."""
+        if file is not None:
+            (self._folder / file).unlink(missing_ok=True)
 
     def sweep(self, session: Session) -> None:
-        """Removes files that no row names; only while nothing else uses the store."""
+        """Removes files that no row names, and that nobody is writing."""
         self.sweep_parts()
-        for batch in _batches(sorted(path.name for path in self._folder.iterdir() if not _is_part(path))):
+        old = time.time() - _ABANDONED_SECONDS
+        whole = (path for path in self._folder.iterdir() if not _is_part(path))
+        for batch in _batches(sorted(path.name for path in whole if _written(path) < old)):
             known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
             for name in set(batch) - known:
                 (self._folder / name).unlink(missing_ok=True)
@@ -261,6 +273,14 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _written(path: Path) -> float:
+    """When the file was last written to; for one that is gone meanwhile, never mind."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _batches(names: list[str], size: int = 500) -> Iterator[list[str]]:

@@ -17,6 +17,7 @@ import uvicorn
 from a2wsgi import WSGIMiddleware
 
 from skerry.errors import ConfigurationError
+from skerry_server import metrics
 from skerry_server.app import create_app
 from skerry_server.server import Server
 from skerry_server.settings import Settings, check_exposure
@@ -37,8 +38,9 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
     raise_file_limit()
     listener = listen(server.settings.host, server.settings.port)
     server.begin()
+    shell = _Shell(server, lambda: announce(_address(server.settings, listener)))
     config = uvicorn.Config(
-        _Shell(server, lambda: announce(_address(server.settings, listener))),
+        shell,
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -51,6 +53,7 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
     _load_certificate(config)
     with contextlib.closing(listener):
         _Uvicorn(config, server).run(sockets=[listener])
+    shell.stop()
     server.mailer.close()
     server.end()
     server.database.close()
@@ -82,7 +85,7 @@ class _Uvicorn(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
-        self._hub = server.hub
+        self._server = server
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,11 +93,22 @@ class _Uvicorn(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - what a signal handler gets
-        """The library's own raises the signal once more at the end; but a stop that was asked for is no failure."""
+        """The library's own raises the signal once more at the end; but a stop that was asked for is no failure.
+
+        Until load balancers have heard of it the server goes on; a second signal cuts that short.
+        """
         self.force_exit = self.should_exit and sig == signal.SIGINT
+        again = self._server.stopping.is_set()
+        self._server.stopping.set()
+        if self._loop is None:
+            self.should_exit = True
+        else:
+            seconds = 0 if again else self._server.settings.drain_seconds
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._leave)
+
+    def _leave(self) -> None:
         self.should_exit = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._hub.close)
+        self._server.hub.close()
 
 
 class _Shell:
@@ -104,8 +118,11 @@ class _Shell:
         self._server = server
         self._ready = ready
         limits = server.settings.limits
-        doors = cast("App", WSGIMiddleware(cast("Any", create_app(server)), workers=limits.threads))
+        app = create_app(server)
+        doors = cast("App", WSGIMiddleware(cast("Any", app), workers=limits.threads))
         self._room = WaitingRoom(doors, server.hub, limits.waiters)
+        found = server.settings.metrics
+        self.stop = metrics.serve(found, server, app, lambda: self._room.waiting) if found is not None else _nothing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -120,6 +137,10 @@ class _Shell:
             self._ready()
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _nothing() -> None:
+    """There is nothing to stop."""
 
 
 async def sweep_regularly(server: Server) -> None:

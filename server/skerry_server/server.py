@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,14 +15,15 @@ from sqlalchemy.orm import Session
 
 from skerry.audit import What
 from skerry.errors import ConfigurationError
-from skerry_server import bootstrap
+from skerry_server import bootstrap, locks
 from skerry_server.database import Database
 from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
-from skerry_server.services import failures
+from skerry_server.services import failures, repeats
 from skerry_server.services.blobs import remove_waiting
+from skerry_server.services.retention import clean_up
 from skerry_server.services.users import has_users, write_policy
 from skerry_server.services.work import give_up_lost, note_absence, renew_leases
 from skerry_server.settings import Settings, jwt_secret
@@ -76,6 +78,7 @@ class Server:
     payloads: PayloadStore
     mailer: Mailer
     clock: Callable[[], datetime]
+    stopping: threading.Event = field(default_factory=threading.Event)
     told: Repeats = field(default_factory=Repeats)
     anchors: Anchors = field(default_factory=Anchors)
 
@@ -93,7 +96,11 @@ class Server:
         return timedelta(minutes=self.settings.tokens.run_minutes)
 
     def begin(self) -> None:
-        """What is due before the first request is answered."""
+        """What is due before the first request is answered. Raises ConfigurationError."""
+        self.database.listen()
+        self.database.repeating(self._begin)
+
+    def _begin(self) -> None:
         with self.database.writing() as session:
             note(session, "server.start", What("server"), version=version("skerry"))
             renew_leases(session, self.clock() + self.lease)
@@ -103,20 +110,40 @@ class Server:
 
     def end(self) -> None:
         """What is due after the last one."""
+        self.database.repeating(self._end)
+
+    def _end(self) -> None:
         with self.database.writing() as session:
             note(session, "server.stop", What("server"))
 
+    def is_ready(self) -> dict[str, bool]:
+        """What has to be true for it to serve, and whether it is."""
+        return {
+            "database": self.database.answers(),
+            "events": self.database.listens,
+            "payloads": self.payloads.is_usable(),
+            "staying": not self.stopping.is_set(),
+        }
+
     def sweep(self) -> None:
-        """Announces nodes that fell silent, ends runs that were lost, forgets old events and unused uploads."""
+        """Announces nodes that fell silent, ends runs that were lost, forgets old events and unused uploads.
+
+        Of several processes, one at a time.
+        """
         now = self.clock()
         with self.database.writing() as session:
+            if not locks.try_hold(session, "sweep"):
+                return
             note_absence(session, now)
             give_up_lost(session, timedelta(seconds=self.settings.leases.lost_after_seconds), now)
             prune(session, now - _EVENTS_KEPT)
             failures.forget_old(session, now)
-            forgotten = remove_waiting(session, now)
-        for payload in forgotten:
-            self.payloads.forget(payload)
+            repeats.forget_old(session, now)
+            files = [payload.file for payload in remove_waiting(session, now)]
+            if self.settings.retention_days is not None:
+                files += clean_up(session, timedelta(days=self.settings.retention_days), now)
+        for file in files:
+            self.payloads.remove(file)
         self.payloads.sweep_parts()
 
 
@@ -145,6 +172,11 @@ def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> S
     database = Database(settings.database_url, hub, trail, connections=settings.limits.threads)
     secret = jwt_secret(settings)
     database.migrate()
-    with database.writing() as session:
-        write_policy(session)
+
+    def bring_policy_up_to_date() -> None:
+        with database.writing() as session:
+            locks.hold(session, "policy")
+            write_policy(session)
+
+    database.repeating(bring_policy_up_to_date)
     return Server(settings, secret, hub, database, payloads, Mailer(settings.mail), clock)

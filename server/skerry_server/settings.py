@@ -104,6 +104,13 @@ def _subnet(value: object) -> object:
     return network
 
 
+class Metrics(_Strict):
+    """Where Prometheus finds what one process tells; whoever reaches it may read it."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 9464
+
+
 class Vpn(_Strict):
     """From which network runs that talk to each other get their addresses. It must not be used around any node."""
 
@@ -130,6 +137,10 @@ class Settings(_Strict):
     leases: Leases = Leases()
     limits: Limits = Limits()
     vpn: Vpn = Vpn()
+    retention_days: Annotated[float, Field(gt=0, le=36_500, strict=False)] | None = None
+    drain_seconds: Annotated[float, Field(ge=0, le=300, strict=False)] = 0
+    metrics: Metrics | None = None
+    log_format: Literal["text", "json"] = "text"
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
     @property
@@ -158,6 +169,10 @@ TEMPLATE = """\
 #                        # nobody else may then speak to the server, and their X-Forwarded-For is believed
 # cors_allowed_origins: []   # web pages of these origins may call the server from a browser
 # log_level: info
+# log_format: text       # or json: an object a line, with the ids of the run and task that it is about
+# metrics: null          # for Prometheus: host (127.0.0.1) and port (9464); each process needs one of its own
+# retention_days: null   # so long after its end a run's input, result and log are removed; null: never
+# drain_seconds: 0       # before it stops, say so at /skerry/health/ready for as long: load balancers look there
 
 # tokens:
 #   secret: null         # at least 32 characters; null: made at the first start, kept in the state folder

@@ -42,13 +42,14 @@ _PENDING = "audit_pending"
 _ACTOR = "audit_actor"
 _LONGEST = 1024
 
-_SILENT = frozenset({"event", "payload", "rule", "node_setting", "failure", "audit", "audit_head"})
+_SILENT = frozenset({"event", "payload", "rule", "node_setting", "failure", "audit", "audit_head", "answered"})
 """Tables that are no deed of anybody: hints, the bytes of runs, the policy's own rows, what nodes tell of themselves
-whenever they come, counted failures (the log-in's own record is a deed), the trail itself."""
+whenever they come, counted failures (the log-in's own record is a deed), answers for those who ask again, the trail
+itself."""
 
 _QUIET: Mapping[str, frozenset[str]] = {
     "node": frozenset({"online", "last_seen"}),
-    "run": frozenset({"lease_expires", "live_log", "log"}),
+    "run": frozenset({"lease_expires", "live_log", "log", "cleanup_at"}),
     "task": frozenset({"status", "finished_at", "job_id"}),
     "user": frozenset({"last_seen", "failed_logins", "otp_step"}),
 }

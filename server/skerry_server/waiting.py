@@ -46,6 +46,7 @@ class WaitingRoom:
         self._app = app
         self._hub = hub
         self._places = limit
+        self.waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +75,7 @@ class WaitingRoom:
         if self._hub.closed or self._places <= 0:
             return False
         self._places -= 1
+        self.waiting += 1
         sleeper, forget = self._hub.sleep(ticket)
         gone = asyncio.ensure_future(visit.hung_up())
         try:
@@ -85,6 +87,7 @@ class WaitingRoom:
             return sleeper.done() and not self._hub.closed and time.monotonic() < deadline
         finally:
             self._places += 1
+            self.waiting -= 1
             forget()
             gone.cancel()
             with contextlib.suppress(asyncio.CancelledError):

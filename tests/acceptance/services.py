@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,54 +13,34 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import psycopg
-
-PASSWORD = "p@ss/word: of the registry"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+from clusters import PASSWORD, Cluster, cluster
 
 
 @dataclass(frozen=True)
 class Registry:
     """A PostgreSQL with a table of patients, aged 30 to 79, that ``reader`` may read."""
 
-    port: int
+    cluster: Cluster
+
+    @property
+    def port(self) -> int:
+        return self.cluster.port
 
     @property
     def uri(self) -> str:
         return f"postgresql://reader@127.0.0.1:{self.port}/registry"
 
     def connect(self, database: str = "registry") -> psycopg.Connection:
-        return psycopg.connect(
-            host="127.0.0.1", port=self.port, user="postgres", password=PASSWORD, dbname=database, autocommit=True
-        )
+        return self.cluster.connect(database)
 
 
 @contextmanager
 def postgresql(programs: Path) -> Iterator[Registry]:
     """Runs as its own user, on loopback, until the block ends."""
-    folder = Path(tempfile.mkdtemp(prefix="skerry-postgresql-"))
-    as_user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    if as_user:
-        shutil.chown(folder, "postgres", "postgres")
-    secret, data = folder / "password", folder / "data"
-    secret.write_text(PASSWORD)
-    secret.chmod(0o644)
-    make = [programs / "initdb", "-D", data, "-A", "scram-sha-256", "--pwfile", secret, "-U", "postgres", "--no-sync"]
-    control = [programs / "pg_ctl", "-D", data, "-w", "-t", "120"]
-    registry = Registry(free_port())
-    options = f"-p {registry.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    try:
-        subprocess.run(make, check=True, capture_output=True, cwd=folder, **as_user)
-        start = [*control, "-l", folder / "log", "-o", options, "start"]
-        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=folder, **as_user)
+    with cluster(programs) as made:
+        registry = Registry(made)
         _fill(registry)
         yield registry
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True, cwd=folder, **as_user)
-        shutil.rmtree(folder)
 
 
 def _fill(registry: Registry) -> None:

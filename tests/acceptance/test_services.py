@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clusters import PASSWORD, free_port
 from devfederation import PATIENCE, DevFederation
-from services import PASSWORD, Endpoint, Registry, echo, free_port, postgresql, sparql
+from services import Endpoint, Registry, echo, postgresql, sparql
 
 from skerry.errors import SkerryError
 

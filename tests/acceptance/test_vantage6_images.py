@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from clusters import PASSWORD
 from devfederation import ALGORITHMS, DevFederation, build
-from services import PASSWORD, postgresql
+from services import postgresql
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 TOUR = Path(__file__).parent.parent / "compat" / "tour.py"

@@ -12,10 +12,12 @@ from typing import Any, TypeVar, cast
 
 from flask import Flask, Response, current_app, g, jsonify, request
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from skerry import logs
 from skerry.audit import What
 from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
@@ -30,6 +32,7 @@ from skerry_server.errors import (
     NotOffered,
     PermissionDenied,
     Refused,
+    Removed,
     RunOver,
     StaleAttempt,
     StoreNotLinked,
@@ -41,7 +44,7 @@ from skerry_server.events import Ticket
 from skerry_server.models import Payload
 from skerry_server.policy import Actor, Kind
 from skerry_server.server import Server
-from skerry_server.services import failures
+from skerry_server.services import failures, repeats
 from skerry_server.services.actors import load_actor
 from skerry_server.trail import NOBODY, act_as, actor_of, note
 from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER, ClientGone
@@ -59,6 +62,7 @@ _STATUS: Mapping[type[Refused], int] = {
     NotKnown: 404,
     NotOffered: 404,
     Conflicting: 409,
+    Removed: 410,
     TooLarge: 413,
     TooManyFailures: 429,
     Busy: 503,
@@ -126,12 +130,31 @@ class Call:
 def install(app: Flask, server: Server) -> None:
     """Hands the server to the handlers and maps every error to a JSON body with a string ``msg``."""
     app.extensions[_EXTENSION] = server
+    app.before_request(_bind_logs)
+    app.teardown_request(_unbind_logs)
     app.register_error_handler(Refused, _refused)
     app.register_error_handler(NotRecorded, _not_recorded)
     app.register_error_handler(IntegrityError, _collision)
+    app.register_error_handler(DataError, _not_kept)
+    app.register_error_handler(OperationalError, _away)
+    app.register_error_handler(PoolTimeout, _away)
     app.register_error_handler(ClientGone, _gone)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
+
+
+def _bind_logs() -> None:
+    """Whatever this request logs says which run or task it is about."""
+    parts, id_ = request.path.split("/"), (request.view_args or {}).get("id_")
+    kind = next((kind for kind in ("run", "task") if kind in parts), None)
+    if kind is not None and isinstance(id_, int):
+        g.about = logs.bound(**{kind: id_})
+        g.about.__enter__()
+
+
+def _unbind_logs(_error: BaseException | None) -> None:
+    if "about" in g:
+        g.about.__exit__(None, None, None)
 
 
 def current_server() -> Server:
@@ -283,17 +306,38 @@ def _answer(
     *,
     ended: bool,
 ) -> Response:
-    server = current_server()
-    open_ = server.database.reading if request.method in {"GET", "HEAD"} else server.database.writing
-    with open_() as session:
-        call = Call(server, session, server.clock())
-        act_as(session, NOBODY)
-        if claims is not None:
-            call._actor = open_actor(session, *claims, ended=ended)  # noqa: SLF001 - its maker
-        answer = handler(call, **arguments)
+    server, key = current_server(), request.headers.get("Idempotency-Key")
+    reads = request.method in {"GET", "HEAD"}
+
+    def transaction() -> tuple[object, Call]:
+        with (server.database.reading if reads else server.database.writing)() as session:
+            call = Call(server, session, server.clock())
+            act_as(session, NOBODY)
+            if claims is not None:
+                call._actor = open_actor(session, *claims, ended=ended)  # noqa: SLF001 - its maker
+            once = request.method == "POST" and key is not None and claims is not None
+            return (_once(call, handler, arguments, key or "") if once else handler(call, **arguments)), call
+
+    answer, call = server.database.repeating(transaction)
     for action in call.after:
         action()
     return respond(answer)
+
+
+def _once(call: Call, handler: Callable[..., object], arguments: dict[str, Any], key: str) -> object:
+    """What the handler answers, or answered when the caller sent this key first."""
+    parts = [part.model_dump() if isinstance(part, BaseModel) else part for part in arguments.values()]
+    said = json.dumps([request.full_path, parts], default=str, sort_keys=True).encode()
+    asked = repeats.Asked(call.actor.label, key, said)
+    earlier = repeats.recall(call.session, asked)
+    if earlier is not None:
+        return Reply(*earlier)
+    answer = handler(call, **arguments)
+    if isinstance(answer, Wait | Response):
+        return answer
+    reply = answer if isinstance(answer, Reply) else Reply(answer)
+    repeats.remember(call.session, asked, json.loads(current_app.json.dumps(reply.body)), reply.status, call.now)
+    return reply
 
 
 def open_actor(session: Session, kind: Kind, claims: dict[str, Any], *, ended: bool = False) -> Actor:
@@ -366,6 +410,20 @@ def _not_recorded(error: NotRecorded) -> Response:
 
 def _collision(_error: IntegrityError) -> Response:
     return _problem("Someone else was first to write what this request depends on: look again, and repeat it.", 409)
+
+
+def _not_kept(error: DataError) -> Response:
+    """PostgreSQL has bounds that the request's schema let pass."""
+    _LOG.warning("%s %s: %s", request.method, request.path, error.orig)
+    return _problem("A value of this request can't be kept: it is too long, too large, or no text.", 400)
+
+
+def _away(error: OperationalError | PoolTimeout) -> Response:
+    """The database restarts, is full, or is asked for more than it can do: the caller tries again."""
+    _LOG.error("%s %s was put off: %s", request.method, request.path, getattr(error, "orig", None) or error)
+    response = _problem("The server's database can't be used at the moment: try again in a few seconds.", 503)
+    response.headers["Retry-After"] = "2"
+    return response
 
 
 def _gone(_error: ClientGone) -> Response:

@@ -60,8 +60,17 @@ def visible_records(actor: Actor) -> ColumnElement[bool]:
 
 def read_trail(session: Session) -> Iterator[Record]:
     """All records, oldest first."""
-    rows = session.scalars(select(AuditRecord).order_by(AuditRecord.id).execution_options(yield_per=_AT_ONCE))
-    return (as_record(row) for row in rows)
+    last = 0
+    while rows := _records_after(session, last):
+        yield from map(as_record, rows)
+        last = rows[-1].id
+
+
+def _records_after(session: Session, id_: int) -> Sequence[AuditRecord]:
+    statement = select(AuditRecord).where(AuditRecord.id > id_).order_by(AuditRecord.id).limit(_AT_ONCE)
+    rows = session.scalars(statement).all()
+    session.expunge_all()
+    return rows
 
 
 def read_heads(session: Session) -> list[Head]:

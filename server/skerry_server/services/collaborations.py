@@ -7,11 +7,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, and_, exists, false, or_, select, true
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session
 
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, node_topic
-from skerry_server.lifecycle import OPEN
 from skerry_server.models import Collaboration, Node, Organization, Payload, Run, Study, Task, member, study_member
 from skerry_server.policy import Actor, Operation, Resource, Scope
 from skerry_server.services.tasks import end_open_tasks, end_runs, remove_tasks
@@ -84,8 +83,7 @@ def _shut_out(session: Session, id_: int, organizations: set[int], now: datetime
         study.organizations = [o for o in study.organizations if o.id not in organizations]
     reason = "its organization left the collaboration"
     end_open_tasks(session, and_(Task.collaboration_id == id_, Task.init_org_id.in_(organizations)), reason, now)
-    there = (Run.collaboration_id == id_, Run.organization_id.in_(organizations), Run.state.in_(OPEN))
-    end_runs(session, session.scalars(select(Run).where(*there).options(joinedload(Run.task))).all(), reason, now)
+    end_runs(session, and_(Run.collaboration_id == id_, Run.organization_id.in_(organizations)), reason, now)
     nodes = select(Node.id).where(Node.collaboration_id == id_, Node.organization_id.in_(organizations))
     announce(session, [node_topic(node_id) for node_id in session.scalars(nodes)], now)
 

@@ -14,7 +14,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from skerry.audit import What, Who
-from skerry_server import codes, passwords
+from skerry_server import codes, locks, passwords
 from skerry_server.errors import InvalidRequest, LoginFailed, UnknownKey
 from skerry_server.models import Node, User
 from skerry_server.policy import Actor
@@ -92,7 +92,7 @@ def log_in(
 def prove_password(session: Session, found: Credentials, *, right: bool, now: datetime) -> User | None:
     """The user, or None after counting the failure. Earlier failures stay counted until all factors are there."""
     act_as(session, NOBODY)
-    user = session.get(User, found.user_id, options=[selectinload(User.roles)]) if found.user_id else None
+    user = locks.row(session, User, found.user_id, options=[selectinload(User.roles)]) if found.user_id else None
     why = "no such user" if user is None else _shut_out(user, now)
     if user is None or why is not None:
         _note(session, "login.fail", user, why=str(why))
@@ -151,7 +151,9 @@ def log_in_node(session: Session, api_key: str) -> Node:
     """The first use of a rotated key ends the one before. Raises UnknownKey."""
     act_as(session, NOBODY)
     digest = digest_api_key(api_key)
-    node = session.scalar(select(Node).where(or_(Node.api_key == digest, Node.next_api_key == digest)))
+    node = session.scalar(
+        select(Node).where(or_(Node.api_key == digest, Node.next_api_key == digest)).with_for_update(key_share=True)
+    )
     if node is None:
         raise UnknownKey("Api key is not recognized!")
     if node.next_api_key == digest:

@@ -14,6 +14,7 @@ from skerry.errors import CryptoError
 from skerry.keys import OrganizationKeys, load_encryption_key
 from skerry.statements import MAXIMUM_STATEMENTS, Revocation, Succession
 from skerry.wire import b64, canonical, unb64
+from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, node_topic
 from skerry_server.models import Collaboration, Node, Organization, Payload, Role, Run, Task, User, member
@@ -112,7 +113,7 @@ def register_keys(session: Session, actor: Actor, id_: int, wire: dict[str, Any]
     Repeating what is registered changes nothing, and any of its members may: a client does at each start. Raises
     NotKnown, PermissionDenied, InvalidRequest, or Conflicting when others are registered.
     """
-    organization = _get(session, id_)
+    organization = _locked(session, id_)
     own_node = actor.kind is Kind.NODE and actor.organization_id == id_
     scopes = actor.scopes(Resource.ORGANIZATION, Operation.EDIT)
     # A partner's administrator could otherwise speak for an organization that has not registered its keys yet.
@@ -163,7 +164,7 @@ def clear_keys(session: Session, actor: Actor, id_: int) -> Organization:
     No partner believes those before its owner has confirmed them. Only for who may edit all organizations, so that
     nobody does it for themselves alone. Raises NotKnown, PermissionDenied, or InvalidRequest where there are none.
     """
-    organization = _get(session, id_)
+    organization = _locked(session, id_)
     if actor.kind is not Kind.USER or Scope.GLOBAL not in actor.scopes(Resource.ORGANIZATION, Operation.EDIT):
         raise PermissionDenied
     if organization.public_key is None:
@@ -207,7 +208,7 @@ def keys_version(session: Session, collaboration_id: int) -> str:
 
 def _speaking_for(session: Session, actor: Actor, id_: int) -> Organization:
     """The organization, for a user of its own who may edit it. Raises NotKnown or PermissionDenied."""
-    organization = _get(session, id_)
+    organization = _locked(session, id_)
     may = actor.kind is Kind.USER and bool(actor.scopes(Resource.ORGANIZATION, Operation.EDIT))
     if actor.organization_id != id_ or not may:
         raise PermissionDenied
@@ -225,6 +226,12 @@ def _remove_tasks_of(session: Session, id_: int, now: datetime) -> list[Payload]
     own = list(session.scalars(select(Task).where(Task.init_org_id == id_)))
     below = descendants(session, [task.id for task in own])
     return remove_tasks(session, list({task.id: task for task in [*own, *below]}.values()), now)
+
+
+def _locked(session: Session, id_: int) -> Organization:
+    """For what depends on the keys that are there: of two who replace them at once, the second sees the first."""
+    locks.row(session, Organization, id_)
+    return _get(session, id_)
 
 
 def _get(session: Session, id_: int) -> Organization:

@@ -24,7 +24,9 @@ def reserve_address(session: Session, actor: Actor, run_id: int, attempt: int, s
     peer = session.scalar(select(Peer).where(Peer.run_id == run.id))
     if peer is None:
         # Two nodes that ask in the same instant would else be given the same address.
-        session.scalar(select(Collaboration.id).where(Collaboration.id == run.collaboration_id).with_for_update())
+        session.scalar(
+            select(Collaboration.id).where(Collaboration.id == run.collaboration_id).with_for_update(key_share=True)
+        )
         address = _free_address(session, run.collaboration_id, subnet)
         peer = Peer(run_id=run.id, job_id=run.task.job_id, collaboration_id=run.collaboration_id, address=address)
         session.add(peer)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from skerry.audit import Who
+from skerry_server import locks
 from skerry_server.errors import LetterTokenRefused
 from skerry_server.models import User
 from skerry_server.services import login
@@ -39,7 +40,7 @@ def reset_second_factor(session: Session, user_id: int, epoch: int) -> login.Enr
 
 
 def _holder(session: Session, user_id: int, epoch: int) -> User:
-    user = session.get(User, user_id)
+    user = locks.row(session, User, user_id)
     if user is None or user.epoch != epoch:
         raise LetterTokenRefused
     act_as(session, Who("user", user.id, user.organization_id))

@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, exists, false, or_, select, true
 from sqlalchemy.orm import Session, joinedload, undefer
 
+from skerry import logs
 from skerry.audit import What
 from skerry.crypto import parse_header
 from skerry.wire import Format, Status, detect_format, to_stored
 from skerry_server.blobforms import header_size
-from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, StaleAttempt
+from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, Removed, StaleAttempt
 from skerry_server.events import announce, task_topic
 from skerry_server.lifecycle import HELD, State, advance, reported
 from skerry_server.models import Payload, Run, Task
@@ -119,7 +120,14 @@ def finish_run(
     run.log, run.live_log = outcome.log, 0
     advance(run, reported(outcome.status), now)
     end_run(session, run, now)
-    _LOG.info("run %s of task %s: attempt %s ended: %s", run.id, run.task_id, run.attempt, outcome.status)
+    _LOG.info(
+        "run %s of task %s: attempt %s ended: %s",
+        run.id,
+        run.task_id,
+        run.attempt,
+        outcome.status,
+        extra=logs.about(run=run.id, task=run.task_id),
+    )
     return run, dropped
 
 
@@ -167,6 +175,12 @@ def part_of(run: Run, digest: str | None) -> Part:
     return Part(f"run {run.id}", f"result {digest} of attempt {run.attempt}")
 
 
+def check_kept(run: Run) -> None:
+    """Raises Removed when the server has removed what the run carried."""
+    if run.cleanup_at is not None:
+        raise Removed(run.id)
+
+
 def check_speaker(actor: Actor, run_id: int) -> None:
     """Raises PermissionDenied when a run speaks for another."""
     if actor.kind is Kind.RUN and actor.id != run_id:
@@ -176,7 +190,8 @@ def check_speaker(actor: Actor, run_id: int) -> None:
 def _own_run(session: Session, actor: Actor, run_id: int, attempt: int) -> Run:
     check_speaker(actor, run_id)
     statement = select(Run).where(Run.id == run_id).options(joinedload(Run.task), undefer(Run.log))
-    run = session.scalar(statement.with_for_update(of=Run))
+    locked = statement.with_for_update(of=Run, key_share=True).execution_options(populate_existing=True)
+    run = session.scalar(locked)
     if run is None:
         raise NotKnown("run", run_id)
     mine = run.node_id == actor.id if actor.kind is Kind.NODE else actor.kind is Kind.RUN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
 
+from skerry import logs
 from skerry.wire import canonical
+from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, job_topic, node_topic, task_topic
 from skerry_server.lifecycle import OPEN, State, advance, task_status
@@ -88,7 +90,14 @@ def create_task(
     task.runs = [_new_run(task, given, nodes[given.organization_id], store, now) for given in inputs]
     session.flush()
     announce(session, [node_topic(nodes[t.organization_id].id) for t in spec.targets], now)
-    _LOG.info("task %s of job %s: created by %s, runs %s", task.id, task.job_id, actor.label, [r.id for r in task.runs])
+    _LOG.info(
+        "task %s of job %s: created by %s, runs %s",
+        task.id,
+        task.job_id,
+        actor.label,
+        [r.id for r in task.runs],
+        extra=logs.about(task=task.id),
+    )
     return task
 
 
@@ -132,9 +141,8 @@ def kill_task(session: Session, actor: Actor, task_id: int, now: datetime) -> Ta
         raise NotKnown("task", task_id)
     if not _may_kill(actor, task):
         raise PermissionDenied
-    if task.finished_at is not None:
+    if task.finished_at is not None or not end_tasks(session, [task], "killed by user", now):
         raise InvalidRequest(f"Task {task_id} already finished with status '{task.status}', so can't be killed.")
-    end_tasks(session, [task, *descendants(session, [task.id])], "killed by user", now)
     return task
 
 
@@ -154,8 +162,8 @@ def delete_task(session: Session, actor: Actor, task_id: int, now: datetime) -> 
 
 def remove_runs(session: Session, which: ColumnElement[bool], now: datetime) -> list[Payload]:
     """Ends and deletes runs of tasks that stay; the payloads' files are the caller's to remove."""
-    runs = list(session.scalars(select(Run).where(which).options(joinedload(Run.task))))
-    end_runs(session, [run for run in runs if run.state in OPEN], "the organization was deleted", now)
+    end_runs(session, which, "the organization was deleted", now)
+    runs = list(session.scalars(select(Run).where(which)))
     payloads = _payloads(session, runs)
     for row in [*runs, *payloads]:
         session.delete(row)
@@ -177,40 +185,71 @@ def remove_tasks(session: Session, tasks: Sequence[Task], now: datetime) -> list
 
 
 def _payloads(session: Session, runs: Sequence[Run]) -> list[Payload]:
-    """Asked for in portions: databases bound how many values one statement may have."""
     ids = sorted({id_ for run in runs for id_ in (run.input_id, run.result_id, run.staged_id) if id_ is not None})
-    portions = (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
-    return [payload for some in portions for payload in session.scalars(select(Payload).where(Payload.id.in_(some)))]
+    asked = (session.scalars(select(Payload).where(Payload.id.in_(some))) for some in _portions(ids))
+    return [payload for found in asked for payload in found]
 
 
-def end_tasks(session: Session, tasks: Sequence[Task], reason: str, now: datetime) -> None:
-    """Kills the open runs of these tasks and tells their nodes."""
-    end_runs(session, [run for task in tasks for run in task.runs if run.state in OPEN], reason, now)
+def _portions(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Databases bound how many values one statement may have."""
+    return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+
+
+def end_tasks(session: Session, tasks: Sequence[Task], reason: str, now: datetime) -> int:
+    """Kills the open runs of these tasks and of all below them, and tells their nodes; gives how many there were.
+
+    Level by level: no open run makes a child task once it is locked, so the next level is complete when it is read.
+    """
+    level, ended = [task.id for task in tasks], 0
+    while level:
+        below: list[int] = []
+        for some in _portions(level):
+            ended += len(end_runs(session, Run.task_id.in_(some), reason, now))
+            below += session.scalars(select(Task.id).where(Task.parent_id.in_(some)))
+        level = below
+    return ended
 
 
 def end_open_tasks(session: Session, which: ColumnElement[bool], reason: str, now: datetime) -> None:
     """Kills what is open of these tasks and of all tasks below them."""
-    open_ = select(Task).where(which, Task.finished_at.is_(None)).options(selectinload(Task.runs))
-    own = list(session.scalars(open_))
-    below = descendants(session, [task.id for task in own])
-    end_tasks(session, list({task.id: task for task in [*own, *below]}.values()), reason, now)
+    end_tasks(session, list(session.scalars(select(Task).where(which, Task.finished_at.is_(None)))), reason, now)
 
 
-def end_runs(session: Session, runs: Sequence[Run], reason: str, now: datetime) -> None:
-    """Kills these open runs and tells their nodes; the tasks follow."""
+def end_runs(session: Session, which: ColumnElement[bool], reason: str, now: datetime) -> Sequence[Run]:
+    """Kills those of the runs that are still open, which it gives, and tells their nodes; the tasks follow."""
+    runs = lock_runs(session, which, Run.state.in_(OPEN))
     for run in runs:
         run.reason = reason
         advance(run, State.KILLED, now)
-        _LOG.info("run %s of task %s: killed, %s", run.id, run.task_id, reason)
+        _LOG.info(
+            "run %s of task %s: killed, %s", run.id, run.task_id, reason, extra=logs.about(run=run.id, task=run.task_id)
+        )
     announce(session, [node_topic(run.node_id) for run in runs if run.node_id is not None], now)
     peers.leave(session, runs, now)
-    for task in {run.task_id: run.task for run in runs}.values():
+    follow_all(session, runs, now)
+    return runs
+
+
+def lock_runs(session: Session, *which: ColumnElement[bool], limit: int | None = None) -> Sequence[Run]:
+    """The runs with their tasks, as they are now; until the transaction ends nobody else changes them."""
+    statement = select(Run).where(*which).options(joinedload(Run.task)).order_by(Run.id).limit(limit)
+    locked = statement.with_for_update(of=Run, key_share=True).execution_options(populate_existing=True)
+    return session.scalars(locked).all()
+
+
+def follow_all(session: Session, runs: Iterable[Run], now: datetime) -> None:
+    """Lets the tasks of these runs follow them, in an order that is always the same."""
+    for _, task in sorted({run.task_id: run.task for run in runs}.items()):
         follow_runs(session, task, now)
 
 
 def follow_runs(session: Session, task: Task, now: datetime) -> None:
-    """Makes the task's status and end follow its runs', and tells who waits for them."""
-    states = [run.state for run in task.runs]
+    """Makes the task's status and end follow its runs', and tells who waits for them.
+
+    The task is locked: of two last runs that end in the same moment the second sees the first.
+    """
+    session.refresh(task, ["status", "finished_at"], with_for_update={"key_share": True})
+    states = session.scalars(select(Run.state).where(Run.task_id == task.id).distinct()).all()
     task.status = task_status(states)
     if all(state.terminal for state in states) and task.finished_at is None:
         task.finished_at = now
@@ -228,17 +267,21 @@ def descendants(session: Session, task_ids: Sequence[int]) -> list[Task]:
 
 
 def children_of_run(session: Session, run_id: int) -> list[Task]:
-    """The tasks that this run created, and theirs."""
-    statement = select(Task).where(Task.parent_run_id == run_id).options(selectinload(Task.runs))
-    own = list(session.scalars(statement))
-    return [*own, *descendants(session, [task.id for task in own])] if own else []
+    """The tasks that this run created."""
+    return list(session.scalars(select(Task).where(Task.parent_run_id == run_id)))
 
 
 # --- the steps of creating a task ------------------------------------------------------------------------
 
 
 def _parent(session: Session, actor: Actor) -> Task | None:
-    return session.get(Task, actor.run.task_id) if actor.run is not None else None
+    """The task of the run that asks. It stays open until its child is there: who ends it sees the child, too."""
+    if actor.run is None:
+        return None
+    still = select(Run.state).where(Run.id == actor.id, Run.state.in_(OPEN))
+    if session.scalar(still.with_for_update(read=True)) is None:
+        raise PermissionDenied("This run has ended, and with it its token.")
+    return session.get(Task, actor.run.task_id)
 
 
 def _repeated(session: Session, actor: Actor, spec: TaskSpec, now: datetime) -> Task | None:
@@ -248,6 +291,7 @@ def _repeated(session: Session, actor: Actor, spec: TaskSpec, now: datetime) -> 
         if task is not None and task.creator != actor.label:
             raise Conflicting("This task UUID can't be used: make a new one.")
         return task
+    locks.hold(session, f"task {actor.label} {spec.fingerprint()}")
     same = select(Task).where(Task.creator == actor.label, Task.fingerprint == spec.fingerprint())
     return session.scalar(same.where(Task.created_at >= now - REPEAT_WINDOW).order_by(Task.id.desc()).limit(1))
 

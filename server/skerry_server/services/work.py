@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
+from skerry import logs
 from skerry.audit import WITNESS, Head, What
 from skerry_server.errors import NotKnown
 from skerry_server.events import announce, job_topic, node_topic, presence_topic
@@ -18,7 +19,7 @@ from skerry_server.models import ONLINE_FOR, Node, Run, Task
 from skerry_server.policy import Actor
 from skerry_server.services.peers import Others, news
 from skerry_server.services.runs import end_run
-from skerry_server.services.tasks import follow_runs, open_jobs
+from skerry_server.services.tasks import follow_all, lock_runs, open_jobs
 from skerry_server.trail import UNRECORDED, note
 
 _LOG = logging.getLogger(__name__)
@@ -70,14 +71,14 @@ def topics(node_id: int, report: Report) -> list[str]:
 def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, now: datetime) -> Work:
     """Notes that the node is there, renews what it holds and claims what it can take, oldest first."""
     node = _present(session, actor, report, now)
-    held = {run.id: run for run in _runs(session, Run.id.in_(report.holding))}
+    held = {run.id: run for run in lock_runs(session, Run.id.in_(report.holding))}
     stop = [
         Stop(run_id, attempt, reason)
         for run_id, attempt in report.holding.items()
         if (reason := _why_stop(held.get(run_id), node, attempt)) is not None
     ]
     stopped = {order.run_id for order in stop}
-    again = [run for run in _runs(session, Run.node_id == node.id, Run.state.in_(HELD)) if run.id not in held]
+    again = [run for run in lock_runs(session, Run.node_id == node.id, Run.state.in_(HELD)) if run.id not in held]
     again += [run for run in held.values() if run.id in stopped and run.node_id == node.id and run.state in HELD]
     holding = [run for run in held.values() if run.node_id == node.id and run.state in HELD]
     if report.refuses is not None:
@@ -122,11 +123,17 @@ def renew_leases(session: Session, until: datetime) -> None:
 def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None:
     """Ends the runs whose leases ran out long ago. Their attempts are fenced; nothing is started again."""
     late = Run.lease_expires <= now - lost_after
-    for run in _runs(session, Run.state.in_(HELD), late, limit=_SWEPT_AT_ONCE):
+    for run in lock_runs(session, Run.state.in_(HELD), late, limit=_SWEPT_AT_ONCE):
         run.reason = "the node was not heard of any more"
         advance(run, State.LOST, now)
         end_run(session, run, now)
-        _LOG.warning("run %s of task %s: lost, node %s was silent for too long", run.id, run.task_id, run.node_id)
+        _LOG.warning(
+            "run %s of task %s: lost, node %s was silent for too long",
+            run.id,
+            run.task_id,
+            run.node_id,
+            extra=logs.about(run=run.id, task=run.task_id),
+        )
 
 
 def _present(session: Session, actor: Actor, report: Report, now: datetime) -> Node:
@@ -146,11 +153,6 @@ def _node(session: Session, actor: Actor) -> Node:
 
 def _belongs(node: Node) -> dict[str, int]:
     return {"organization": node.organization_id, "collaboration": node.collaboration_id}
-
-
-def _runs(session: Session, *conditions: object, limit: int | None = None) -> Sequence[Run]:
-    statement = select(Run).where(*conditions).options(joinedload(Run.task)).order_by(Run.id).limit(limit)  # type: ignore[arg-type]
-    return session.scalars(statement.with_for_update(of=Run)).all()
 
 
 def _why_stop(run: Run | None, node: Node, attempt: int) -> str | None:
@@ -201,14 +203,20 @@ def _claim(
         .limit(capacity)
         .options(joinedload(Run.task).joinedload(Task.parent), joinedload(Run.input))
     )
-    claimed = session.scalars(waiting.with_for_update(skip_locked=True, of=Run)).all()
+    claimed = session.scalars(waiting.with_for_update(skip_locked=True, of=Run, key_share=True)).all()
     for run in claimed:
         advance(run, State.INITIALIZING, now)
         run.attempt += 1
         run.node_id, run.lease_expires = node.id, now + lease
-        _LOG.info("run %s of task %s: attempt %s claimed by node %s", run.id, run.task_id, run.attempt, node.id)
-    for task in {run.task_id: run.task for run in claimed}.values():
-        follow_runs(session, task, now)
+        _LOG.info(
+            "run %s of task %s: attempt %s claimed by node %s",
+            run.id,
+            run.task_id,
+            run.attempt,
+            node.id,
+            extra=logs.about(run=run.id, task=run.task_id),
+        )
+    follow_all(session, claimed, now)
     if claimed:
         # A call that was broken off may claim for nobody: the one that replaced it has to look again.
         announce(session, [node_topic(node.id)], now)

@@ -10,10 +10,20 @@ from sqlalchemy import Engine, event
 _CHANGE = re.compile(r'(INSERT INTO|UPDATE|DELETE FROM) "?(\w+)"?(?: SET (.*?) WHERE)?', re.DOTALL)
 _COLUMN = re.compile(r'"?(\w+)"?=')
 # What nobody has to answer for: hints, payloads' bytes, the trail itself; signs of life, and what follows from others.
-SILENT_TABLES = {"event", "payload", "audit", "audit_head", "rule", "node_setting", "failure", "sqlite_sequence"}
+SILENT_TABLES = {
+    "event",
+    "payload",
+    "audit",
+    "audit_head",
+    "rule",
+    "node_setting",
+    "failure",
+    "sqlite_sequence",
+    "answered",
+}
 SILENT_COLUMNS = {
     "node": {"online", "last_seen"},
-    "run": {"lease_expires", "live_log", "log"},
+    "run": {"lease_expires", "live_log", "log", "cleanup_at"},
     "task": {"status", "finished_at", "job_id"},
     "user": {"last_seen", "failed_logins", "otp_step"},
 }

@@ -6,11 +6,14 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from audited_transactions import watch_transactions
+from clusters import Cluster
 from flask.testing import FlaskClient
 from server_federation import PASSWORD, Api, Clock, Federation, make_settings
 from sqlalchemy import event
@@ -40,17 +43,56 @@ def _in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Whatever a server does, it does on both."""
+    return str(request.param)
+
+
+@dataclass(frozen=True)
+class Founded:
+    """A state folder and a database with the federation in it, made once and copied for each test; and its tokens."""
+
+    folder: Path
+    facts: dict[str, Any]
+    cluster: Cluster | None = None
+    database: str | None = None
+
+    @contextmanager
+    def copy(self, folder: Path, clock: Clock) -> Iterator[Server]:
+        shutil.copytree(self.folder, folder)
+        with _database(self.cluster, self.database or "template1") as url:
+            server = open_server(make_settings(folder, database=url), clock)
+            yield server
+            server.database.close()
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _database(cluster: Cluster | None, template: str = "template1") -> Iterator[str | None]:
+    """The URL of a database of its own; None for SQLite's, which lies in the state folder."""
+    if cluster is None:
+        yield None
+        return
+    name = cluster.make_database(template)
+    yield cluster.url(name)
+    cluster.drop_database(name)
+
+
 @pytest.fixture(scope="session")
-def _founded(_in_memory: Path, _quick_passwords: None) -> tuple[Path, dict[str, Any]]:
-    """A state folder with the federation in it, made once and copied for each test; and its tokens."""
-    folder = _in_memory / "founded"
-    server = open_server(make_settings(folder))
-    with server.database.writing() as session:
-        found_root(session, "root", PASSWORD, "organization 1")
-    federation = Federation(server, create_app(server).test_client(), Clock())
-    federation.found()
-    server.database.close()
-    return folder, federation.facts
+def _founded(
+    engine_name: str, _in_memory: Path, _quick_passwords: None, request: pytest.FixtureRequest
+) -> Iterator[Founded]:
+    folder = _in_memory / f"founded-{engine_name}"
+    cluster = request.getfixturevalue("postgresql_cluster") if engine_name == "postgresql" else None
+    with _database(cluster) as url:
+        server = open_server(make_settings(folder, database=url))
+        with server.database.writing() as session:
+            found_root(session, "root", PASSWORD, "organization 1")
+        federation = Federation(server, create_app(server).test_client(), Clock())
+        federation.found()
+        server.database.close()
+        yield Founded(folder, federation.facts, cluster, server.database.engine.url.database)
 
 
 @pytest.fixture
@@ -59,14 +101,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def server(_founded: tuple[Path, dict[str, Any]], _in_memory: Path, clock: Clock) -> Iterator[Server]:
-    folder = _in_memory / uuid.uuid4().hex
-    shutil.copytree(_founded[0], folder)
-    server = open_server(make_settings(folder), clock)
-    unrecorded = watch_transactions(server.database.engine)
-    yield server
-    server.database.close()
-    shutil.rmtree(folder)
+def server(_founded: Founded, _in_memory: Path, clock: Clock) -> Iterator[Server]:
+    with _founded.copy(_in_memory / uuid.uuid4().hex, clock) as server:
+        unrecorded = watch_transactions(server.database.engine)
+        yield server
     assert unrecorded == []
 
 
@@ -76,8 +114,8 @@ def client(server: Server) -> FlaskClient:
 
 
 @pytest.fixture
-def federation(server: Server, client: FlaskClient, clock: Clock, _founded: tuple[Path, dict[str, Any]]) -> Federation:
-    return Federation(server, client, clock, **_copied(_founded[1]))
+def federation(server: Server, client: FlaskClient, clock: Clock, _founded: Founded) -> Federation:
+    return Federation(server, client, clock, **_copied(_founded.facts))
 
 
 def _copied(facts: dict[str, Any]) -> dict[str, Any]:

@@ -173,3 +173,11 @@ def plain(value: Any) -> str:
 
 def make_settings(folder: Path, **changes: Any) -> Settings:
     return Settings(folder=folder, tokens={"secret": SECRET}, **changes)  # type: ignore[arg-type]
+
+
+def write_settings(settings: Settings, **more: Any) -> Path:
+    """The configuration file of a server with these settings, in its folder."""
+    path = settings.folder / "server.yaml"
+    value = {"database": settings.database, "tokens": {"secret": SECRET}, **more}
+    path.write_text(json.dumps(value))  # which is YAML
+    return path

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from server_federation import PASSWORD, Api, Federation, plain
+from server_federation import PASSWORD, Api, Federation, plain, write_settings
 from sqlalchemy import select, text
 from sqlalchemy.exc import DatabaseError
 
@@ -331,7 +331,9 @@ def test_what_cannot_be_recorded_is_not_done(damage: str, federation: Federation
     """Whatever is wrong with the trail: each mutating call is refused in a sentence, and nothing has changed."""
     asked = calls(federation, researcher)
     with federation.server.database.engine.begin() as connection:
-        connection.execute(text(TRIGGER if damage == BLOCK else damage))
+        statements = FULL[connection.dialect.name] if damage == BLOCK else (damage,)
+        for statement in statements:
+            connection.execute(text(statement))
     before = everything(federation.server)
     for endpoint, (who, method, path, body) in asked.items():
         answer = ask(who, method, path, body)
@@ -341,7 +343,13 @@ def test_what_cannot_be_recorded_is_not_done(damage: str, federation: Federation
     assert researcher.get("task")["data"]
 
 
-TRIGGER = "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+FULL = {
+    "sqlite": ("CREATE TRIGGER full_ BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END",),
+    "postgresql": (
+        "CREATE FUNCTION full_() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'disk full'; END $$",
+        "CREATE TRIGGER full_ BEFORE INSERT ON audit EXECUTE FUNCTION full_()",
+    ),
+}
 
 
 def everything(server: Server) -> dict[str, list[Any]]:
@@ -372,12 +380,18 @@ def test_the_database_refuses_to_change_the_trail(statement: str, server: Server
 def tamper(server: Server, *statements: str) -> None:
     """As somebody with the database's file in hand, for whom triggers are no hindrance."""
     with server.database.engine.begin() as connection:
-        for name in ("audit_update", "audit_delete", "audit_head_update", "audit_head_delete"):
-            connection.execute(text(f"DROP TRIGGER {name}"))
+        for statement in DEFENCELESS[connection.dialect.name]:
+            connection.execute(text(statement))
         for statement in statements:
             connection.execute(text(statement))
 
 
+DEFENCELESS = {
+    "sqlite": [
+        f"DROP TRIGGER {name}" for name in ("audit_update", "audit_delete", "audit_head_update", "audit_head_delete")
+    ],
+    "postgresql": ["ALTER TABLE audit DISABLE TRIGGER ALL", "ALTER TABLE audit_head DISABLE TRIGGER ALL"],
+}
 COLUMNS = [column.name for column in Base.metadata.tables["audit"].columns if column.name != "id"]
 
 
@@ -415,8 +429,7 @@ def test_two_processes_share_the_writer_in_turn(server: Server) -> None:
 
 
 def command_lines(server: Server) -> tuple[Path, str]:
-    path = server.settings.folder / "server.yaml"
-    path.write_text("port: 5000\n")
+    path = write_settings(server.settings)
     exported = CliRunner().invoke(server_command, ["audit", "export", "--config", str(path)], catch_exceptions=False)
     assert exported.exit_code == 0, exported.output
     return path, exported.stdout

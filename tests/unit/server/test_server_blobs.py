@@ -36,10 +36,9 @@ LARGE = json.dumps({"method": "mean", "kwargs": {"weights": "x" * 3 * INLINE_LIM
 @pytest.fixture
 def server(server: Server, clock: Clock) -> Iterator[Server]:
     """The same one with a blob store, which takes up to a megabyte at once, and two of each caller."""
-    folder = server.settings.folder
     server.database.close()
     limits = server.settings.limits.model_copy(update={"result_bytes": 1 << 20, "waiting_bytes": 2 << 20})
-    opened = open_server(make_settings(folder, blob_store=BlobStore(), limits=limits), clock)
+    opened = open_server(server.settings.model_copy(update={"blob_store": BlobStore(), "limits": limits}), clock)
     yield opened
     opened.database.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from server_federation import Api, Federation, make_settings, plain
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import Engine, Inspector, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from skerry.errors import ConfigurationError
@@ -41,14 +42,47 @@ def test_the_migrations_make_the_models_tables() -> None:
 
 
 def test_migrating_again_changes_nothing(server: Server) -> None:
-    with server.database.reading() as session:
-        before = session.execute(text("SELECT name, sql FROM sqlite_master")).all()
+    before = schema(server.database.engine)
     server.database.migrate()
-    with server.database.reading() as session:
-        assert session.execute(text("SELECT name, sql FROM sqlite_master")).all() == before
+    assert schema(server.database.engine) == before
 
 
-def test_sqlite_is_set_up_to_keep_what_it_acknowledged(server: Server) -> None:
+def test_the_migrations_make_the_models_tables_on_both(server: Server) -> None:
+    with server.database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_the_migrations_go_all_the_way_back_and_forth(server: Server) -> None:
+    other = open_server(server.settings)  # whose transactions are not watched: no caller asked for these
+    before = schema(other.database.engine)
+    with other.database.engine.begin() as connection:
+        migrate(connection, "base")
+    assert list(schema(other.database.engine)) == ["alembic_version"]
+    other.database.migrate()
+    assert schema(other.database.engine) == before
+    other.database.close()
+
+
+def schema(engine: Engine) -> dict[str, list[str]]:
+    """Of each table what it consists of."""
+    found = inspect(engine)
+    return {
+        table: sorted(map(str, [*found.get_columns(table), *found.get_foreign_keys(table), *_indexes(found, table)]))
+        for table in found.get_table_names()
+        if table != "sqlite_sequence"
+    }
+
+
+def _indexes(found: Inspector, table: str) -> list[tuple[str | None, list[str | None]]]:
+    return [(index["name"], index["column_names"]) for index in found.get_indexes(table)]
+
+
+def test_the_database_is_set_up_to_keep_what_it_acknowledged(server: Server) -> None:
+    if server.settings.database is not None:
+        with server.database.reading() as session:
+            assert session.execute(text("SHOW timezone")).scalar() == "UTC"
+            assert session.execute(text("SHOW transaction_isolation")).scalar() == "read committed"
+        return
     with server.database.reading() as session:
         found = {name: session.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")}
         assert found == {"journal_mode": "wal", "synchronous": 2}
@@ -136,7 +170,8 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         open_server(make_settings(tmp_path))
 
 
-def test_a_database_that_someone_else_writes_to_is_waited_for(server: Server) -> None:
+def test_a_database_that_someone_else_writes_to_is_waited_for(tmp_path: Path) -> None:
+    server = open_server(make_settings(tmp_path))
     other = sqlite3.connect(server.settings.state / "skerry.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     timer = threading.Timer(0.2, other.execute, ["COMMIT"])
@@ -145,6 +180,7 @@ def test_a_database_that_someone_else_writes_to_is_waited_for(server: Server) ->
         session.add(Organization(name="patient"))
     timer.join()
     other.close()
+    server.database.close()
 
 
 # --- payloads -------------------------------------------------------------------------------------------
@@ -190,10 +226,12 @@ def test_what_no_row_names_is_swept_away(server: Server) -> None:
     left = server.payloads.keep([bytes(100_000)], 1 << 30)
     with server.database.writing() as session:
         session.add(kept)
+    for payload in (kept, left):
+        os.utime(server.settings.payload_folder / str(payload.file), (time.time() - 7200,) * 2)
+    fresh = server.payloads.keep([bytes(100_000)], 1 << 30)
     with server.database.reading() as session:
         server.payloads.sweep(session)
-    assert [path.name for path in server.settings.payload_folder.iterdir()] == [kept.file]
-    assert left.file != kept.file
+    assert {path.name for path in server.settings.payload_folder.iterdir()} == {kept.file, fresh.file}
 
 
 def test_a_large_input_is_fetched_by_itself(federation: Federation, researcher: Api) -> None:

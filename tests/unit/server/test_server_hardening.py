@@ -23,7 +23,7 @@ WRONG = {"username": "nobody", "password": "wrong"}
 def rebuilt(federation: Federation, **changes: object) -> Federation:
     """The same federation at a server with other settings."""
     server = federation.server
-    settings = make_settings(server.settings.folder, **changes)
+    settings = make_settings(server.settings.folder, database=server.settings.database, **changes)
     parts = (server.secret, server.hub, server.database, server.payloads, server.mailer, server.clock)
     again = Server(settings, *parts)
     return Federation(again, create_app(again).test_client(), federation.clock, **federation.facts)

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.unit
 
 FIELDS = ["id", "name", "image", "organizations", "input", "collaboration_id", "databases", "label", "uuid", "query"]
 NOBODY_NEEDS_A_TOKEN = {
+    *("/api/skerry/health/live", "/api/skerry/health/ready"),
     *(
         "/api/version",
         "/api/health",

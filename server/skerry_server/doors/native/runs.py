@@ -95,15 +95,18 @@ def renew_token(call: Call, id_: int, body: TokenBody) -> dict[str, Any]:
 @calls(Kind.NODE, Kind.RUN, Kind.USER)
 def read_input(call: Call, id_: int) -> Response:
     runs.check_speaker(call.actor, id_)
-    return streams.send(call, runs.find_run(call.session, call.actor, id_).input)
+    run = runs.find_run(call.session, call.actor, id_)
+    runs.check_kept(run)
+    return streams.send(call, run.input)
 
 
 @calls(Kind.RUN, Kind.USER)
 def read_result(call: Call, id_: int) -> Response:
-    result = runs.find_result(call.session, call.actor, id_).result
-    if result is None:
+    run = runs.find_result(call.session, call.actor, id_)
+    runs.check_kept(run)
+    if run.result is None:
         raise NotKnown("result of a run", id_)
-    return streams.send(call, result)
+    return streams.send(call, run.result)
 
 
 @calls(Kind.RUN, Kind.NODE, query=ReceivedQuery)

@@ -216,7 +216,7 @@ class Run(Answer):
     """Where ``blob_storage_used``, ``input`` is the UUID of a blob."""
 
     id: int
-    input: str
+    input: str | None
     status: Status
     log: str | None
     reason: str | None
@@ -224,7 +224,7 @@ class Run(Answer):
     assigned_at: Moment
     started_at: Moment | None
     finished_at: Moment | None
-    cleanup_at: None
+    cleanup_at: str | None
     blob_storage_used: bool
     organization: Related
     task: Related | TaskWithoutRuns
@@ -238,7 +238,7 @@ class Result(Answer):
 
     id: int
     result: str | None
-    cleanup_at: None
+    cleanup_at: str | None
     blob_storage_used: bool
     run: Related
     task: Related

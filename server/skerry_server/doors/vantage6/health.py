@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import Any
 
 from flask import Blueprint
-from sqlalchemy import text
 
 from skerry_server.doors.handling import Call, calls
 from skerry_server.doors.vantage6 import answers
@@ -21,8 +20,7 @@ def show_version(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler 
 
 @calls(answer=answers.Health)
 def show_health(call: Call) -> dict[str, Any]:
-    call.session.execute(text("SELECT 1"))
-    return {"database": True}
+    return {"database": call.server.database.answers()}
 
 
 @calls(Kind.NODE, answer=answers.Nothing)

@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 
 from flask import request
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select
 
+from skerry_server import counting
 from skerry_server.doors.fields import Flag, Query
 from skerry_server.doors.handling import Call, Reply
 from skerry_server.errors import InvalidRequest
@@ -41,9 +42,11 @@ def paged(
 ) -> Reply:
     """One page of the rows, shown, with its links and headers. Raises InvalidRequest for an unknown order."""
     size = _MOST if query.no_pagination else query.per_page or per_page
-    total = call.session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0
-    ordered = statement.order_by(*(_order(query.sort, sorts) or [default]))
-    rows = call.session.scalars(ordered.limit(size).offset((query.page - 1) * size)).unique().all()
+    ordered, before = statement.order_by(*(_order(query.sort, sorts) or [default])), (query.page - 1) * size
+    found = call.session.scalars(ordered.limit(size + 1).offset(before)).unique().all()
+    rows = found[:size]
+    is_last = len(found) <= size and (bool(found) or not before)
+    total = before + len(found) if is_last else max(counting.count(call.session, statement), before + len(found))
     links = _links(call, query.page, -(-total // size))
     return Reply({"data": show(call, rows), "links": links}, 200, _headers(total, links))
 

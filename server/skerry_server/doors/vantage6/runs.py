@@ -11,7 +11,7 @@ from pydantic import Field
 from sqlalchemy import Select, select
 from sqlalchemy.orm import joinedload, selectinload, undefer
 
-from skerry.wire import Format, from_stored
+from skerry.wire import from_stored
 from skerry_server.doors.fields import Id, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.vantage6 import answers
@@ -139,8 +139,8 @@ def show_results(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
     return [
         {
             "id": run.id,
-            "result": _text(call, run.result, run.task.format) if run.result is not None else None,
-            "cleanup_at": None,
+            "result": _text(call, run, run.result),
+            "cleanup_at": moment(run.cleanup_at),
             "blob_storage_used": run.result is not None and run.result.blob is not None,
             "run": one(call, "run", run.id),
             "task": one(call, "task", run.task_id),
@@ -156,7 +156,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
         task = {key: value for key, value in show_task(call, run.task).items() if key != "runs"}
     return {
         "id": run.id,
-        "input": _text(call, run.input, run.task.format),
+        "input": _text(call, run, run.input),
         "status": run.state.shown,
         "log": run.log,
         "reason": run.reason,
@@ -164,7 +164,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
         "assigned_at": moment(run.assigned_at),
         "started_at": moment(run.started_at),
         "finished_at": moment(run.finished_at),
-        "cleanup_at": None,
+        "cleanup_at": moment(run.cleanup_at),
         "blob_storage_used": run.input.blob is not None,
         "organization": one(call, "organization", run.organization_id),
         "task": task,
@@ -180,8 +180,10 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
     }
 
 
-def _text(call: Call, payload: Payload, format_: Format) -> str:
-    """The string of the wire, or where to fetch it."""
+def _text(call: Call, run: Run, payload: Payload | None) -> str | None:
+    """The string of the wire, or where to fetch it; null for what is not there yet, or not any more."""
+    if payload is None or run.cleanup_at is not None:
+        return None
     if payload.blob is not None:
         return payload.blob
-    return from_stored(call.server.payloads.load(payload), format_)
+    return from_stored(call.server.payloads.load(payload), run.task.format)

@@ -229,12 +229,15 @@ def create() -> Response:
             introduction = introduce(session, actor, body.server_url)
         address = webcalls.check(url, server.settings.stores.allowed)
         spec = replace(spec, image=webcalls.image_in_store(address, body.image, introduction))
-    with server.database.writing() as session:
-        call, actor = Call(server, session, server.clock()), open_actor(session, kind, claims)
-        most = server.settings.limits.tasks_per_job
-        task = tasks.create_task(session, actor, spec, server.payloads, call.now, most=most)
-        answer = Reply(show(call, task), 201)
-    return respond(answer)
+    most = server.settings.limits.tasks_per_job
+
+    def transaction() -> Reply:
+        with server.database.writing() as session:
+            call, actor = Call(server, session, server.clock()), open_actor(session, kind, claims)
+            task = tasks.create_task(session, actor, spec, server.payloads, call.now, most=most)
+            return Reply(show(call, task), 201)
+
+    return respond(server.database.repeating(transaction))
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Task)

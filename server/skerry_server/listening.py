@@ -1,0 +1,125 @@
+"""Events across the processes of one server, by PostgreSQL's own LISTEN and NOTIFY.
+
+What a transaction announces is notified inside it, so it is heard exactly when it is committed. One thread with one
+connection hears what the others announced and hands it to this process's hub. While its connection is lost it may miss
+some; on its return it reads the rows of the events since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import select as polling
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from skerry.errors import ConfigurationError
+from skerry_server.events import Hub
+from skerry_server.models import Event, utcnow
+
+_LOG = logging.getLogger(__name__)
+_CHANNEL = "skerry_events"
+_LONGEST_NOTICE = 7900
+"""Bytes; PostgreSQL takes fewer than 8000."""
+_LOOK_SECONDS = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_MARGIN = timedelta(minutes=2)
+"""How long before the connection was lost a transaction may have begun whose notice was missed."""
+
+
+class Bus:
+    """One process's ear and mouth. Safe for threads."""
+
+    def __init__(self, engine: Engine, hub: Hub) -> None:
+        self._engine = engine
+        self._hub = hub
+        self._name = uuid.uuid4().hex
+        self._stopped = threading.Event()
+        self._connected = threading.Event()
+        self._heard_at = utcnow()
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        return self._connected.is_set()
+
+    def tell(self, session: Session, topics: Iterable[str]) -> None:
+        """Notifies the other processes, when this transaction is committed."""
+        for notice in notices(self._name, sorted(topics)):
+            session.execute(text("SELECT pg_notify(:channel, :notice)"), {"channel": _CHANNEL, "notice": notice})
+
+    def start(self) -> None:
+        """Raises ConfigurationError when the database can't be listened to."""
+        self._thread.start()
+        if not self._connected.wait(30):
+            raise ConfigurationError("The database does not let this server listen for its events within 30 seconds.")
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(_LOOK_SECONDS + 1)
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stopped.is_set():
+            try:
+                self._listen()
+            except (SQLAlchemyError, OSError, self._engine.dialect.loaded_dbapi.Error) as error:
+                _LOG.warning("events of other processes can't be heard; trying again: %s", error)
+            pause = _FIRST_PAUSE if self._connected.is_set() else min(2 * pause, _LONGEST_PAUSE)
+            self._connected.clear()
+            self._stopped.wait(random.uniform(0.5, 1) * pause)  # noqa: S311 - spreads processes
+
+    def _listen(self) -> None:
+        """Until the connection is lost or the bus stopped."""
+        with contextlib.closing(self._connect()) as connection:
+            connection.execute(f"LISTEN {_CHANNEL}")
+            self._catch_up()
+            self._connected.set()
+            while not self._stopped.is_set():
+                polling.select([connection], [], [], _LOOK_SECONDS)
+                connection.pgconn.consume_input()
+                while notice := connection.pgconn.notifies():
+                    self._hear(notice.extra.decode())
+                self._heard_at = utcnow()
+
+    def _connect(self) -> Any:
+        """A connection beside the pool: it is kept for ever, and by one thread."""
+        arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
+        settings = {"connect_timeout": 5, "application_name": "skerry events", "autocommit": True}
+        return self._engine.dialect.loaded_dbapi.connect(*arguments, **{**options, **settings})
+
+    def _catch_up(self) -> None:
+        with Session(self._engine) as session:
+            self._hub.publish(set(_topics_since(session, self._heard_at - _MARGIN)))
+
+    def _hear(self, notice: str) -> None:
+        sender, *topics = notice.split("\n")
+        if sender != self._name:
+            self._hub.publish(topics)
+
+
+def notices(sender: str, topics: Iterable[str]) -> Iterator[str]:
+    """The sender and as many topics as fit in each notice, a line each."""
+    lines, size = [sender], len(sender)
+    for topic in topics:
+        if size + 1 + len(topic) > _LONGEST_NOTICE:
+            yield "\n".join(lines)
+            lines, size = [sender], len(sender)
+        lines.append(topic)
+        size += 1 + len(topic)
+    if len(lines) > 1:
+        yield "\n".join(lines)
+
+
+def _topics_since(session: Session, moment: datetime) -> Iterator[str]:
+    for topics in session.scalars(select(Event.topics).where(Event.at >= moment)):
+        yield from topics
