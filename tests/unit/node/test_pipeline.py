@@ -260,7 +260,7 @@ def test_a_sealed_result_outlives_the_daemon(parts, proxy, carry_out, make_order
     thread.join(30)
     assert not thread.is_alive()
     proxy.trouble.clear()
-    [entry] = parts.journal.read()
+    [entry] = parts.journal.read().entries
     Pipeline(parts, entry).carry_out()
     assert proxy.delivered == [("completed", "copied\n", b'{"method": "mean"}')]
     assert leftovers(parts) == []
