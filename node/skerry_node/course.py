@@ -136,7 +136,10 @@ class Course:
             raise GivenUp("it was stopped")
 
     def ask_proxy(self, call: Callable[[], T]) -> T:
-        """Asks until there is an answer. Raises GivenUp when fenced or stopped, ProxyError for a refusal."""
+        """Asks until there is an answer, and room on the disk.
+
+        Raises GivenUp when fenced or stopped, ProxyError for a refusal.
+        """
         back_off, internal = BackOff(), 0
         while True:
             try:
@@ -149,6 +152,8 @@ class Course:
                 if error.kind in {"refused", "invalid"} or internal >= _INTERNAL_TRIES:
                     raise
                 log.info("Run %s: %s", self.key, error)
+            except OSError as error:
+                log.warning("Run %s: %s: make room on the disk.", self.key, error)
             self.pause(back_off)
             self.check_stopped()
 
@@ -161,14 +166,14 @@ class Course:
         return True
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """Asks server or engine until there is an answer. Raises GivenUp when fenced or stopped."""
+        """Asks server, engine or disk until there is an answer. Raises GivenUp when fenced or stopped."""
         back_off = BackOff()
         while True:
             try:
                 return call()
             except (Conflict, NotFound, InvalidInput) as error:
                 raise GivenUp(str(error)) from error
-            except (ServerUnreachable, ServerError, LauncherError, NotRecorded) as error:
+            except (ServerUnreachable, ServerError, LauncherError, NotRecorded, OSError) as error:
                 log.info("Run %s: %s", self.key, error)
             self.pause(back_off)
             self.check_stopped()

@@ -62,6 +62,7 @@ class Pipeline:
         self._databases: tuple[Source | databases.Service, ...] = ()
         self._cleaned = False
         self._reported = entry.stage is not Stage.CLAIMED
+        self._watched = entry.stage is Stage.CLAIMED
 
     @property
     def key(self) -> Attempt:
@@ -131,7 +132,7 @@ class Pipeline:
                 self._attach()
             ended = self._watch()
             self._peering.drain()
-            outcome = collect(self._course, ended)
+            outcome = collect(self._course, ended, watched=self._watched)
         except RunEnded as end:
             log.info("Run %s ends %s: %s", self.key, end.status, end.sentence)
             action = "run.refuse" if self._course.entry.stage is Stage.CLAIMED else "run.end"
@@ -352,6 +353,7 @@ class Pipeline:
                 raise RunEnded(Status.CRASHED, f"The algorithm vanished while the node was away: {error}") from error
             except LauncherError as error:
                 log.warning("Run %s: %s", self.key, error)
+                self._watched = False
                 course.pause(back_off)
                 continue
             if ended is not None:
