@@ -240,6 +240,7 @@ class Daemon:
             "server_url": config.server.url.rstrip("/"),
             "api_path": config.server.api_path,
             "ca_file": str(config.server.ca_file) if config.server.ca_file else None,
+            "https_proxy": config.server.https_proxy,
             "control_socket": str(config.control_socket),
             "state_folder": str(config.control_socket.parent),
             "node_id": me.id,

@@ -22,7 +22,7 @@ from docker.errors import ImageNotFound as DockerImageNotFound
 from skerry import contract
 from skerry_node import sandbox
 from skerry_node.config import DockerSettings, Limits, Registry
-from skerry_node.holders import Holder, Holders
+from skerry_node.holders import Holder, HolderEnded, Holders
 from skerry_node.launchers import images
 from skerry_node.launchers.launcher import (
     AlreadyStarted,
@@ -175,7 +175,10 @@ class DockerLauncher:
             return self._holders.open_namespace(self._find_holder(attempt))
 
     def attach(self, attempt: Attempt) -> socket.socket:
-        return self.listen(attempt, contract.GATE_PORT)
+        try:
+            return self.listen(attempt, contract.GATE_PORT)
+        except HolderEnded as error:
+            raise Vanished(f"The way out of run {attempt.run} is gone: {error}") from error
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         try:

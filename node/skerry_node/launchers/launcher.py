@@ -179,7 +179,10 @@ class Launcher(Protocol):
         """
 
     def attach(self, attempt: Attempt) -> socket.socket:
-        """A new listener for the gate of a running attempt, after the node was restarted. Raises Vanished."""
+        """A new listener for the gate of a running attempt, after the node was restarted.
+
+        Raises Vanished, also when just the way to its gate is gone.
+        """
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         """Waits up to ``timeout`` seconds for the end; None when it goes on. Raises Vanished."""
