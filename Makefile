@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint arrows audit type test attacks compat bench docs images probe service-images engine gvisor engine-stop clean
+.PHONY: help demo dev lint arrows audit type test attacks faults compat bench docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -47,6 +47,10 @@ test: $(READY) ## every test; needs a Docker engine and starts one if it may
 
 attacks: $(READY) ## attacks on a running system; each is refused, and succeeds where just that one defence is taken away
 	@$(MAKE) --no-print-directory test TESTS=tests/attacks
+
+faults: $(READY) ## runs while everything is killed, cut off and lied to, on a Docker engine of its own; RUNS= for another number
+	@docker/as-root.sh tests/programs.sh
+	docker/as-root.sh $(PYTHON) tests/faults/fault_run.py
 
 compat: $(READY) images ## vantage6's published clients and images, every call; permissions and API against their contracts
 	@docker/as-root.sh $(PYTHON) tests/compat/run.py
