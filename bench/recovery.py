@@ -1,0 +1,141 @@
+"""How long it takes until all is well again: after a kill of the server, of a node, and of a node that stays dead."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from skerry import UserClient
+from skerry.dev import Federation, Plan
+from skerry.dev.federation import Places, down, up
+from skerry.errors import SkerryError
+
+IMAGE = "skerry-bench/noop"
+COUNT = 3
+HERE = Path(__file__).parent
+SKERRY = Path(sys.executable).with_name("skerry")
+PLAN = Plan(name="bench-recovery", nodes=1, launcher="docker")
+AIMS = {
+    "server_restart_to_first_dispatch": 5.0,
+    "node_restart_to_reattached": 10.0,
+    "node_loss_visible": 60.0,
+}
+
+
+def build() -> None:
+    subprocess.run([SKERRY, "algorithm", "build", HERE / "noop", "--tag", IMAGE], check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def federation() -> Iterator[Federation]:
+    made = up(PLAN, Places.of_user(), _say)
+    try:
+        yield made
+    finally:
+        down(PLAN.name, Places.of_user(), _say)
+
+
+def create(client: UserClient, made: Federation, method: str, **kwargs: Any) -> Any:
+    return client.task.create(
+        organizations=[made.facts["organizations"][0]["id"]],
+        name=method,
+        image=IMAGE,
+        collaboration=made.facts["collaboration"]["id"],
+        input_={"method": method, "kwargs": kwargs},
+    )
+
+
+def until(condition: Callable[[], object]) -> float:
+    """Seconds until it holds; calls that fail meanwhile don't count as an answer."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < 300:
+        with contextlib.suppress(SkerryError, OSError):
+            if condition():
+                return time.perf_counter() - began
+        time.sleep(0.02)
+    raise TimeoutError
+
+
+def revive(made: Federation) -> None:
+    """What has died is started again, by the same command as a user's."""
+    again = up(PLAN, Places.of_user(), lambda _: None)
+    made.facts.update(again.facts)
+
+
+def server_restart(made: Federation) -> float:
+    """From the kill, with a task that waits, to the node's claim of it."""
+    client = made.client()
+    node = made.facts["nodes"][0]["pid"]
+    os.kill(node, signal.SIGSTOP)
+    task = create(client, made, "noop")
+    os.kill(made.facts["server_pid"], signal.SIGKILL)
+    os.kill(node, signal.SIGCONT)
+    began = time.perf_counter()
+    revive(made)
+    until(lambda: made.client().request(f"task/{task['id']}")["status"] != "pending")
+    took = time.perf_counter() - began
+    task.wait(timeout=60)
+    return took
+
+
+def node_restart(made: Federation) -> float:
+    """From the kill of a node whose algorithm runs, to the open gate of the next."""
+    client = made.client()
+    task = create(client, made, "sleep", seconds=8)
+    until(lambda: client.request(f"task/{task['id']}")["status"] == "active")
+    log = made.folder / "logs" / "node-1.log"
+    size = log.stat().st_size
+    os.kill(made.facts["nodes"][0]["pid"], signal.SIGKILL)
+    began = time.perf_counter()
+    revive(made)
+    until(lambda: "is taken up again" in log.read_bytes()[size:].decode(errors="replace"))
+    took = time.perf_counter() - began
+    task.wait(timeout=60)
+    return took
+
+
+def node_loss(made: Federation) -> float:
+    """From the kill of a node that does not come back, to its users' seeing it offline."""
+    client, node = made.client(), made.facts["nodes"][0]["id"]
+    os.kill(made.facts["nodes"][0]["pid"], signal.SIGKILL)
+    took = until(lambda: client.request(f"node/{node}")["status"] == "offline")
+    revive(made)
+    return took
+
+
+def report(name: str, values: list[float]) -> None:
+    line = {
+        "name": name,
+        "value": round(statistics.median(values), 3),
+        "unit": "s",
+        "slowest": round(max(values), 3),
+        "aim": AIMS[name],
+        "n": len(values),
+    }
+    print(f"bench: {json.dumps(line)}", flush=True)
+
+
+def _say(line: str) -> None:
+    print(f"bench: {line}", file=sys.stderr)
+
+
+def main() -> None:
+    build()
+    with federation() as made:
+        report("server_restart_to_first_dispatch", [server_restart(made) for _ in range(COUNT)])
+        report("node_restart_to_reattached", [node_restart(made) for _ in range(COUNT)])
+        report("node_loss_visible", [node_loss(made)])
+
+
+if __name__ == "__main__":
+    main()
