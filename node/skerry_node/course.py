@@ -17,7 +17,7 @@ from skerry_node.approvals import Approvals
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal, Stage
-from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError, task_folder
+from skerry_node.launchers.launcher import Attempt, EngineAway, Launcher, LauncherError, task_folder
 from skerry_node.orders import Order
 from skerry_node.places import Places
 from skerry_node.pulled import PulledImages
@@ -164,6 +164,20 @@ class Course:
         except ProxyError:
             return False
         return True
+
+    def outlast(self, call: Callable[[], T]) -> T:
+        """Asks the engine until it is there: nothing was started yet, so nothing ends for a restart of it.
+
+        Raises GivenUp when stopped, and LauncherError for all else that it says.
+        """
+        back_off = BackOff()
+        while True:
+            try:
+                return call()
+            except EngineAway as error:
+                log.warning("Run %s: %s The node tries again.", self.key, error)
+            self.pause(back_off)
+            self.check_stopped()
 
     def patiently(self, call: Callable[[], T]) -> T:
         """Asks server, engine or disk until there is an answer. Raises GivenUp when fenced or stopped."""

@@ -92,14 +92,22 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Tries again when it ends: on a busy machine its own containerd may not be there in time."""
+        end = time.monotonic() + 180
+        while not self._answers():
+            if time.monotonic() > end:
+                raise TimeoutError(f"the engine does not come up: {self._log}")
+            if self._process is None or self._process.poll() is not None:
+                self._spawn()
+            time.sleep(0.1)
+
+    def _spawn(self) -> None:
         self._pidfile.unlink(missing_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + 60
-        while subprocess.run(["docker", "-H", self.host, "version"], capture_output=True, check=False).returncode:
-            if time.monotonic() > end:
-                raise TimeoutError(f"the engine does not come up: {self._log}")
-            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        return not subprocess.run(["docker", "-H", self.host, "version"], capture_output=True, check=False).returncode
 
     def kill(self) -> None:
         """dockerd alone: its containers live on, and it takes them up again."""

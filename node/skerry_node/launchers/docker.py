@@ -28,6 +28,7 @@ from skerry_node.launchers.launcher import (
     AlreadyStarted,
     Attempt,
     Ended,
+    EngineAway,
     Found,
     Image,
     ImageNotFound,
@@ -288,7 +289,7 @@ class DockerLauncher:
         except APIError as error:
             raise _not_pulled(reference, _reason(error)) from error
         except (requests.RequestException, json.JSONDecodeError) as error:
-            raise LauncherError(f"The Docker engine broke off while pulling {reference}.") from error
+            raise EngineAway(f"The Docker engine broke off while pulling {reference}.") from error
 
     def _log_in_as(self, reference: str) -> dict[str, str] | None:
         """Read anew each time, so that a changed password needs no restart; the engine keeps none of it."""
@@ -308,7 +309,7 @@ class DockerLauncher:
                 raise AlreadyStarted(f"Attempt {spec.attempt.number} of run {spec.attempt.run} was started.") from error
             raise StartFailed(f"The image {spec.image.reference} can't be started: {_reason(error)}") from error
         except requests.RequestException as error:
-            raise LauncherError("The Docker engine broke off while making a container.") from error
+            raise EngineAway("The Docker engine broke off while making a container.") from error
 
     def _labels_of(self, spec: Spec) -> dict[str, str]:
         return {
@@ -358,7 +359,7 @@ def _engine(trouble: str) -> Iterator[None]:
     except APIError as error:
         raise LauncherError(f"{trouble}: {_reason(error)}") from error
     except requests.RequestException as error:
-        raise LauncherError(f"{trouble}: the Docker engine does not answer.") from error
+        raise EngineAway(f"{trouble}: the Docker engine does not answer.") from error
 
 
 def _timed_out(error: requests.RequestException) -> bool:

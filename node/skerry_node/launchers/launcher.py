@@ -17,6 +17,10 @@ class LauncherError(SkerryError):
     """The engine does not do what was asked of it, or does not answer; the sentence is for the node's owner."""
 
 
+class EngineAway(LauncherError):
+    """The engine does not answer: it may be being restarted, and what was asked of it is not done."""
+
+
 class ImageNotFound(SkerryError):
     """The image is not here and can't be had; the sentence is for the user."""
 

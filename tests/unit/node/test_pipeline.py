@@ -11,7 +11,7 @@ import pytest
 from skerry_node.config import Share
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers import fakes
-from skerry_node.launchers.launcher import Ended, LauncherError
+from skerry_node.launchers.launcher import Ended, EngineAway, LauncherError
 from skerry_node.pipeline import Pipeline
 from skerry_proxy.client import ProxyError
 
@@ -291,6 +291,36 @@ def test_exit_code_255_under_the_nodes_eyes_is_a_failure(parts, carry_out, monke
     end_unseen(parts, monkeypatch, b'{"mean": 3}', broke_off=False)
     carry_out(parts, "write")
     assert [status for status, _, _ in parts.proxy.delivered] == ["crashed"]
+
+
+@pytest.mark.parametrize("verb", ["resolve", "prepare", "start", "remove"])
+def test_an_engine_that_is_restarted_costs_no_run(*, verb, parts, launcher, proxy, carry_out, monkeypatch) -> None:
+    """Whatever it is asked for first; the engine of "start" died before it made anything."""
+    real, away = getattr(launcher, verb), [EngineAway("The engine does not answer.")] * 2
+
+    def ask(*given):
+        if away:
+            raise away.pop()
+        return real(*given)
+
+    monkeypatch.setattr(launcher, verb, ask)
+    carry_out(parts)
+    assert [(status, result) for status, _, result in proxy.delivered] == [("completed", b'{"method": "mean"}')]
+    assert len(launcher.starts) == 1
+    assert leftovers(parts) == []
+
+
+def test_a_container_that_was_made_and_perhaps_not_started_is_not_started_again(
+    parts, launcher, proxy, carry_out, monkeypatch
+) -> None:
+    def start(spec, environment) -> None:
+        launcher._containers[spec.attempt] = fakes.FakeContainer()
+        raise EngineAway("The engine does not answer.")
+
+    monkeypatch.setattr(launcher, "start", start)
+    carry_out(parts)
+    assert [status for status, _, _ in proxy.delivered] == ["start failed"]
+    assert leftovers(parts) == []
 
 
 def test_a_full_disk_is_waited_for(parts, proxy, make_order, monkeypatch) -> None:
