@@ -314,7 +314,12 @@ class Pipeline:
     # --- while it runs ----------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        """Opens the gate of a run that went on while the node was away."""
+        """Opens the gate of a run that went on while the node was away. Raises RunEnded when it never did.
+
+        An engine may have been killed as well, or still be about to start it: so that one is not started again.
+        """
+        if self._phase() is Phase.CREATED:
+            raise RunEnded(Status.START_FAILED, "The node was ended while it started the algorithm.")
         try:
             gate = self._course.patiently(lambda: self._parts.launcher.attach(self.key))
         except Vanished:

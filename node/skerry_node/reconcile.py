@@ -25,7 +25,7 @@ class Plan:
 
 
 def plan(records: Records, found: Sequence[Found]) -> Plan:
-    """Nothing is started twice: only the engine's own word that a container was never started counts as that."""
+    """Nothing is started twice: only what the engine was certainly never asked to start counts as not started."""
     phases = {one.attempt: one.phase for one in found}
     entries = records.entries
     forget = tuple(entry for entry in entries if _never_started(entry, phases.get(entry.key)))
@@ -37,6 +37,5 @@ def plan(records: Records, found: Sequence[Found]) -> Plan:
 
 
 def _never_started(entry: Entry, phase: Phase | None) -> bool:
-    if entry.stage is Stage.CLAIMED:
-        return phase in {None, Phase.CREATED}
-    return entry.stage is Stage.STARTING and phase is Phase.CREATED
+    """Of a container that is made and not started only the node's own record says that nobody asked for its start."""
+    return entry.stage is Stage.CLAIMED and phase in {None, Phase.CREATED}

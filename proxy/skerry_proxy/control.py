@@ -51,7 +51,7 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
 )
 """The kind of each error, the first that fits; the node's reaction to each is in the protocol."""
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Operation = Callable[[Office, Fields, Sequence[int]], dict[str, Any]]
 

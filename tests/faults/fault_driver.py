@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Any
 
 from fault_history import Acknowledged, History, Told
-from fault_proxy import FaultProxy, Harm, Request
+from fault_proxy import Harm, Request
 from fault_world import IMAGE, SERVER, Engine, World, digest
 
 from skerry.errors import SkerryError
@@ -54,6 +54,7 @@ _HEARD = {
 _MOMENTS = {"half": Phase.HALF_UPLOADED, "answered": Phase.NOT_ACKNOWLEDGED}
 KILLS = ("server", "node", "proxy", "engine")
 CUTS = ("cut towards server", "cut towards client")
+ROOM = ("no room at server", "no room at node")
 
 
 class Phases:
@@ -135,6 +136,7 @@ class Driver:
         self.phases = Phases()
         self.seen = Ledger()
         self.calm = threading.Event()
+        self._mending: list[threading.Timer] = []
         self._left = 0
         self._number = 0
         self._lock = threading.Lock()
@@ -225,8 +227,18 @@ class Driver:
             self.seen.acknowledged.append(Acknowledged(task["id"], name, 1))
         for run in self._patient(task.runs):
             self.phases.reach(run["id"], Phase.BEFORE_CLAIM)
+        if self.random.random() < 0.05:
+            self._kill(task)
         for _ in range(2):
             self._hear_result(task)
+
+    def _kill(self, task: Any) -> None:
+        """At a moment that may be before, in or after anything else."""
+        time.sleep(self.random.uniform(0, 2.5))
+        with contextlib.suppress(SkerryError):
+            task.kill()
+        with self.seen.lock:
+            self.seen.faults["kill by a user"] += 1
 
     def _hear_result(self, task: Any) -> None:
         end = time.monotonic() + 240
@@ -259,7 +271,7 @@ class Driver:
         return min(self.seen.met[fault, phase] for phase in PHASES)
 
     def _lie_in_wait(self, fault: str, phase: Phase, over: threading.Event) -> None:
-        node = self.random.choice(self.world.node_names) if fault in {"node", "proxy"} else None
+        node = self.random.choice(self.world.node_names) if fault.rpartition(" ")[2] in {"node", "proxy"} else None
         struck = threading.Event()
 
         def strike() -> None:
@@ -286,16 +298,22 @@ class Driver:
             self.engine.kill()
         elif fault in CUTS:
             self.world.to_nodes.cut_towards = fault.rpartition(" ")[2]
+            self._mend_later(self._join_again)
+        elif fault in ROOM:
+            self._mend_later(self.world.take_room(node or SERVER))
         after = self.phases.now(node)
         self.seen.meet(fault, [phase for run, phase in after.items() if before.get(run) == phase])
         if fault == "engine" and self.engine is not None:
             threading.Thread(target=self.engine.start, daemon=True).start()
-        if fault in CUTS:
-            threading.Thread(target=self._mend, args=(self.world.to_nodes,), daemon=True).start()
 
-    def _mend(self, way: FaultProxy) -> None:
-        time.sleep(self.random.uniform(0.5, 3.0))
-        way.cut_towards = None
+    def _mend_later(self, mend: Callable[[], None]) -> None:
+        timer = threading.Timer(self.random.uniform(0.5, 3.0), mend)
+        timer.daemon = True
+        timer.start()
+        self._mending.append(timer)
+
+    def _join_again(self) -> None:
+        self.world.to_nodes.cut_towards = None
 
     def _await_recovery(self, over: threading.Event) -> None:
         end = time.monotonic() + 30
@@ -310,7 +328,8 @@ class Driver:
     def settle(self, seconds: float) -> None:
         """Nothing is broken any more; until all runs that there are have ended and nodes have cleaned up."""
         self.calm.set()
-        self.world.to_nodes.cut_towards = None
+        for timer in self._mending:
+            timer.join()
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self.world.is_quiet():
             time.sleep(0.2)

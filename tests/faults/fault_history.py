@@ -89,7 +89,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class NodeStart:
-    """A node's audit journal: it told its engine to start this attempt."""
+    """A node's audit journal: its engine said that this attempt was started."""
 
     node: str
     run: int
@@ -169,7 +169,7 @@ def _starts(history: History, attempts_allowed: int) -> Iterator[str]:
             yield f"run {run} had {attempt} attempts, and {attempts_allowed} is allowed"
     for one, count in Counter(history.node_starts).items():
         if count > 1:
-            yield f"node {one.node} told its engine {count} times to start attempt {one.attempt} of run {one.run}"
+            yield f"node {one.node} saw attempt {one.attempt} of run {one.run} start {count} times"
 
 
 def _results(history: History) -> Iterator[str]:

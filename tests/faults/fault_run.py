@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from fault_driver import CUTS, KILLS, Driver, harm, table
+from fault_driver import CUTS, KILLS, ROOM, Driver, harm, table
 from fault_history import check
 from fault_proxy import Harm
 from fault_world import IMAGE, SKERRY, Engine, running
@@ -24,9 +24,12 @@ def main() -> int:
     engine.start()
     os.environ["DOCKER_HOST"] = engine.host
     try:
+        engine.clear()
         build()
         return report(runs, seed, engine)
     finally:
+        engine.start()
+        engine.clear()
         engine.stop()
 
 
@@ -41,7 +44,7 @@ def report(runs: int, seed: int, engine: Engine) -> int:
     print(f"faults: seed {seed}", flush=True)
     with running(f"faults-{secrets.token_hex(3)}", say=lambda line: print(f"faults: {line}", flush=True)) as world:
         driver = Driver(world, engine, canary=canary, harms=0.02, seed=seed)
-        kinds = [*KILLS, *CUTS]
+        kinds = [*KILLS, *CUTS, *ROOM]
         with harm(driver, kinds):
             driver.work(runs, HANDS)
         driver.settle(120)
@@ -53,6 +56,9 @@ def report(runs: int, seed: int, engine: Engine) -> int:
     for row in history.runs:
         endings[row.state] = endings.get(row.state, 0) + 1
     print(f"faults: endings {endings}; {driver.seen.unasked} tasks were not acknowledged to their asker")
+    started = {start.run for start in history.starts}
+    unsure = sum(row.state == "start_failed" and row.run in started for row in history.runs)
+    print(f"faults: {unsure} runs ended start_failed though their algorithm had started")
     violations = check(history)
     for violation in violations:
         print(f"violation: {violation}")

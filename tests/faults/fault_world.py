@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import socketserver
 import sqlite3
@@ -115,6 +116,12 @@ class Engine:
         self._process.kill()
         self._process.wait()
 
+    def clear(self) -> None:
+        """No container is left: all of them are the suite's own, and would outlive the engine."""
+        listed = subprocess.run(["docker", "-H", self.host, "ps", "-aq"], capture_output=True, text=True, check=True)
+        for one in listed.stdout.split():
+            subprocess.run(["docker", "-H", self.host, "rm", "-f", "-v", one], capture_output=True, check=False)
+
     def stop(self) -> None:
         assert self._process is not None
         self._process.terminate()
@@ -178,6 +185,18 @@ class World:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return pid is not None
+
+    def take_room(self, name: str) -> Callable[[], None]:
+        """No file of that process, and of a node's proxy, can grow until what is returned is called."""
+        part = self.parts[name]
+        taken = [(pid, limits) for pid in (part.process.pid, part.proxy()) if pid and (limits := _forbid_growth(pid))]
+
+        def give_back() -> None:
+            for pid, limits in taken:
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+        return give_back
 
     def has_recovered(self, name: str) -> bool:
         """Not a node that is still starting."""
@@ -312,6 +331,16 @@ class World:
         yield from (f"mount {one}" for one in mounts_below(self.folder.path) if "/runs/" in one)
 
 
+def _forbid_growth(pid: int) -> tuple[int, int] | None:
+    """The limits that the process had; None when it has gone."""
+    try:
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    except ProcessLookupError:
+        return None
+    return before
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text()
@@ -329,7 +358,7 @@ def _node_starts(lines: dict[str, list[bytes]]) -> Iterator[NodeStart]:
     for name, written in lines.items():
         for line in written:
             record = json.loads(line)
-            if name != SERVER and record.get("action") == "run.start":
+            if name != SERVER and record.get("action") == "run.started":
                 yield NodeStart(name, record["about"]["run"], record["about"]["attempt"])
 
 

@@ -56,7 +56,7 @@ PLANTED = {
     "run 1 was completed and became active": replace(GOOD, steps=(*GOOD.steps, Step(1, "active"))),
     "run 2 started 2 times in 1 attempts": replace(GOOD, starts=(*GOOD.starts, Start(2, "n4"))),
     "run 2 had 2 attempts, and 1 is allowed": change_run(2, attempt=2),
-    "node two told its engine 2 times to start attempt 1 of run 2": replace(
+    "node two saw attempt 1 of run 2 start 2 times": replace(
         GOOD, node_starts=(*GOOD.node_starts, NodeStart("two", 2, 1))
     ),
     "run 2 is completed and has no result": change_run(2, has_result=False),

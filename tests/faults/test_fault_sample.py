@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fault_driver import CUTS, PHASES, Driver, Ledger, Phase, harm, table
+from fault_driver import CUTS, PHASES, ROOM, Driver, Ledger, Phase, harm, table
 from fault_history import check
 from fault_world import IMAGE, SKERRY, running
 
 pytestmark = pytest.mark.acceptance
-KINDS = ("server", "node", "proxy", *CUTS)
+KINDS = ("server", "node", "proxy", *CUTS, *ROOM)
 RUNS = 24
 
 
@@ -43,5 +43,5 @@ def test_the_table_has_each_phase_and_each_fault() -> None:
     seen.meet("node", [Phase.RUNNING, Phase.RUNNING, Phase.CREATED])
     head, *rows = table(seen, KINDS)
     assert all(phase.words in head for phase in PHASES)
-    assert [row.split()[0] for row in rows] == ["server", "node", "proxy", "cut", "cut"]
+    assert [row.split()[0] for row in rows] == ["server", "node", "proxy", "cut", "cut", "no", "no"]
     assert rows[1].split() == ["node", "0", "0", "1", "0", "2", "0", "0", "0", "0", "1"]

@@ -101,7 +101,7 @@ CASES = [
     (Stage.CLAIMED, Phase.CREATED, "forget"),
     (Stage.CLAIMED, Phase.RUNNING, "resume"),
     (Stage.STARTING, None, "resume"),
-    (Stage.STARTING, Phase.CREATED, "forget"),
+    (Stage.STARTING, Phase.CREATED, "resume"),
     (Stage.STARTING, Phase.RUNNING, "resume"),
     (Stage.STARTING, Phase.EXITED, "resume"),
     (Stage.SEALED, None, "resume"),

@@ -340,6 +340,17 @@ def test_a_full_disk_is_waited_for(parts, proxy, make_order, monkeypatch) -> Non
     assert failing == []
 
 
+def test_a_start_that_the_node_did_not_live_to_see_is_not_tried_again(
+    parts, launcher, proxy, entry_after_restart
+) -> None:
+    entry = entry_after_restart("wait")
+    launcher._containers[entry.key] = fakes.FakeContainer()
+    Pipeline(parts, entry).carry_out()
+    assert [status for status, _, _ in proxy.delivered] == ["start failed"]
+    assert len(launcher.starts) == 1
+    assert launcher.list() == []
+
+
 def test_a_sealed_result_outlives_the_daemon(parts, proxy, carry_out, make_order) -> None:
     """The first daemon ends while the server is away; the second delivers what lies in the outbox."""
     away = ProxyError("unreachable", "The server does not answer.")
