@@ -50,7 +50,7 @@ attacks: $(READY) ## attacks on a running system; each is refused, and succeeds 
 
 faults: $(READY) ## runs while everything is killed, cut off and lied to, on a Docker engine of its own; RUNS= for another number
 	@docker/as-root.sh tests/programs.sh
-	docker/as-root.sh $(PYTHON) tests/faults/fault_run.py
+	PYTHONPATH=tests docker/as-root.sh $(PYTHON) tests/faults/fault_run.py
 
 compat: $(READY) images ## vantage6's published clients and images, every call; permissions and API against their contracts
 	@docker/as-root.sh $(PYTHON) tests/compat/run.py

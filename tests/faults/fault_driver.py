@@ -15,7 +15,7 @@ from typing import Any
 
 from fault_history import Acknowledged, History, Told
 from fault_proxy import Harm, Request
-from fault_world import IMAGE, SERVER, Engine, World, digest
+from fault_world import IMAGE, Engine, World, digest
 
 from skerry.errors import SkerryError
 
@@ -175,7 +175,7 @@ class Driver:
     def work(self, runs: int, hands: int) -> None:
         """So many runs, so many tasks at a time. Returns when all are told, or were given up."""
         self._left = runs
-        threads = [threading.Thread(target=self._keep_asking, name=f"hand {n}") for n in range(hands)]
+        threads = [threading.Thread(target=self._keep_asking, name=f"hand {n}", daemon=True) for n in range(hands)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -286,25 +286,36 @@ class Driver:
         struck.wait(30)
 
     def _strike(self, fault: str, node: str | None) -> None:
-        before = self.phases.now(node)
-        if fault == "server":
-            self.world.kill(SERVER)
-        elif fault == "node" and node is not None:
-            self.world.kill(node)
-        elif fault == "proxy" and node is not None:
-            if not self.world.kill_proxy(node):
-                return
-        elif fault == "engine" and self.engine is not None:
-            self.engine.kill()
-        elif fault in CUTS:
-            self.world.to_nodes.cut_towards = fault.rpartition(" ")[2]
-            self._mend_later(self._join_again)
-        elif fault in ROOM:
-            self._mend_later(self.world.take_room(node or SERVER))
+        """Counts the runs that were in the same phase before and after it."""
+        server, before = self.random.choice(self.world.server_names), self.phases.now(node)
+        deeds: dict[str, Callable[[], object]] = {
+            "server": lambda: self.world.kill(server),
+            "node": lambda: self.world.kill(str(node)),
+            "proxy": lambda: self.world.kill_proxy(str(node)),
+            "engine": self._kill_engine,
+            "postgresql": self._kill_database,
+            "cut towards server": lambda: self._cut("server"),
+            "cut towards client": lambda: self._cut("client"),
+            "no room at server": lambda: self._mend_later(self.world.take_room(server)),
+            "no room at node": lambda: self._mend_later(self.world.take_room(str(node))),
+        }
+        if deeds[fault]() is False:
+            return
         after = self.phases.now(node)
         self.seen.meet(fault, [phase for run, phase in after.items() if before.get(run) == phase])
-        if fault == "engine" and self.engine is not None:
-            threading.Thread(target=self.engine.start, daemon=True).start()
+
+    def _kill_engine(self) -> None:
+        assert self.engine is not None
+        self.engine.kill()
+        self._mend_later(self.engine.start)
+
+    def _kill_database(self) -> None:
+        self.world.database.kill()
+        self._mend_later(self.world.database.start)
+
+    def _cut(self, towards: str) -> None:
+        self.world.to_nodes.cut_towards = towards
+        self._mend_later(self._join_again)
 
     def _mend_later(self, mend: Callable[[], None]) -> None:
         timer = threading.Timer(self.random.uniform(0.5, 3.0), mend)
@@ -352,7 +363,7 @@ def table(seen: Ledger, kinds: Sequence[str]) -> Iterator[str]:
 def harm(driver: Driver, kinds: Sequence[str]) -> Iterator[None]:
     """Strikes in a thread of its own as long as the block lasts."""
     over = threading.Event()
-    thread = threading.Thread(target=driver.strike_until, args=(over, kinds), name="strikes")
+    thread = threading.Thread(target=driver.strike_until, args=(over, kinds), name="strikes", daemon=True)
     thread.start()
     try:
         yield

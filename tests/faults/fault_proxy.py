@@ -7,13 +7,14 @@ says what is done to a request; ``notice`` hears, while the bytes are held, how 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -67,9 +68,13 @@ class Request:
 
 @dataclass
 class FaultProxy:
-    """``cut_towards``: "server" lets no request through, "client" no answer, until it is None again."""
+    """``cut_towards``: "server" lets no request through, "client" no answer, until it is None again.
 
-    upstream: int
+    ``upstream``: the ports of the server's processes, which take turns; a request that one does not take goes to the
+    next, as a load balancer sends it.
+    """
+
+    upstream: Sequence[int]
     pick: Callable[[Request], Harm | None] = lambda _: None
     notice: Callable[[str, Request], None] = lambda *_: None
     watch: Callable[[bytes], None] = lambda _: None
@@ -77,6 +82,7 @@ class FaultProxy:
     _listener: socket.socket = field(init=False)
     _passed: threading.Condition = field(default_factory=threading.Condition)
     _count: int = 0
+    _turns: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -187,7 +193,12 @@ class FaultProxy:
             self._passed.wait_for(lambda: self._count > count, timeout=1.0)
 
     def _connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.upstream), timeout=_IDLE_SECONDS)
+        turn = next(self._turns)
+        ports = [self.upstream[(turn + more) % len(self.upstream)] for more in range(len(self.upstream))]
+        for port in ports[:-1]:
+            with contextlib.suppress(ConnectionRefusedError):
+                return socket.create_connection(("127.0.0.1", port), timeout=_IDLE_SECONDS)
+        return socket.create_connection(("127.0.0.1", ports[-1]), timeout=_IDLE_SECONDS)
 
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:

@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fault_history import End, History, NodeStart, RunRow, Start, Step, TaskRow
 from fault_proxy import FaultProxy
@@ -27,6 +28,7 @@ from fault_proxy import FaultProxy
 from skerry import UserClient
 from skerry.audit import Verifier
 from skerry.dev import Federation, Plan, nodes, processes
+from skerry.dev import federation as bringing_up
 from skerry.dev.federation import Places, down, up
 from skerry.dev.folder import Folder, State
 from skerry.dev.leftovers import mounts_below
@@ -147,12 +149,52 @@ class Part:
         return next((pid for pid in self.children() if "skerry_proxy" in _read(Path(f"/proc/{pid}/cmdline"))), None)
 
 
+class Database(Protocol):
+    """Where a world's server keeps its tables. ``url`` None: SQLite in its folder."""
+
+    @property
+    def url(self) -> str | None: ...
+
+    def rows(self, server: Path, query: str) -> list[tuple[Any, ...]]:
+        """The server may write meanwhile."""
+
+    def folders(self) -> list[Path]:
+        """In which no plaintext may lie."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> None: ...
+
+
+class Sqlite:
+    """One file, and nothing that could die by itself."""
+
+    url = None
+
+    def rows(self, server: Path, query: str) -> list[tuple[Any, ...]]:
+        path = next(path for path in server.rglob("*.sqlite*") if path.suffix in {".sqlite", ".sqlite3"})
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+            return connection.execute(query).fetchall()
+
+    def folders(self) -> list[Path]:
+        return []
+
+    def kill(self) -> None:
+        """It is the server's own file."""
+
+    def start(self) -> None:
+        """It is the server's own file."""
+
+
 class World:
     """``heard``: is told of each step of a run, by its phase's name, in the thread that found out."""
 
-    def __init__(self, federation: Federation, counter: Counter, ways: tuple[FaultProxy, FaultProxy]) -> None:
+    def __init__(
+        self, federation: Federation, counter: Counter, ways: tuple[FaultProxy, FaultProxy], database: Database
+    ) -> None:
         self.federation = federation
         self.counter = counter
+        self.database = database
         self.to_nodes, self.to_clients = ways
         self.folder = Folder(federation.folder)
         state = self.folder.load()
@@ -160,7 +202,10 @@ class World:
         self._state: State = state
         self._environment = nodes.environment()
         self.parts = {name: Part(name, self._command(name), one) for name, one in state.processes.items()}
-        self.node_names = [name for name in self.parts if name != SERVER]
+        for number, port in enumerate(self.to_nodes.upstream[1:], start=2):
+            self._add_replica(f"{SERVER}-{number}", port)
+        self.server_names = [name for name in self.parts if name.startswith(SERVER)]
+        self.node_names = [name for name in self.parts if name not in self.server_names]
         self.organizations = [one["id"] for one in federation.facts["organizations"]]
         self._closing = threading.Event()
         self._offsets = dict.fromkeys(self.node_names, 0)
@@ -187,21 +232,16 @@ class World:
         return pid is not None
 
     def take_room(self, name: str) -> Callable[[], None]:
-        """No file of that process, and of a node's proxy, can grow until what is returned is called."""
-        part = self.parts[name]
-        taken = [(pid, limits) for pid in (part.process.pid, part.proxy()) if pid and (limits := _forbid_growth(pid))]
-
-        def give_back() -> None:
-            for pid, limits in taken:
-                with contextlib.suppress(ProcessLookupError):
-                    resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
-
-        return give_back
+        """No file of that process can grow until what is returned is called."""
+        pid = self.parts[name].process.pid
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        _bound_files(pid, (0, before[1]))
+        return partial(_bound_files, pid, before)
 
     def has_recovered(self, name: str) -> bool:
         """Not a node that is still starting."""
         part = self.parts[name]
-        ready = name == SERVER or (self.folder.node(int(name[5:])) / "state" / "ready").exists()
+        ready = name in self.server_names or (self.folder.node(int(name[5:])) / "state" / "ready").exists()
         return part.process.alive() and time.monotonic() - part.since > 1.0 and ready
 
     def catch_up(self) -> None:
@@ -213,11 +253,18 @@ class World:
     def stop_parts(self) -> None:
         self._closing.set()
         time.sleep(2 * _GLANCE)
-        for one in (self.node_names, [SERVER]):
+        for one in (self.node_names, self.server_names):
             processes.stop([self.parts[name].process for name in one])
 
+    def _add_replica(self, name: str, port: int) -> None:
+        command = [*self._command(SERVER)[:-1], str(port)]
+        process = processes.start(command, self.folder.log(name), self._environment)
+        self.parts[name] = Part(name, command, process)
+        self._state.processes[name] = process
+        self.folder.store(self._state)
+
     def _command(self, name: str) -> list[str]:
-        if name == SERVER:
+        if name.startswith(SERVER):
             config = str(next(self.folder.server.glob("*.yaml")))
             return [str(SKERRY), "server", "start", "--config", config, "--port", str(self._state.port)]
         return [str(SKERRY), "node", "start", "--config", str(self.folder.node(int(name[5:])) / "node.yaml")]
@@ -229,7 +276,7 @@ class World:
                     self._start_again(name, part)
 
     def _start_again(self, name: str, part: Part) -> None:
-        if name != SERVER:
+        if name in self.node_names:
             (self.folder.node(int(name[5:])) / "state" / "ready").unlink(missing_ok=True)
         time.sleep(random.uniform(0, 0.3))  # noqa: S311
         part.process = processes.start(part.command, self.folder.log(name), self._environment)
@@ -266,13 +313,10 @@ class World:
 
     def read_history(self, canary: str, **known: Any) -> History:
         """After ``stop_parts``. ``known`` is what the driver itself recorded."""
-        database = next(
-            path for path in self.folder.server.rglob("*.sqlite*") if path.suffix in {".sqlite", ".sqlite3"}
-        )
-        with contextlib.closing(sqlite3.connect(database)) as connection:
-            tasks = [TaskRow(*row) for row in connection.execute("SELECT id, name FROM task")]
-            columns = "SELECT id, task_id, state, attempt, result_id IS NOT NULL FROM run"
-            runs = [RunRow(*row[:4], has_result=bool(row[4])) for row in connection.execute(columns)]
+        rows = partial(self.database.rows, self.folder.server)
+        tasks = [TaskRow(*row) for row in rows("SELECT id, name FROM task")]
+        columns = "SELECT id, task_id, state, attempt, result_id IS NOT NULL FROM run"
+        runs = [RunRow(*row[:4], has_result=bool(row[4])) for row in rows(columns)]
         lines = self._chains()
         records = [json.loads(line) for written in lines.values() for line in written]
         return History(
@@ -290,19 +334,13 @@ class World:
 
     def is_quiet(self) -> bool:
         """No run is open, and no node has anything left to do."""
-        with contextlib.closing(self._database()) as connection:
-            [(open_,)] = connection.execute(f"SELECT count(*) FROM run WHERE state IN {_OPEN}")  # noqa: S608
+        [(open_,)] = self.database.rows(self.folder.server, f"SELECT count(*) FROM run WHERE state IN {_OPEN}")  # noqa: S608
         homes = (self.folder.node(int(name[5:])) for name in self.node_names)
         return not open_ and not any(list((home / "state" / "runs").iterdir()) for home in homes)
 
-    def _database(self) -> sqlite3.Connection:
-        found = self.folder.server.rglob("*.sqlite*")
-        path = next(path for path in found if path.suffix in {".sqlite", ".sqlite3"})
-        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
-
     def _chains(self) -> dict[str, list[bytes]]:
         found = {}
-        for name in self.parts:
+        for name in (SERVER, *self.node_names):
             config = next(self.folder.server.glob("*.yaml")) if name == SERVER else Path(self.parts[name].command[-1])
             what = ["server", "audit", "export"] if name == SERVER else ["node", "audit", "--json"]
             command = [str(SKERRY), *what, "--config", str(config)]
@@ -311,14 +349,11 @@ class World:
 
     def _plaintext(self, canary: str) -> Iterator[str]:
         """Nothing of the server's, and nothing that a node keeps, shows what an algorithm wrote."""
-        for folder in (
-            self.folder.server,
-            self.folder.logs,
-            *(self.folder.node(n + 1) for n in range(len(self.node_names))),
-        ):
+        homes = [self.folder.node(int(name[5:])) for name in self.node_names]
+        for folder in (self.folder.server, self.folder.logs, *homes, *self.database.folders()):
             for path in folder.rglob("*"):
                 if path.is_file() and not path.is_symlink() and canary.encode() in path.read_bytes():
-                    yield str(path.relative_to(self.folder.path))
+                    yield str(path)
 
     def _left(self) -> Iterator[str]:
         for name in self.node_names:
@@ -331,14 +366,9 @@ class World:
         yield from (f"mount {one}" for one in mounts_below(self.folder.path) if "/runs/" in one)
 
 
-def _forbid_growth(pid: int) -> tuple[int, int] | None:
-    """The limits that the process had; None when it has gone."""
-    try:
-        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
-    except ProcessLookupError:
-        return None
-    return before
+def _bound_files(pid: int, limits: tuple[int, int]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
 
 def _read(path: Path) -> str:
@@ -378,10 +408,36 @@ def digest(result: Any) -> str:
 
 
 @contextmanager
-def running(name: str, *, count: int = 3, parallel: int = 6, say: Callable[[str], None] = print) -> Iterator[World]:
+def tables_at(url: str | None) -> Iterator[None]:
+    """A server that ``skerry dev`` founds meanwhile has its tables there; it knows of no other than SQLite itself."""
+    original = bringing_up._run
+
+    def run(folder: Folder, state: State, arguments: Sequence[str], words: str = "") -> None:
+        original(folder, state, arguments, words)
+        if url is not None and tuple(arguments[:2]) == ("server", "new"):
+            with next(folder.server.glob("*.yaml")).open("a") as file:
+                file.write(f"database: {json.dumps(url)}\n")
+
+    bringing_up._run = run
+    try:
+        yield
+    finally:
+        bringing_up._run = original
+
+
+@contextmanager
+def running(
+    name: str,
+    *,
+    count: int = 3,
+    parallel: int = 6,
+    replicas: int = 1,
+    database: Database | None = None,
+    say: Callable[[str], None] = print,
+) -> Iterator[World]:
     """A federation on the engine at DOCKER_HOST, with a fault proxy before its server for nodes, and one for users."""
-    port = choose_port(None)
-    ways = (FaultProxy(port), FaultProxy(port))
+    ports, database = [choose_port(None) for _ in range(replicas)], database or Sqlite()
+    ways = (FaultProxy(ports), FaultProxy(ports))
     for way in ways:
         way.start()
     made: list[World] = []
@@ -393,10 +449,14 @@ def running(name: str, *, count: int = 3, parallel: int = 6, say: Callable[[str]
     }
     if "DOCKER_HOST" in os.environ:
         settings["docker"] = {"host": os.environ["DOCKER_HOST"]}
-    plan, places = Plan(name=name, nodes=count, launcher="docker", port=port, node_settings=settings), Places.of_user()
-    federation = up(plan, places, say)
+    plan, places = (
+        Plan(name=name, nodes=count, launcher="docker", port=ports[0], node_settings=settings),
+        Places.of_user(),
+    )
+    with tables_at(database.url):
+        federation = up(plan, places, say)
     try:
-        made.append(World(federation, counter, ways))
+        made.append(World(federation, counter, ways, database))
         made[0].start()
         try:
             yield made[0]
