@@ -56,7 +56,7 @@ compat: $(READY) images ## vantage6's published clients and images, every call; 
 	@docker/as-root.sh $(PYTHON) tests/compat/run.py
 
 bench: $(READY) images ## what skerry adds on top of the engine, measured side by side
-	@for member in bench/*.py; do docker/as-root.sh $(PYTHON) $$member; done
+	@for member in bench/*.py; do PYTHONPATH=tests docker/as-root.sh $(PYTHON) $$member; done
 
 bench-%: $(READY) ## one of them: bench-nodes, bench-backlog, bench-throughput, …
 	@PYTHONPATH=tests docker/as-root.sh $(PYTHON) bench/$*.py

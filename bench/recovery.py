@@ -1,4 +1,4 @@
-"""How long it takes until all is well again: after a kill of the server, of a node, and of a node that stays dead."""
+"""How long until all is well again: after a kill of the server, of a node, for good of a node, of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from clusters import Cluster, cluster
+from replicas import Replicas, replicas
 
 from skerry import UserClient
 from skerry.dev import Federation, Plan
@@ -22,6 +26,7 @@ from skerry.errors import SkerryError
 
 IMAGE = "skerry-bench/noop"
 COUNT = 3
+PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 HERE = Path(__file__).parent
 SKERRY = Path(sys.executable).with_name("skerry")
 PLAN = Plan(name="bench-recovery", nodes=1, launcher="docker")
@@ -29,6 +34,7 @@ AIMS = {
     "server_restart_to_first_dispatch": 5.0,
     "node_restart_to_reattached": 10.0,
     "node_loss_visible": 60.0,
+    "postgresql_restart_to_serving": 10.0,
 }
 
 
@@ -113,6 +119,24 @@ def node_loss(made: Federation) -> float:
     return took
 
 
+def postgresql_restart() -> list[float]:
+    """From the kill of the whole cluster, which is started again at once, to a page of tasks from the server."""
+    with (
+        tempfile.TemporaryDirectory(prefix="skerry-bench-") as folder,
+        cluster(PROGRAMS, durable=True) as made,
+        replicas(Path(folder), made.url(made.make_database()), count=1, balanced=False) as server,
+    ):
+        return [_restart_once(made, server) for _ in range(COUNT)]
+
+
+def _restart_once(made: Cluster, server: Replicas) -> float:
+    began = time.perf_counter()
+    made.stop("immediate")
+    made.start()
+    until(lambda: server.root.ask("GET", "task").ok)
+    return time.perf_counter() - began
+
+
 def report(name: str, values: list[float]) -> None:
     line = {
         "name": name,
@@ -135,6 +159,8 @@ def main() -> None:
         report("server_restart_to_first_dispatch", [server_restart(made) for _ in range(COUNT)])
         report("node_restart_to_reattached", [node_restart(made) for _ in range(COUNT)])
         report("node_loss_visible", [node_loss(made)])
+    if PROGRAMS.is_dir():
+        report("postgresql_restart_to_serving", postgresql_restart())
 
 
 if __name__ == "__main__":

@@ -329,7 +329,8 @@ class Driver:
     def _await_recovery(self, over: threading.Event) -> None:
         end = time.monotonic() + 30
         while time.monotonic() < end and not over.is_set():
-            if all(self.world.has_recovered(name) for name in self.world.parts):
+            parts = all(self.world.has_recovered(name) for name in self.world.parts)
+            if parts and self.world.database.alive() and (self.engine is None or self.engine.answers()):
                 break
             time.sleep(0.05)
         over.wait(self.random.uniform(0, 0.5))

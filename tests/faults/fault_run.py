@@ -5,6 +5,7 @@ WORLDS: sqlite (one server process) and postgresql (two, which take turns); they
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from clusters import Cluster, cluster
 from fault_driver import CUTS, KILLS, ROOM, Driver, harm, table
 from fault_history import History, check
@@ -70,8 +72,16 @@ class Postgresql:
     def kill(self) -> None:
         self.cluster.stop("immediate")
 
+    def alive(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError), self.cluster.connect(self.name):
+            return True
+        return False
+
     def start(self) -> None:
-        self.cluster.start()
+        """It may be busy with its recovery, or have been started already."""
+        while not self.alive():
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.cluster.start()
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class Engine:
     def start(self) -> None:
         """Tries again when it ends: on a busy machine its own containerd may not be there in time."""
         end = time.monotonic() + 180
-        while not self._answers():
+        while not self.answers():
             if time.monotonic() > end:
                 raise TimeoutError(f"the engine does not come up: {self._log}")
             if self._process is None or self._process.poll() is not None:
@@ -109,7 +109,7 @@ class Engine:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         return not subprocess.run(["docker", "-H", self.host, "version"], capture_output=True, check=False).returncode
 
     def kill(self) -> None:
@@ -161,6 +161,8 @@ class Database(Protocol):
     def folders(self) -> list[Path]:
         """In which no plaintext may lie."""
 
+    def alive(self) -> bool: ...
+
     def kill(self) -> None: ...
 
     def start(self) -> None: ...
@@ -178,6 +180,9 @@ class Sqlite:
 
     def folders(self) -> list[Path]:
         return []
+
+    def alive(self) -> bool:
+        return True
 
     def kill(self) -> None:
         """It is the server's own file."""
