@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 _MARGIN = 4 << 20
 _POLL_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
+_CLEAN_TRIES = 6
 
 
 class Pipeline:
@@ -385,28 +386,32 @@ class Pipeline:
     # --- after the end ----------------------------------------------------------------------------------
 
     def _clean_container(self) -> None:
-        """Nothing of the container and of the plaintext stays. An engine that is away is waited for."""
+        """Nothing of the container and of the plaintext stays.
+
+        An engine that is away is waited for. One that refuses is asked again: after a restart it may not know yet.
+        """
         if self._cleaned:
             return
         self._ways.close()
         self._peering.close()
         self._ways.close_listeners()
-        back_off = BackOff()
-        while not self._try_to_clean():
-            if self._parts.closing.wait(back_off.pause()):
+        back_off, refused = BackOff(), 0
+        while refused < _CLEAN_TRIES:
+            try:
+                self._remove()
+            except EngineAway as error:
+                log.warning("Run %s is not cleaned up yet: %s", self.key, error)
+            except LauncherError as error:
+                refused += 1
+                log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error)
+            if self._cleaned or self._parts.closing.wait(back_off.pause()):
                 return
 
-    def _try_to_clean(self) -> bool:
-        """False while the engine is away."""
-        try:
-            self._parts.launcher.remove(self.key)
-            areas.remove(self._parts.journal.data(self.key))
-            self._cleaned = True
-            self._story.tell("run.clean")
-        except LauncherError as error:
-            log.warning("Run %s is not cleaned up yet: %s", self.key, error)
-            return not isinstance(error, EngineAway)
-        return True
+    def _remove(self) -> None:
+        self._parts.launcher.remove(self.key)
+        areas.remove(self._parts.journal.data(self.key))
+        self._cleaned = True
+        self._story.tell("run.clean")
 
     def _clean(self) -> None:
         self._clean_container()

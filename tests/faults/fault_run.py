@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -109,11 +110,23 @@ def go(which: str, runs: int, seed: int, engine: Engine) -> tuple[int, int, int]
         driver.settle(120)
         world.stop_parts()
         history = driver.read_history()
+        violations = check(history)
+        if violations:
+            keep(world, which)
     tell(which, driver, history, kinds)
-    violations = check(history)
     for violation in violations:
         print(f"violation: {violation}")
     return len(history.runs), driver.seen.faults.total(), len(violations)
+
+
+def keep(world: World, which: str) -> None:
+    """The logs and audit journals of all parts, to find out why."""
+    kept = ROOT / "build" / "faults" / which
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(world.folder.logs, kept)
+    for name in world.node_names:
+        shutil.copytree(world.folder.node(int(name[5:])) / "state" / "audit", kept / name)
+    print(f"faults: the logs of all parts are in {kept}")
 
 
 def tell(which: str, driver: Driver, history: History, kinds: list[str]) -> None:

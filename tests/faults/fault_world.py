@@ -366,8 +366,13 @@ class World:
             yield from (f"{name}'s {entry.name}" for entry in (home / "state" / "runs").iterdir())
             installation = nodes.installation(self.folder, int(name[5:]))
             what = ["--filter", f"label=skerry.installation={installation}", "--filter", "label=skerry.kind=algorithm"]
-            listed = subprocess.run(["docker", "ps", "-aq", *what], capture_output=True, text=True, check=True)
-            yield from (f"{name}'s container {one}" for one in listed.stdout.split())
+            listed = subprocess.run(
+                ["docker", "ps", "-a", "--format", "{{.Names}} ({{.Status}})", *what],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            yield from (f"{name}'s container {one}" for one in listed.stdout.splitlines())
         yield from (f"mount {one}" for one in mounts_below(self.folder.path) if "/runs/" in one)
 
 

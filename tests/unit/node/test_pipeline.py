@@ -13,6 +13,7 @@ from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers import fakes
 from skerry_node.launchers.launcher import Ended, EngineAway, LauncherError
 from skerry_node.pipeline import Pipeline
+from skerry_node.server import BackOff
 from skerry_proxy.client import ProxyError
 
 pytestmark = pytest.mark.unit
@@ -308,6 +309,24 @@ def test_an_engine_that_is_restarted_costs_no_run(*, verb, parts, launcher, prox
     assert [(status, result) for status, _, result in proxy.delivered] == [("completed", b'{"method": "mean"}')]
     assert len(launcher.starts) == 1
     assert leftovers(parts) == []
+
+
+@pytest.mark.parametrize(("refusals", "stays"), [(2, False), (100, True)])
+def test_an_engine_that_refuses_to_clean_up_is_asked_again_for_a_while(
+    *, refusals, stays, parts, launcher, proxy, carry_out, monkeypatch
+) -> None:
+    remove, refusing = launcher.remove, [LauncherError("It did not receive an exit event.")] * refusals
+
+    def ask(attempt) -> None:
+        if refusing:
+            raise refusing.pop()
+        remove(attempt)
+
+    monkeypatch.setattr(launcher, "remove", ask)
+    monkeypatch.setattr(BackOff, "pause", lambda _: 0.001)
+    carry_out(parts)
+    assert [status for status, _, _ in proxy.delivered] == ["completed"]
+    assert bool(launcher.list()) is stays
 
 
 def test_a_container_that_was_made_and_perhaps_not_started_is_not_started_again(
