@@ -40,6 +40,8 @@ class Phase(IntEnum):
 
 
 PHASES = tuple(phase for phase in Phase if phase is not Phase.OVER)
+_MORE_AT_THE_END = 5
+"""Requests that deliver a result are few, and most can go wrong with them."""
 _HEARD = {
     "run.order": Phase.AFTER_CLAIM,
     "run.start": Phase.CREATED,
@@ -52,7 +54,7 @@ _HEARD = {
     "run.clean": Phase.OVER,
 }
 _MOMENTS = {"half": Phase.HALF_UPLOADED, "answered": Phase.NOT_ACKNOWLEDGED}
-KILLS = ("server", "node", "proxy", "engine")
+KILLS = ("server", "node", "proxy", "engine", "machine")
 CUTS = ("cut towards server", "cut towards client")
 ROOM = ("no room at server", "no room at node")
 
@@ -156,7 +158,8 @@ class Driver:
             self.phases.reach(request.run, _MOMENTS[moment])
 
     def _pick(self, request: Request) -> Harm | None:
-        if self.calm.is_set() or self.random.random() > self.harms:
+        share = self.harms * (_MORE_AT_THE_END if request.run is not None else 1)
+        if self.calm.is_set() or self.random.random() > share:
             return None
         harm = self.random.choice(list(Harm))
         self.seen.meet(harm, self._touched(request))
@@ -293,6 +296,7 @@ class Driver:
             "node": lambda: self.world.kill(str(node)),
             "proxy": lambda: self.world.kill_proxy(str(node)),
             "engine": self._kill_engine,
+            "machine": self._kill_machine,
             "postgresql": self._kill_database,
             "cut towards server": lambda: self._cut("server"),
             "cut towards client": lambda: self._cut("client"),
@@ -308,6 +312,14 @@ class Driver:
         assert self.engine is not None
         self.engine.kill()
         self._mend_later(self.engine.start)
+
+    def _kill_machine(self) -> None:
+        """All nodes, their algorithms and the engine, as far as one machine can play several at once."""
+        assert self.engine is not None
+        for name in self.world.node_names:
+            self.world.kill(name)
+        self.engine.kill_containers()
+        self._kill_engine()
 
     def _kill_database(self) -> None:
         self.world.database.kill()

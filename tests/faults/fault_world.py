@@ -118,11 +118,18 @@ class Engine:
         self._process.kill()
         self._process.wait()
 
+    def kill_containers(self) -> None:
+        for one in self._containers("-q"):
+            subprocess.run(["docker", "-H", self.host, "kill", one], capture_output=True, check=False)
+
     def clear(self) -> None:
         """No container is left: all of them are the suite's own, and would outlive the engine."""
-        listed = subprocess.run(["docker", "-H", self.host, "ps", "-aq"], capture_output=True, text=True, check=True)
-        for one in listed.stdout.split():
+        for one in self._containers("-aq"):
             subprocess.run(["docker", "-H", self.host, "rm", "-f", "-v", one], capture_output=True, check=False)
+
+    def _containers(self, which: str) -> list[str]:
+        command = ["docker", "-H", self.host, "ps", which]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
     def stop(self) -> None:
         assert self._process is not None
