@@ -72,6 +72,12 @@ def until(condition: Callable[[], object]) -> float:
     raise TimeoutError
 
 
+def kill(pid: int) -> None:
+    """It is gone, with its port, when this returns."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def revive(made: Federation) -> None:
     """What has died is started again, by the same command as a user's."""
     again = up(PLAN, Places.of_user(), lambda _: None)
@@ -84,7 +90,7 @@ def server_restart(made: Federation) -> float:
     node = made.facts["nodes"][0]["pid"]
     os.kill(node, signal.SIGSTOP)
     task = create(client, made, "noop")
-    os.kill(made.facts["server_pid"], signal.SIGKILL)
+    kill(made.facts["server_pid"])
     os.kill(node, signal.SIGCONT)
     began = time.perf_counter()
     revive(made)
@@ -101,7 +107,7 @@ def node_restart(made: Federation) -> float:
     until(lambda: client.request(f"task/{task['id']}")["status"] == "active")
     log = made.folder / "logs" / "node-1.log"
     size = log.stat().st_size
-    os.kill(made.facts["nodes"][0]["pid"], signal.SIGKILL)
+    kill(made.facts["nodes"][0]["pid"])
     began = time.perf_counter()
     revive(made)
     until(lambda: "is taken up again" in log.read_bytes()[size:].decode(errors="replace"))
@@ -113,7 +119,7 @@ def node_restart(made: Federation) -> float:
 def node_loss(made: Federation) -> float:
     """From the kill of a node that does not come back, to its users' seeing it offline."""
     client, node = made.client(), made.facts["nodes"][0]["id"]
-    os.kill(made.facts["nodes"][0]["pid"], signal.SIGKILL)
+    kill(made.facts["nodes"][0]["pid"])
     took = until(lambda: client.request(f"node/{node}")["status"] == "offline")
     revive(made)
     return took

@@ -54,6 +54,8 @@ SANDBOX = "sandbox"
 _TIDY_SECONDS, _PAUSE_SECONDS = 3600.0, 1.0
 _WITNESSED_EVERY = 600.0
 _LOST_SECONDS = 1.0
+_LONGEST_PAUSE = 10.0
+"""A server that is back is found within so many seconds, by all its nodes at different moments of them."""
 _RECORD_LOST = f"{ERROR_MARK}The node's own record of this run was damaged; the run is not started a second time.\n"
 
 
@@ -374,7 +376,7 @@ class Daemon:
     # --- working -----------------------------------------------------------------------------------------
 
     def _work(self, owner: Owner) -> None:
-        back_off, online = BackOff(), False
+        back_off, online = BackOff(_LONGEST_PAUSE), False
         while not self._closing.is_set():
             owner.tell(self._proxy.client)
             self._changed.clear()

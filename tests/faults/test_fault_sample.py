@@ -13,7 +13,7 @@ from fault_world import IMAGE, SKERRY, running
 
 pytestmark = pytest.mark.acceptance
 KINDS = ("server", "node", "proxy", *CUTS, *ROOM)
-RUNS = 24
+RUNS = 16
 
 
 @pytest.fixture(scope="module")
