@@ -10,9 +10,9 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
 import requests
@@ -44,6 +44,7 @@ from skerry_node.pulled import PulledImages
 from skerry_node.references import Reference
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _CONFLICT = 409
 _OLDEST = "1.41"
@@ -169,11 +170,11 @@ class DockerLauncher:
 
     def listen(self, attempt: Attempt, port: int) -> socket.socket:
         with _engine("A running container can't be looked at"):
-            return self._holders.listen(self._find_holder(attempt), port)
+            return self._inside(attempt, lambda container: self._holders.listen(container, port))
 
     def open_namespace(self, attempt: Attempt) -> int:
         with _engine("A running container can't be looked at"):
-            return self._holders.open_namespace(self._find_holder(attempt))
+            return self._inside(attempt, self._holders.open_namespace)
 
     def attach(self, attempt: Attempt) -> socket.socket:
         try:
@@ -243,6 +244,13 @@ class DockerLauncher:
 
     def _name(self, attempt: Attempt) -> str:
         return f"skerry-{self._labels['skerry.installation']}-run-{attempt}"
+
+    def _inside(self, attempt: Attempt, do: Callable[[str], T]) -> T:
+        """With a container in the run's namespace: its holder or, when that was killed, the algorithm's own."""
+        try:
+            return do(self._find_holder(attempt))
+        except HolderEnded:
+            return do(str(self._inspect(attempt)["Id"]))
 
     def _find_holder(self, attempt: Attempt) -> str:
         with self._lock:
