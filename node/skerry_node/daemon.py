@@ -40,7 +40,7 @@ from skerry_node.orders import Order, OthersOf, Self, ServerHead, Work
 from skerry_node.owner import Owner
 from skerry_node.pipeline import Parts, Pipeline, about
 from skerry_node.places import Places
-from skerry_node.preflight import Preflight, inspect_sandbox, remove_leftovers
+from skerry_node.preflight import Preflight, Report, inspect_sandbox, remove_leftovers
 from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Interrupted, Server
 from skerry_node.trail import Trail
@@ -280,12 +280,18 @@ class Daemon:
     def _make_preflight(self) -> Preflight:
         user = preflight_user(self._base_user())
         return Preflight(
-            lambda: inspect_sandbox(self._config, self._launcher, self._state.folder / "preflight", user),
+            lambda: self._try_sandbox(user),
             self._config.docker.preflight_seconds,
             self._ask_again,
             self._closing,
             self._state.say_sandbox,
         )
+
+    def _try_sandbox(self, user: int) -> Report:
+        """An engine that went away under the last try has kept its container. Raises LauncherError."""
+        folder = self._state.folder / "preflight"
+        remove_leftovers(self._launcher, folder)
+        return inspect_sandbox(self._config, self._launcher, folder, user)
 
     def _base_user(self) -> int:
         return self._config.uid_base or default_base(self._state.installation)
