@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -288,9 +289,10 @@ class Daemon:
         )
 
     def _try_sandbox(self, user: int) -> Report:
-        """An engine that went away under the last try has kept its container. Raises LauncherError."""
+        """An engine that went away under the last try has kept its container. Does not raise."""
         folder = self._state.folder / "preflight"
-        remove_leftovers(self._launcher, folder)
+        with contextlib.suppress(LauncherError):
+            remove_leftovers(self._launcher, folder)
         return inspect_sandbox(self._config, self._launcher, folder, user)
 
     def _base_user(self) -> int:
