@@ -3,13 +3,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint arrows audit type test attacks compat bench bench-requests docs images probe service-images engine gvisor engine-stop clean
+.PHONY: help demo dev lint arrows audit type test attacks faults compat bench bench-requests docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.complete
 CODE := algorithm-sdk server node proxy
-BENCHES := noop_task latency rounds start_rate size server_requests idle vpn probe_table
+BENCHES := noop_task latency rounds start_rate size server_requests idle vpn recovery throughput nodes probe_table
 MORE := $(wildcard examples bench tests docker docs)
 # A virtual environment knows its own path: one that was made elsewhere is made anew.
 $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$(CURDIR)" ] || rm -f $(READY))
@@ -49,18 +49,19 @@ test: $(READY) ## every test; needs a Docker engine and starts one if it may
 attacks: $(READY) ## attacks on a running system; each is refused, and succeeds where just that one defence is taken away
 	@$(MAKE) --no-print-directory test TESTS=tests/attacks
 
+faults: $(READY) ## runs while everything is killed, cut off and lied to, on a Docker engine of its own; RUNS= for another number
+	@docker/as-root.sh tests/programs.sh
+	PYTHONPATH=tests docker/as-root.sh $(PYTHON) tests/faults/fault_run.py
+
 compat: $(READY) images ## vantage6's published clients and images, every call; permissions and API against their contracts
 	@docker/as-root.sh $(PYTHON) tests/compat/run.py
 
 bench: $(READY) images ## what skerry adds on top of the engine, measured side by side; one of them: make bench-NAME
-	@for name in $(BENCHES); do docker/as-root.sh $(PYTHON) bench/$$name.py; done
-
-bench-%: $(READY) images
-	@docker/as-root.sh $(PYTHON) bench/$*.py
+	@for name in $(BENCHES); do PYTHONPATH=tests docker/as-root.sh $(PYTHON) bench/$$name.py; done
 
 bench-requests: bench-server_requests
 
-bench-%: $(READY) ## one of them: bench-nodes, bench-backlog, bench-throughput, …
+bench-%: $(READY) images
 	@PYTHONPATH=tests docker/as-root.sh $(PYTHON) bench/$*.py
 
 probe: $(READY) images ## what can be done inside a container: Docker's default, skerry, gVisor, side by side

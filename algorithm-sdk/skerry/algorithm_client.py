@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -21,6 +22,8 @@ from skerry.wire import Format, Status, b64, detect_format, unb64
 if TYPE_CHECKING:
     from skerry.transport import Call
 
+_KEY = "Idempotency-Key"
+"""What carries it the gate does once, however often it hears of it."""
 _WAIT = 25
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
@@ -165,7 +168,7 @@ class AlgorithmClient:
     def _call(self, method: str, path: str, **details: Any) -> Any:
         from skerry.transport import Call  # noqa: PLC0415 - see _transport
 
-        repeatable = method in {"GET", "HEAD"}
+        repeatable = method in {"GET", "HEAD"} or _KEY in (details.get("headers") or {})
         call = Call(
             method, path, token=self._token, repeatable=repeatable, patience=_PATIENCE, timeout=_PATIENCE, **details
         )
@@ -233,7 +236,8 @@ class Task(SubClient):
         }
         optional = {"description": description, "study_id": claims.study_id, "store_id": claims.store_id}
         body |= {key: value for key, value in optional.items() if value is not None}
-        return cast("dict[str, Any]", self.parent.request("task", json=body, method="post"))
+        headers = {_KEY: str(uuid.uuid4())}
+        return cast("dict[str, Any]", self.parent.request("task", json=body, method="post", headers=headers))
 
     def _all(self) -> list[int]:
         return [int(organization["id"]) for organization in self.parent.organization.list()]

@@ -41,6 +41,7 @@ class ServerSettings(Section):
     url: str
     api_path: str = "/api"
     ca_file: File | None = None
+    https_proxy: str | None = None
 
 
 class Encryption(Section):
@@ -376,6 +377,20 @@ def server_problems(server: ServerSettings, *, development: bool) -> Iterator[st
         yield "server.api_path: write it as /api, or leave it empty."
     if server.ca_file is not None and not server.ca_file.is_file():
         yield f"server.ca_file: there is no file {server.ca_file}."
+    if server.https_proxy is not None:
+        yield from _https_proxy_problems(server)
+
+
+def _https_proxy_problems(server: ServerSettings) -> Iterator[str]:
+    try:
+        way = urlsplit(str(server.https_proxy))
+        well_formed = way.scheme == "http" and bool(way.hostname) and bool(way.port) and way.path in {"", "/"}
+    except ValueError:
+        well_formed = False
+    if not well_formed or way.username is not None or way.query or way.fragment:
+        yield "server.https_proxy: write it as http://host:port, without a user or a password."
+    elif not server.url.startswith("https://"):
+        yield "server.https_proxy: only a server with https is reached through a proxy: others would read along."
 
 
 def _is_loopback(host: str) -> bool:

@@ -17,7 +17,7 @@ from skerry_node.approvals import Approvals
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal, Stage
-from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError, task_folder
+from skerry_node.launchers.launcher import Attempt, EngineAway, Launcher, LauncherError, task_folder
 from skerry_node.orders import Order
 from skerry_node.places import Places
 from skerry_node.pulled import PulledImages
@@ -140,7 +140,10 @@ class Course:
             raise GivenUp("it was stopped")
 
     def ask_proxy(self, call: Callable[[], T]) -> T:
-        """Asks until there is an answer. Raises GivenUp when fenced or stopped, ProxyError for a refusal."""
+        """Asks until there is an answer, and room on the disk.
+
+        Raises GivenUp when fenced or stopped, ProxyError for a refusal.
+        """
         back_off, internal = BackOff(), 0
         while True:
             try:
@@ -153,6 +156,8 @@ class Course:
                 if error.kind in {"refused", "invalid"} or internal >= _INTERNAL_TRIES:
                     raise
                 log.info("Run %s: %s", self.key, error)
+            except OSError as error:
+                log.warning("Run %s: %s: make room on the disk.", self.key, error)
             self.pause(back_off)
             self.check_stopped()
 
@@ -164,15 +169,29 @@ class Course:
             return False
         return True
 
+    def outlast(self, call: Callable[[], T]) -> T:
+        """Asks the engine until it is there: nothing was started yet, so nothing ends for a restart of it.
+
+        Raises GivenUp when stopped, and LauncherError for all else that it says.
+        """
+        back_off = BackOff()
+        while True:
+            try:
+                return call()
+            except EngineAway as error:
+                log.warning("Run %s: %s The node tries again.", self.key, error)
+            self.pause(back_off)
+            self.check_stopped()
+
     def patiently(self, call: Callable[[], T]) -> T:
-        """Asks server or engine until there is an answer. Raises GivenUp when fenced or stopped."""
+        """Asks server, engine or disk until there is an answer. Raises GivenUp when fenced or stopped."""
         back_off = BackOff()
         while True:
             try:
                 return call()
             except (Conflict, NotFound, InvalidInput) as error:
                 raise GivenUp(str(error)) from error
-            except (ServerUnreachable, ServerError, LauncherError, NotRecorded) as error:
+            except (ServerUnreachable, ServerError, LauncherError, NotRecorded, OSError) as error:
                 log.info("Run %s: %s", self.key, error)
             self.pause(back_off)
             self.check_stopped()

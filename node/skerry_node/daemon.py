@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -9,6 +10,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -17,12 +19,15 @@ from skerry.audit import WITNESS, What
 from skerry.errors import (
     AuthenticationError,
     ConfigurationError,
+    Conflict,
+    NotFound,
     NotRecorded,
     ServerError,
     ServerUnreachable,
     SkerryError,
 )
-from skerry.wire import Refusal, canonical
+from skerry.output import ERROR_MARK
+from skerry.wire import Refusal, Status, canonical
 from skerry_node import areas, preflight, reconcile, sharing
 from skerry_node import trail as trails
 from skerry_node.approvals import Approvals
@@ -31,12 +36,12 @@ from skerry_node.config import Config
 from skerry_node.files import replace_file
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal
-from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError
+from skerry_node.launchers.launcher import Attempt, Found, Launcher, LauncherError
 from skerry_node.orders import Order, OthersOf, Self, ServerHead, Work
 from skerry_node.owner import Owner
 from skerry_node.pipeline import Parts, Pipeline, about
 from skerry_node.places import Places
-from skerry_node.preflight import Preflight, inspect_sandbox, remove_leftovers
+from skerry_node.preflight import Preflight, Report, inspect_sandbox, remove_leftovers
 from skerry_node.pulled import PulledImages
 from skerry_node.server import BackOff, Interrupted, Server
 from skerry_node.trail import Trail
@@ -49,6 +54,10 @@ log = logging.getLogger(__name__)
 SANDBOX = "sandbox"
 _TIDY_SECONDS, _PAUSE_SECONDS = 3600.0, 1.0
 _WITNESSED_EVERY = 600.0
+_LOST_SECONDS = 1.0
+_LONGEST_PAUSE = 10.0
+"""A server that is back is found within so many seconds, by all its nodes at different moments of them."""
+_RECORD_LOST = f"{ERROR_MARK}The node's own record of this run was damaged; the run is not started a second time.\n"
 
 
 class State:
@@ -126,6 +135,7 @@ class Daemon:
         self._lock = threading.Lock()
         self._pipelines: dict[Attempt, Pipeline] = {}
         self._places = Places(config.limits.parallel_runs, self._ask_again)
+        self._lost: set[Attempt] = set()
         self._preflight = self._make_preflight() if launcher.sandboxed else None
         self._witnessed = float("-inf")
         self._witness: ServerHead | None = None
@@ -233,6 +243,7 @@ class Daemon:
             "server_url": config.server.url.rstrip("/"),
             "api_path": config.server.api_path,
             "ca_file": str(config.server.ca_file) if config.server.ca_file else None,
+            "https_proxy": config.server.https_proxy,
             "control_socket": str(config.control_socket),
             "state_folder": str(config.control_socket.parent),
             "node_id": me.id,
@@ -245,8 +256,8 @@ class Daemon:
     def _make_parts(self, proxy: ProxyClient) -> Parts:
         config, folder = self._config, self._state.folder
         journal = Journal(folder / "runs")
-        self._entries = journal.read()
-        users = self._make_users(self._entries)
+        self._records = journal.read()
+        users = self._make_users(self._records.entries)
         jobs = JobFolders(folder / "jobs", config.limits.temporary, users)
         approvals = Approvals(folder)
         approvals.start()
@@ -270,36 +281,72 @@ class Daemon:
     def _make_preflight(self) -> Preflight:
         user = preflight_user(self._base_user())
         return Preflight(
-            lambda: inspect_sandbox(self._config, self._launcher, self._state.folder / "preflight", user),
+            lambda: self._try_sandbox(user),
             self._config.docker.preflight_seconds,
             self._ask_again,
             self._closing,
             self._state.say_sandbox,
         )
 
+    def _try_sandbox(self, user: int) -> Report:
+        """An engine that went away under the last try has kept its container. Does not raise."""
+        folder = self._state.folder / "preflight"
+        with contextlib.suppress(LauncherError):
+            remove_leftovers(self._launcher, folder)
+        return inspect_sandbox(self._config, self._launcher, folder, user)
+
     def _base_user(self) -> int:
         return self._config.uid_base or default_base(self._state.installation)
 
-    def _make_users(self, entries: list[Entry]) -> Users | None:
+    def _make_users(self, entries: Sequence[Entry]) -> Users | None:
         if not self._launcher.own_users:
             return None
         return Users(self._base_user(), [entry.user for entry in entries if entry.user is not None])
 
     def _take_up(self) -> None:
         """Goes on with what an earlier daemon left."""
-        found = [one for one in self._launcher.list() if one.attempt.run != preflight.RUN]
-        plan = reconcile.plan(self._entries, found)
+        found = self._find_containers()
+        if found is None:
+            return
+        plan = reconcile.plan(self._records, found)
+        for attempt in plan.lost:
+            self._lose(attempt)
         for attempt in plan.orphans:
-            log.info("Run %s has ended long ago; its container is removed", attempt)
-            self._launcher.remove(attempt)
+            self._remove_container(attempt)
         for entry in plan.forget:
             log.info("Run %s was never started", entry.key)
-            self._launcher.remove(entry.key)
+            self._remove_container(entry.key)
             self._parts.journal.remove(entry.key)
         for entry in plan.resume:
             log.info("Run %s is taken up again (%s)", entry.key, entry.stage)
-            self._state.trail.write("run.resume", What("run", entry.key.run), about(entry), stage=str(entry.stage))
+            self._tell("run.resume", What("run", entry.key.run), about(entry), stage=str(entry.stage))
             self._begin(entry)
+
+    def _find_containers(self) -> list[Found] | None:
+        """Waits for the engine as long as it takes; None when the node is stopped meanwhile."""
+        back_off = BackOff()
+        while not self._closing.is_set():
+            try:
+                return [one for one in self._launcher.list() if one.attempt.run != preflight.RUN]
+            except LauncherError as error:
+                log.warning("%s The node tries again.", error)
+            self._closing.wait(back_off.pause())
+        return None
+
+    def _remove_container(self, attempt: Attempt) -> None:
+        """One that can't be removed yet keeps its name, so that no other can be started in its place."""
+        try:
+            self._launcher.remove(attempt)
+        except LauncherError as error:
+            log.warning("The container of run %s is left for the next start: %s", attempt, error)
+
+    def _lose(self, attempt: Attempt) -> None:
+        """Until the server has heard its end, the journal keeps the attempt from being started again."""
+        log.warning("Run %s may have been started, and nothing else is known of it", attempt)
+        self._tell("run.lose", What("run", attempt.run), {"run": attempt.run, "attempt": attempt.number})
+        self._parts.journal.lose(attempt)
+        self._remove_container(attempt)
+        self._lost.add(attempt)
 
     def _keep_proxy(self, me: Self) -> None:
         """Replaces a proxy that has ended, and gives the new one its gates back."""
@@ -337,7 +384,7 @@ class Daemon:
     # --- working -----------------------------------------------------------------------------------------
 
     def _work(self, owner: Owner) -> None:
-        back_off, online = BackOff(), False
+        back_off, online = BackOff(_LONGEST_PAUSE), False
         while not self._closing.is_set():
             owner.tell(self._proxy.client)
             self._changed.clear()
@@ -389,10 +436,10 @@ class Daemon:
         self._witnessed, self._witness = time.monotonic(), head
         self._tell(WITNESS, What("server"), **head.model_dump())
 
-    def _tell(self, action: str, object_: What, **details: Any) -> None:
+    def _tell(self, action: str, object_: What, belongs: Mapping[str, int] | None = None, **details: Any) -> None:
         """Records what happened anyhow; while the journal can't be written, the log alone has it."""
         try:
-            self._state.trail.write(action, object_, **details)
+            self._state.trail.write(action, object_, belongs, **details)
         except NotRecorded as error:
             log.error("%s is not on record: %s", action, error)  # noqa: TRY400 - the sentence says it all
 
@@ -413,6 +460,8 @@ class Daemon:
             pipeline = self._pipelines.get(stop.key)
             if pipeline is not None:
                 _stop(pipeline, stop.reason)
+        for attempt in self._lost - {order.key for order in work.runs}:
+            self._forget_lost(attempt)
         for order in work.runs:
             self._take(order)
         for others in work.peers:
@@ -432,11 +481,30 @@ class Daemon:
         for pipeline in self._list_pipelines():
             _stop(pipeline, reason)
 
+    def _end_lost(self, attempt: Attempt) -> None:
+        """Tells the server how a run ended of which the journal was damaged; it sends the run until it has heard."""
+        try:
+            self._server.finish(attempt, Status.UNKNOWN_ERROR, _RECORD_LOST)
+        except (Conflict, NotFound) as error:
+            log.info("Run %s: %s", attempt, error)
+        except (ServerUnreachable, ServerError) as error:
+            log.warning("The end of run %s can't be reported yet: %s", attempt, error)
+            self._closing.wait(_LOST_SECONDS)
+            return
+        self._forget_lost(attempt)
+
+    def _forget_lost(self, attempt: Attempt) -> None:
+        self._parts.journal.remove(attempt)
+        self._lost.discard(attempt)
+
     def _take(self, order: Order) -> None:
         """A run that is here already, in whatever attempt, is not begun beside itself; and none in a bad sandbox.
 
         The server gives one that is not taken again; one that gives it though it was told not to is kept waiting.
         """
+        if order.key in self._lost:
+            self._end_lost(order.key)
+            return
         if (refuses := self._refuses()) is not None:
             log.warning("Run %s is not taken: %s", order.key, refuses)
             self._closing.wait(_PAUSE_SECONDS)

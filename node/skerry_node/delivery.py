@@ -59,12 +59,12 @@ class Delivery:
         self._story.tell("run.delivered", status=status)
 
     def seal(self, outcome: Outcome) -> None:
-        """From here on the result is on the disk, for the asker's eyes only."""
+        """From here on the result is on the disk, for the asker's eyes only. A full disk is waited for."""
         course = self._course
         sealed = self._seal(outcome)
         self._story.tell("run.seal", status=str(sealed.status), result=sealed.result)
         course.entry = replace(course.entry, stage=Stage.SEALED, finish=sealed)
-        course.parts.journal.write(course.entry)
+        course.patiently(lambda: course.parts.journal.write(course.entry))
 
     def _seal(self, outcome: Outcome) -> Finish:
         course = self._course

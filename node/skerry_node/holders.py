@@ -36,6 +36,10 @@ class Holder:
     listener: socket.socket
 
 
+class HolderEnded(LauncherError):
+    """Nothing can be opened in that namespace any more, as after a restart of the machine."""
+
+
 class Holders:
     """The pool. Safe for threads; its methods raise LauncherError."""
 
@@ -80,10 +84,12 @@ class Holders:
     def _find_process(self, holder: str) -> int:
         try:
             state = self._api.inspect_container(holder)["State"]
+        except NotFound as error:
+            raise HolderEnded("A run's namespace holder is gone.") from error
         except APIError as error:
-            raise LauncherError(f"A run's namespace holder is gone: {error.explanation}") from error
+            raise LauncherError(f"A run's namespace holder can't be looked at: {error.explanation}") from error
         if not state["Running"]:
-            raise LauncherError("A run's namespace holder has ended.")
+            raise HolderEnded("A run's namespace holder has ended.")
         _check_owner(state["Pid"], holder)
         return int(state["Pid"])
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from skerry.errors import SkerryError
 from skerry.wire import Status
@@ -19,6 +22,9 @@ from skerry_node.launchers.launcher import Attempt
 from skerry_node.orders import Order, parse_order
 
 log = logging.getLogger(__name__)
+
+_LOST = "lost"
+_NAME = re.compile(r"([1-9][0-9]{0,17})-([1-9][0-9]{0,9})")
 
 
 class Stage(StrEnum):
@@ -58,6 +64,14 @@ class Entry:
         return self.order.key
 
 
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a journal holds. ``lost``: attempts of which there was an entry that can't be read."""
+
+    entries: tuple[Entry, ...]
+    lost: tuple[Attempt, ...]
+
+
 class Journal:
     """The entries below one folder. Each attempt's entry is written by one thread only."""
 
@@ -89,19 +103,49 @@ class Journal:
         areas.remove(folder / "data")
         shutil.rmtree(folder, ignore_errors=True)
 
-    def read(self) -> list[Entry]:
-        """All entries; folders without one are removed. A damaged one is left alone, and said."""
-        entries = []
+    def lose(self, attempt: Attempt) -> None:
+        """Notes, on the disk, that the attempt may have been started and that nothing else is known of it."""
+        folder = self.folder(attempt)
+        folder.mkdir(mode=0o711, exist_ok=True)
+        replace_file(folder / _LOST, "")
+        areas.remove(folder / "data")
+
+    def read(self) -> Records:
+        """All entries, and those that are damaged. Folders without either are removed."""
+        entries, lost = list[Entry](), list[Attempt]()
         for folder in sorted(self._folder.iterdir()):
-            if not (folder / "entry.json").exists():
+            attempt = _parse_name(folder.name)
+            if attempt is None:
+                log.warning("%s is none of this node's and is left alone", folder)
+            elif (folder / _LOST).exists():
+                lost.append(attempt)
+            elif not (folder / "entry.json").exists():
                 areas.remove(folder / "data")
                 shutil.rmtree(folder, ignore_errors=True)
-                continue
-            try:
-                entries.append(_load(json.loads((folder / "entry.json").read_bytes())))
-            except (ValueError, KeyError, TypeError, SkerryError) as error:
-                log.warning("%s is damaged and is left alone: %s", folder / "entry.json", error)
-        return entries
+            elif (entry := _read_entry(folder / "entry.json", attempt)) is not None:
+                entries.append(entry)
+            else:
+                lost.append(attempt)
+        return Records(tuple(entries), tuple(lost))
+
+
+def _parse_name(name: str) -> Attempt | None:
+    found = _NAME.fullmatch(name)
+    return Attempt(int(found[1]), int(found[2])) if found else None
+
+
+def _read_entry(path: Path, attempt: Attempt) -> Entry | None:
+    """None, and a line in the log, for one that is damaged."""
+    try:
+        entry = _load(path.read_bytes())
+    except (OSError, ValueError, SkerryError) as error:
+        # What is in it may be the algorithm's own: only what is wrong is told.
+        log.error("%s is damaged (%s): its run ends without a result", path, type(error).__name__)  # noqa: TRY400
+        return None
+    if entry.key != attempt or (entry.stage is not Stage.CLAIMED and entry.resume is None):
+        log.error("%s is damaged (it is not whole): its run ends without a result", path)
+        return None
+    return entry
 
 
 def _dump(entry: Entry) -> dict[str, Any]:
@@ -118,15 +162,39 @@ def _dump(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _load(value: dict[str, Any]) -> Entry:
-    finish = value["finish"]
+class _Stored(BaseModel):
+    """An entry as it lies on the disk, where anything may have happened to it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    order: dict[str, Any]
+    stage: str
+    resume: dict[str, Any] | None
+    user: Annotated[int, Field(gt=0)] | None
+    started: float | None
+    finish: _StoredFinish | None
+    ports: dict[str, int]
+    vpn: list[tuple[int, str | None]] | None
+
+
+class _StoredFinish(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    status: str
+    log: str
+    result: bool
+
+
+def _load(raw: bytes) -> Entry:
+    stored = _Stored.model_validate_json(raw)
+    finish = stored.finish
     return Entry(
-        order=parse_order(value["order"]),
-        stage=Stage(value["stage"]),
-        resume=value["resume"],
-        user=value["user"],
-        started=value["started"],
-        finish=Finish(Status(finish["status"]), finish["log"], finish["result"]) if finish else None,
-        ports=value["ports"],
-        vpn=None if value["vpn"] is None else {int(port): label for port, label in value["vpn"]},
+        order=parse_order(stored.order),
+        stage=Stage(stored.stage),
+        resume=stored.resume,
+        user=stored.user,
+        started=stored.started,
+        finish=Finish(Status(finish.status), finish.log, finish.result) if finish else None,
+        ports=stored.ports,
+        vpn=None if stored.vpn is None else dict(stored.vpn),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 
@@ -9,11 +10,13 @@ from skerry.output import ERROR_MARK
 from skerry.wire import Status
 from skerry_node.course import Course
 from skerry_node.launchers.launcher import Ended
-from skerry_node.output import BadOutput, Output, open_output
+from skerry_node.output import BadOutput, Output, is_whole, open_output
 from skerry_proxy.logs import shorten
 
 _SIGNALS = range(129, 193)
-"""Exit codes of what a signal has ended; the engine says 255 where it does not know."""
+"""Exit codes of what a signal has ended."""
+_UNKNOWN_CODE = 255
+"""What the engine says of a container whose end it missed, and also of one that ended with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,14 @@ def add_sentence(text: str, sentence: str) -> str:
     return f"{text}\n{ERROR_MARK}{sentence}\n".lstrip("\n")
 
 
-def collect(course: Course, ended: Ended) -> Outcome:
-    """Reads the log and, after a good end, opens the result."""
+def collect(course: Course, ended: Ended, *, watched: bool) -> Outcome:
+    """Reads the log and, after a good end, opens the result. ``watched``: the engine was there all the time."""
     text = course.patiently(lambda: read_log(course))
     if ended.reason is not None:
         status = Status.FAILED if ended.started else Status.START_FAILED
         return Outcome(status, add_sentence(text, ended.reason))
+    if ended.code == _UNKNOWN_CODE and not watched:
+        return _judge(course, text)
     if ended.code != 0:
         return Outcome(Status.CRASHED, _add_exit(course, text, ended.code))
     try:
@@ -49,6 +54,17 @@ def read_log(course: Course) -> str:
     if not config.share.logs:
         return "The owner of this node does not give out what algorithms write to their logs.\n"
     return shorten(course.parts.launcher.logs(course.key), config.limits.log)
+
+
+def _judge(course: Course, text: str) -> Outcome:
+    """The engine missed the end: what the algorithm wrote tells whether it came to its own."""
+    with contextlib.suppress(BadOutput):
+        output = _open_output(course)
+        if is_whole(output.descriptor):
+            return Outcome(Status.COMPLETED, text, output)
+        os.close(output.descriptor)
+    sentence = "The engine was restarted and does not know how the algorithm ended, and its result is not whole."
+    return Outcome(Status.CRASHED, add_sentence(text, sentence))
 
 
 def _open_output(course: Course) -> Output:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 from skerry.audit import Who
@@ -20,6 +18,7 @@ from skerry_node.journal import Entry, Stage
 from skerry_node.launchers.launcher import (
     Attempt,
     Ended,
+    EngineAway,
     Image,
     ImageNotFound,
     LauncherError,
@@ -46,6 +45,7 @@ log = logging.getLogger(__name__)
 _MARGIN = 4 << 20
 _POLL_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
+_CLEAN_TRIES = 6
 
 
 class Pipeline:
@@ -62,6 +62,7 @@ class Pipeline:
         self._databases: tuple[Source | databases.Service, ...] = ()
         self._cleaned = False
         self._reported = entry.stage is not Stage.CLAIMED
+        self._watched = entry.stage is Stage.CLAIMED
 
     @property
     def key(self) -> Attempt:
@@ -135,7 +136,7 @@ class Pipeline:
                 self._attach()
             ended = self._watch()
             self._peering.drain()
-            outcome = collect(self._course, ended)
+            outcome = collect(self._course, ended, watched=self._watched)
         except RunEnded as end:
             log.info("Run %s ends %s: %s", self.key, end.status, end.sentence)
             action = "run.refuse" if self._course.entry.stage is Stage.CLAIMED else "run.end"
@@ -239,7 +240,7 @@ class Pipeline:
         """Image, databases and the gate. Raises RunEnded."""
         parts = self._parts
         with ending(Status.NO_IMAGE, ImageNotFound), ending(Status.FAILED, LauncherError):
-            image = parts.launcher.resolve(opened.image)
+            image = self._course.outlast(lambda: parts.launcher.resolve(opened.image))
         parts.pulled.note_use(image.id, opened.image, parts.clock(), new=image.new)
         rule = self._apply_rules(opened, image)
         if rule.approve_first:
@@ -247,7 +248,7 @@ class Pipeline:
         with ending(Status.FAILED, databases.DatabaseUnavailable, LauncherError):
             self._databases = databases.choose(parts.config.databases, opened.databases)
             temporary = parts.jobs.make(self.order.task.job_id, image)
-            self._ways.listen(parts.launcher.prepare(self.key))
+            self._ways.listen(self._course.outlast(lambda: parts.launcher.prepare(self.key)))
             self._ways.open_relays(relays.choose(parts.config, opened.databases, image), image)
         self._peering.choose(image)
         self._peering.join()
@@ -286,12 +287,8 @@ class Pipeline:
             )
             course.entry = replace(course.entry, stage=Stage.STARTING, started=self._parts.clock())
             self._parts.journal.write(course.entry)
-            with (
-                ending(Status.START_FAILED, StartFailed),
-                ending(Status.NO_IMAGE, ImageNotFound),
-                self._uncertain_start(),
-            ):
-                self._parts.launcher.start(spec, variables)
+            with ending(Status.START_FAILED, StartFailed), ending(Status.NO_IMAGE, ImageNotFound):
+                self._start_at_most_once(spec, variables)
         self._story.tell("run.started")
 
     def _build_environment(self, spec: Spec) -> dict[str, str]:
@@ -302,15 +299,21 @@ class Pipeline:
             layout, self._databases, config.labels, requested, config.algorithm_env, reached=reached
         )
 
-    @contextlib.contextmanager
-    def _uncertain_start(self) -> Iterator[None]:
-        """When the engine breaks off in a start, it is asked what came of it."""
-        try:
-            yield
-        except LauncherError as error:
-            log.warning("Run %s: %s", self.key, error)
-            if self._phase() in {None, Phase.CREATED}:
-                raise RunEnded(Status.START_FAILED, str(error)) from error
+    def _start_at_most_once(self, spec: Spec, variables: dict[str, str]) -> None:
+        """When the engine breaks off, it is asked what came of it; only where it has made nothing it is asked again."""
+        while True:
+            try:
+                self._parts.launcher.start(spec, variables)
+            except LauncherError as error:
+                log.warning("Run %s: %s", self.key, error)
+                phase = self._phase()
+                if phase not in {None, Phase.CREATED}:
+                    return
+                if phase is Phase.CREATED or not isinstance(error, EngineAway):
+                    raise RunEnded(Status.START_FAILED, str(error)) from error
+                self._course.check_stopped()
+            else:
+                return
 
     def _phase(self) -> Phase | None:
         found = self._course.patiently(self._parts.launcher.list)
@@ -319,7 +322,12 @@ class Pipeline:
     # --- while it runs ----------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        """Opens the gate of a run that went on while the node was away."""
+        """Opens the gate of a run that went on while the node was away. Raises RunEnded when it never did.
+
+        An engine may have been killed as well, or still be about to start it: so that one is not started again.
+        """
+        if self._phase() is Phase.CREATED:
+            raise RunEnded(Status.START_FAILED, "The node was ended while it started the algorithm.")
         try:
             gate = self._course.patiently(lambda: self._parts.launcher.attach(self.key))
         except Vanished:
@@ -359,6 +367,7 @@ class Pipeline:
                 raise RunEnded(Status.CRASHED, f"The algorithm vanished while the node was away: {error}") from error
             except LauncherError as error:
                 log.warning("Run %s: %s", self.key, error)
+                self._watched = False
                 course.pause(back_off)
                 continue
             if ended is not None:
@@ -384,19 +393,32 @@ class Pipeline:
     # --- after the end ----------------------------------------------------------------------------------
 
     def _clean_container(self) -> None:
-        """Nothing of the container and of the plaintext stays."""
+        """Nothing of the container and of the plaintext stays.
+
+        An engine that is away is waited for. One that refuses is asked again: after a restart it may not know yet.
+        """
         if self._cleaned:
             return
-        try:
-            self._ways.close()
-            self._peering.close()
-            self._ways.close_listeners()
-            self._parts.launcher.remove(self.key)
-            areas.remove(self._parts.journal.data(self.key))
-            self._cleaned = True
-            self._story.tell("run.clean")
-        except LauncherError as error:
-            log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error)
+        self._ways.close()
+        self._peering.close()
+        self._ways.close_listeners()
+        back_off, refused = BackOff(), 0
+        while refused < _CLEAN_TRIES:
+            try:
+                self._remove()
+            except EngineAway as error:
+                log.warning("Run %s is not cleaned up yet: %s", self.key, error)
+            except LauncherError as error:
+                refused += 1
+                log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error)
+            if self._cleaned or self._parts.closing.wait(back_off.pause()):
+                return
+
+    def _remove(self) -> None:
+        self._parts.launcher.remove(self.key)
+        areas.remove(self._parts.journal.data(self.key))
+        self._cleaned = True
+        self._story.tell("run.clean")
 
     def _clean(self) -> None:
         self._clean_container()

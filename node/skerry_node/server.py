@@ -11,7 +11,9 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,6 +47,7 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 25
 _SECONDS = 30
+_APART_SECONDS = 60.0
 _LARGEST_ANSWER = 64 << 20
 _ERRORS: dict[int, type[ServerError]] = {
     400: InvalidInput,
@@ -78,6 +81,35 @@ class BackOff:
         self._next = 0.2
 
 
+class ServerClock:
+    """How far this machine's clock is from the server's, as the heads of its answers tell to a second or so."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._said = 0.0
+
+    def hear(self, date: str | None) -> None:
+        """Says so in the log when the two are minutes apart, and again when that has changed."""
+        try:
+            apart = self._now() - parsedate_to_datetime(date or "").timestamp()
+        except (ValueError, OverflowError):
+            return
+        if abs(apart) < _APART_SECONDS:
+            self._said = 0.0
+        elif abs(apart - self._said) >= _APART_SECONDS / 2:
+            self._said = apart
+            self._say(apart)
+
+    @staticmethod
+    def _say(apart: float) -> None:
+        log.warning(
+            "This machine's clock is %d s %s the server's: inputs and keys seem older or newer than they are. Set both "
+            "by the same time service (NTP).",
+            abs(apart),
+            "ahead of" if apart > 0 else "behind",
+        )
+
+
 class Server:
     """Safe for threads. Every call raises ServerUnreachable, or the ServerError that fits the status.
 
@@ -89,8 +121,10 @@ class Server:
         self._host = url.hostname or ""
         self._tls = _make_context(settings) if url.scheme == "https" else None
         self._port = url.port or (443 if self._tls else 80)
+        self._proxy = urlsplit(settings.https_proxy) if settings.https_proxy else None
         self._path = settings.api_path
         self._api_key = api_key
+        self.clock = ServerClock()
         self._token: str | None = None
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
@@ -225,10 +259,11 @@ class Server:
             headers["Authorization"] = f"Bearer {token}"
         with self._connection(WAIT_SECONDS + _SECONDS if changed else _SECONDS) as connection:
             if changed is None:
-                status, answer = _exchange(connection, method, self._path + path, raw, headers)
+                status, answer, date = _exchange(connection, method, self._path + path, raw, headers)
             else:
                 with self._interruptible(connection, changed):
-                    status, answer = _exchange(connection, method, self._path + path, raw, headers)
+                    status, answer, date = _exchange(connection, method, self._path + path, raw, headers)
+        self.clock.hear(date)
         return _parse(status, answer, f"{method} {path}")
 
     @contextlib.contextmanager
@@ -264,7 +299,13 @@ class Server:
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=_SECONDS)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=_SECONDS, context=self._tls)
+        if self._proxy is None:
+            return http.client.HTTPSConnection(self._host, self._port, timeout=_SECONDS, context=self._tls)
+        way = http.client.HTTPSConnection(
+            self._proxy.hostname or "", self._proxy.port, timeout=_SECONDS, context=self._tls
+        )
+        way.set_tunnel(self._host, self._port)
+        return way
 
 
 def _text(answer: Any, name: str) -> str:
@@ -296,13 +337,14 @@ def _is_alive(connection: http.client.HTTPConnection) -> bool:
 
 def _exchange(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
-) -> tuple[int, bytes]:
+) -> tuple[int, bytes, str | None]:
+    """Status, body, and when the server thinks that it is."""
     connection.request(method, path, body, headers)
     response = connection.getresponse()
     answer = response.read(_LARGEST_ANSWER + 1)
     if len(answer) > _LARGEST_ANSWER or response.status in _REDIRECTS:
         raise http.client.HTTPException
-    return response.status, answer
+    return response.status, answer, response.headers.get("Date")
 
 
 def _parse(status: int, answer: bytes, what: str) -> Any:

@@ -19,6 +19,7 @@ server:
   url: $url
 $api_path
 $ca_file
+  # https_proxy: http://proxy.example.org:3128    # where the way to the server leads through one
 
 # The node's key to the server, from the server's administrator. chmod 600.
 api_key_file: api-key

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from skerry import contract
@@ -48,7 +49,8 @@ class Ways:
         launcher, key = self._course.parts.launcher, self._course.key
         own = self._gates[0].getsockname()[1] == contract.GATE_PORT
         for lead, port in zip(leads, relays.ports(len(leads), image), strict=True):
-            self._relays.append((lead, launcher.listen(key, port if own else 0)))
+            listen = partial(launcher.listen, key, port if own else 0)
+            self._relays.append((lead, self._course.outlast(listen)))
         ports = {lead.name: int(listener.getsockname()[1]) for lead, listener in self._relays}
         self._course.entry = replace(self._course.entry, ports=ports)
 

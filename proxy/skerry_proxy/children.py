@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ _PIECE = 192 * 1024
 """A multiple of 3, so that pieces of base64 can be joined."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_KEYED = uuid.UUID("3a1c5b0e-9f0d-4b59-8a55-5c8c9c1f6d27")
 _DATABASE_KEYS = ("label", "arguments", "preprocessing", "query", "sheet_name")
 
 
@@ -40,6 +43,14 @@ class Wish:
     description: str | None
     inputs: dict[int, bytes | str]
     databases: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A child task, as the server describes it. ``child``: its UUID, to be given back once the container was told."""
+
+    child: str
+    task: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,8 @@ class Children:
         self._folder = folder
         self._clock = clock
         self._blobs = Blobs(folder)
+        self._under_way: set[str] = set()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """What was sent ahead and not used is gone."""
@@ -86,26 +99,56 @@ class Children:
                 raise Refusal(400, "The header X-Public-Key must be the public key of an organization.") from error
         return self._blobs.keep(request.body, request.size, key)
 
-    def create(self, body: Any) -> Any:
-        """Creates a child task once, however often the call to the server has to be repeated.
+    def create(self, body: Any, key: str | None = None) -> Created:
+        """Creates a child task once, however often the call to the server has to be repeated, or the container's own.
 
-        Raises Refusal (400) for a malformed wish, CryptoError for keys that are missing or changed.
+        ``key`` is the container's own name for this wish. Without one, a wish in the same words is a repetition as long
+        as the container was not answered: also by an earlier proxy. Raises Refusal (400) for a malformed wish or key,
+        CryptoError for keys that are missing or changed.
         """
         wish = parse_wish(body, self._run)
-        child = Child(str(uuid.uuid4()), wish.databases, frozenset(wish.inputs))
+        words = _digest(wish)
+        child = Child(self._take_uuid(_parse_key(key), words), wish.databases, frozenset(wish.inputs))
+        try:
+            return Created(child.uuid, self._plan_and_create(wish, words, child))
+        except BaseException:
+            self.leave_open(child.uuid)
+            raise
+
+    def note_answered(self, child: str) -> None:
+        """The container has the whole answer that names this child."""
+        self._ledger.answer_child(child, self._clock())
+        self.leave_open(child)
+
+    def leave_open(self, child: str) -> None:
+        """The container was told nothing of this child: it may ask again."""
+        with self._lock:
+            self._under_way.discard(child)
+
+    def _take_uuid(self, key: str | None, words: str) -> str:
+        """That of the wish's earlier telling. Without a key, one whose call is still under way is another wish."""
+        with self._lock:
+            if key is not None:
+                return str(uuid.uuid5(_KEYED, f"{self._run.uuid} {self._run.id} {self._run.attempt} {key}"))
+            known = self._ledger.find_unanswered(self._run.key, words)
+            taken = next((one for one in known if one not in self._under_way), None) or str(uuid.uuid4())
+            self._under_way.add(taken)
+            return taken
+
+    def _plan_and_create(self, wish: Wish, words: str, child: Child) -> Any:
         names = [given for given in wish.inputs.values() if isinstance(given, str)]
         if len(set(names)) != len(names):
             raise Refusal(400, "Two organizations of the task name the same blob: send one for each.")
         with self._blobs.taken(names) as blobs:
-            return self._create(wish, child, blobs)
+            return self._create(wish, words, child, blobs)
 
-    def _create(self, wish: Wish, child: Child, blobs: Mapping[str, Blob]) -> Any:
+    def _create(self, wish: Wish, words: str, child: Child, blobs: Mapping[str, Blob]) -> Any:
         sealed = [
             {"id": organization, "input": self._seal(child, organization, given, blobs)}
             for organization, given in wish.inputs.items()
         ]
         now = self._clock()
-        self._ledger.plan_child(self._run.key, child, int(now) + CHILD_LIFE, now)
+        self._ledger.plan_child(self._run.key, child, words, int(now) + CHILD_LIFE, now)
         task = self._forwarder.repeat(
             Call("POST", "/task", self._forwarder.token, json=self._request(wish, child, sealed))
         )
@@ -252,6 +295,23 @@ def parse_wish(body: Any, run: Run) -> Wish:
         )
     except ValueError as error:
         raise Refusal(400, str(error)) from error
+
+
+def _parse_key(text: str | None) -> str | None:
+    """Raises Refusal (400)."""
+    if text is not None and not _UUID.fullmatch(text):
+        raise Refusal(400, "The header Idempotency-Key must be a UUID.")
+    return text.lower() if text is not None else None
+
+
+def _digest(wish: Wish) -> str:
+    """The same for the same wish, and for no other."""
+    whole = hashlib.sha256()
+    for part in (wish.name, wish.description, wish.databases, sorted(wish.inputs)):
+        whole.update(hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest())
+    for _, given in sorted(wish.inputs.items()):
+        whole.update(hashlib.sha256(given if isinstance(given, bytes) else f"blob {given}".encode()).digest())
+    return whole.hexdigest()
 
 
 def _check_same(value: object, own: object, name: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skerry.errors import CryptoError, ServerError, ServerUnreachable, SkerryError
@@ -86,20 +87,38 @@ class Desk:
             case Action.LIST_RESULTS:
                 return self.children.list_results(match.require_number("task_id"))
             case Action.CREATE_TASK:
-                return Response.of(self._create_task(request), 201)
+                return self._create_task(request)
             case Action.KEEP_BLOB:
                 return Response.of({"uuid": self.children.keep_blob(request)}, 201)
 
-    def _create_task(self, request: Request) -> object:
+    def _create_task(self, request: Request) -> Response:
         with self.large_bodies if request.size > IN_MEMORY else contextlib.nullcontext():
-            task = self.children.create(request.read_json())
-        self.tally.add_child(Fields(task, "The task").identifier("id"))
-        return task
+            created = self.children.create(request.read_json(), request.key)
+        self.tally.add_child(Fields(created.task, "The task").identifier("id"))
+        return replace(Response.of(created.task, 201), told=functools.partial(self._note_told, created.child))
+
+    def _note_told(self, child: str, whole: bool) -> None:
+        if whole:
+            self.children.note_answered(child)
+        else:
+            self.children.leave_open(child)
 
     def _get_own_node(self, match: Match) -> object:
         if match.number != self.run.node:
             raise Refusal(403, "An algorithm sees its own node only.")
         return self.forwarder.get(match)
+
+
+def _tell(connection: Connection, response: Response) -> bool:
+    """Whether another request may follow. Raises Gone. What is written here reaches the container, whoever dies."""
+    whole = False
+    try:
+        goes_on = connection.write(response)
+        whole = True
+    finally:
+        if response.told is not None:
+            response.told(whole)
+    return goes_on
 
 
 def explain(error: SkerryError | ValueError) -> Refusal:
@@ -174,7 +193,7 @@ class Gate:
                 return
             with request.body:
                 response = self._answer(request)
-            if not connection.write(response):
+            if not _tell(connection, response):
                 return
 
     def _answer(self, request: Request) -> Response:

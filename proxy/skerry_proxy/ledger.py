@@ -24,8 +24,14 @@ CREATE TABLE IF NOT EXISTS children (
     uuid TEXT PRIMARY KEY, run INTEGER NOT NULL, attempt INTEGER NOT NULL, task INTEGER UNIQUE,
     databases TEXT NOT NULL, organizations TEXT NOT NULL, expires INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS unanswered (
+    run INTEGER NOT NULL, attempt INTEGER NOT NULL, wish TEXT NOT NULL, uuid TEXT NOT NULL, expires INTEGER NOT NULL,
+    PRIMARY KEY (run, attempt, wish, uuid)
+);
 CREATE INDEX IF NOT EXISTS used_expires ON used (expires);
 CREATE INDEX IF NOT EXISTS children_expires ON children (expires);
+CREATE INDEX IF NOT EXISTS unanswered_uuid ON unanswered (uuid);
+CREATE INDEX IF NOT EXISTS unanswered_expires ON unanswered (expires);
 """
 
 
@@ -70,14 +76,33 @@ class Ledger:
                     f"The input of task {task} was used before, by another run or attempt: a task is not run twice."
                 )
 
-    def plan_child(self, run: tuple[int, int], child: Child, expires: int, now: float) -> None:
-        """Notes a child task before the server hears of it."""
+    def plan_child(self, run: tuple[int, int], child: Child, wish: str, expires: int, now: float) -> None:
+        """Notes a child task before the server hears of it; nothing new where the same UUID is noted already.
+
+        ``wish`` names what was asked for: until ``answer_child``, ``find_unanswered`` gives this UUID for it.
+        """
         databases, organizations = json.dumps(list(child.databases)), json.dumps(sorted(child.organizations))
         with self._transaction(now) as connection:
             connection.execute(
-                "INSERT INTO children VALUES (?, ?, ?, NULL, ?, ?, ?)",
+                "INSERT OR IGNORE INTO children VALUES (?, ?, ?, NULL, ?, ?, ?)",
                 (child.uuid, *run, databases, organizations, expires),
             )
+            connection.execute(
+                "INSERT OR IGNORE INTO unanswered VALUES (?, ?, ?, ?, ?)", (*run, wish, child.uuid, expires)
+            )
+
+    def answer_child(self, uuid: str, now: float) -> None:
+        """The run has heard of this child task: whoever wishes for the same again gets another one."""
+        with self._transaction(now) as connection:
+            connection.execute("DELETE FROM unanswered WHERE uuid = ?", (uuid,))
+
+    def find_unanswered(self, run: tuple[int, int], wish: str) -> list[str]:
+        """The child tasks that the run asked for in these words and has not heard of, oldest first."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT uuid FROM unanswered WHERE run = ? AND attempt = ? AND wish = ? ORDER BY rowid", (*run, wish)
+            ).fetchall()
+        return [uuid for (uuid,) in rows]
 
     def name_child(self, uuid: str, task: int, now: float) -> None:
         """Notes the number that the server gave to a child task; raises ContextError when another one has it."""
@@ -101,7 +126,7 @@ class Ledger:
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                for table in ("used", "children"):
+                for table in ("used", "children", "unanswered"):
                     self._connection.execute(f"DELETE FROM {table} WHERE expires < ?", (now,))  # noqa: S608 # nosec B608
                 yield self._connection
             except BaseException:

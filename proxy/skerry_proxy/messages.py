@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -28,6 +28,7 @@ _ONCE = (
     b"host",
     b"authorization",
     b"x-public-key",
+    b"idempotency-key",
     b"content-length",
     b"transfer-encoding",
     b"content-type",
@@ -74,7 +75,7 @@ class Limits:
 class Request:
     """A request that was read to its end. ``body`` is at its start; ``size`` are its bytes.
 
-    ``public_key``: whose input a blob is, as vantage6's tools say it.
+    ``public_key``: whose input a blob is, as vantage6's tools say it. ``key``: the same for each telling of one wish.
     """
 
     method: str
@@ -84,6 +85,7 @@ class Request:
     body: IO[bytes]
     size: int
     public_key: str | None = None
+    key: str | None = None
 
     def read_json(self) -> Any:
         """Raises Refusal (400) for a body that is not JSON."""
@@ -95,12 +97,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """``body`` is JSON: as bytes, or as a file at its start, that is closed when it was sent."""
+    """``body`` is JSON: as bytes, or as a file at its start, that is closed when it was sent.
+
+    ``told``: to be called with whether all of it went out.
+    """
 
     status: int
     body: bytes | IO[bytes]
     size: int
     headers: tuple[tuple[str, str], ...] = field(default=())
+    told: Callable[[bool], None] | None = None
 
     @classmethod
     def of(cls, value: Any, status: int = 200) -> Response:
@@ -139,7 +145,8 @@ class Connection:
             if method == "GET" and size:
                 raise Refusal(400, "A GET request has no body.", closes=True)
         shown = _header(started, b"authorization")
-        return Request(method, path, query, shown, body, size, _header(started, b"x-public-key"))
+        whose, key = _header(started, b"x-public-key"), _header(started, b"idempotency-key")
+        return Request(method, path, query, shown, body, size, whose, key)
 
     def read_connect(self) -> str:
         """The target of a CONNECT, before which nothing else may come. Raises Gone, and Refusal for all else."""

@@ -15,6 +15,7 @@ _KNOWN = frozenset(
         "server_url",
         "api_path",
         "ca_file",
+        "https_proxy",
         "control_socket",
         "state_folder",
         "node_id",
@@ -33,6 +34,7 @@ class Settings:
     server_url: str
     api_path: str
     ca_file: str | None
+    https_proxy: str | None
     control_socket: Path
     state_folder: Path
     node: int
@@ -61,6 +63,7 @@ def _parse(fields: Fields) -> Settings:
         server_url=_parse_url(fields.text("server_url")),
         api_path=_parse_api_path(fields.text("api_path")),
         ca_file=fields.optional_text("ca_file"),
+        https_proxy=fields.optional_text("https_proxy"),
         control_socket=Path(fields.text("control_socket")),
         state_folder=Path(fields.text("state_folder")),
         node=fields.identifier("node_id"),

@@ -77,7 +77,7 @@ class Upstream:
 
     def __init__(self, settings: Settings) -> None:
         self._base = settings.server_url + settings.api_path
-        self._session = _make_session(settings.ca_file)
+        self._session = _make_session(settings.ca_file, settings.https_proxy)
 
     def answer(self, call: Call) -> Any:
         """The JSON of the answer. Raises ServerUnreachable, or the ServerError that fits the status."""
@@ -173,8 +173,9 @@ def patiently(action: Callable[[], T], closing: threading.Event | None = None, p
                 raise
 
 
-def _make_session(ca_file: str | None) -> requests.Session:
+def _make_session(ca_file: str | None, https_proxy: str | None) -> requests.Session:
     session = requests.Session()
+    session.proxies = {"https": https_proxy} if https_proxy else {}
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.clear()

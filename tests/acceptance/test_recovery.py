@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -79,3 +80,28 @@ def test_kill_of_a_node_under_a_central_function(own_federation, probe_image, en
     [[child]] = task.wait(timeout=120).results()
     assert child["ended"] - child["started"] >= 5
     assert engine_starts(federation) == 2
+
+
+def containers_of(federation, number: int) -> list[str]:
+    """Also the holders of their namespaces."""
+    node = federation.engine_filters()[number]
+    return subprocess.run(["docker", "ps", "-q", *node], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_a_machine_that_went_down_and_a_record_that_was_damaged(own_federation, probe_image, engine_starts) -> None:
+    """Both runs end, each for its own reason, and neither is started again."""
+    federation = own_federation
+    task = create(federation, probe_image, "sleep", federation.organization_ids, seconds=300)
+    federation.wait_for_status(task["id"], "active")
+    for pid in federation.node_pids:
+        os.kill(pid, signal.SIGKILL)
+    subprocess.run(["docker", "kill", *containers_of(federation, 0)], capture_output=True, check=True)
+    [entry] = (federation.folder / "node-2" / "state" / "runs").glob("*/entry.json")
+    entry.write_bytes(entry.read_bytes()[:200])
+    federation.restart()
+    first, second = task.wait(timeout=120).runs()
+    assert (first["status"], second["status"]) == ("crashed", "unknown error")
+    assert "ended by signal 9" in first["log"]
+    assert "damaged" in second["log"]
+    assert engine_starts(federation) == 2
+    assert not list((federation.folder / "node-2" / "state" / "runs").iterdir())

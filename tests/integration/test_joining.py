@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import json
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import connectproxy
 import pytest
 import yaml
 from cryptography import x509
@@ -24,16 +26,28 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from skerry import UserClient
-from skerry.errors import AuthenticationError
+from skerry.errors import AuthenticationError, ServerUnreachable
 from skerry.invitations import Invitation
 from skerry.keys import Identity
 from skerry.statements import Announced
 from skerry_node import config as configuration
 from skerry_node.server import Server
+from skerry_proxy.settings import Settings as ProxySettings
+from skerry_proxy.upstream import Call, Upstream
 
 pytestmark = pytest.mark.integration
 SKERRY = Path(sys.executable).with_name("skerry")
 PASSWORD = "Aa1-correct-horse"
+NOBODY = {
+    "control_socket": Path("socket"),
+    "state_folder": Path("state"),
+    "node": 1,
+    "organization": 1,
+    "collaboration": 1,
+    "encrypted": False,
+    "formats": frozenset(),
+    "require_confirmed_keys": False,
+}
 
 
 def make_certificate(folder: Path) -> None:
@@ -191,6 +205,45 @@ def test_a_node_joins_and_is_known(hospital: Hospital, joined: tuple[Path, Path,
     assert identity.own_keys(2).fingerprint in printed
     assert (folder / "api-key").read_text().strip() not in printed
     assert yaml.safe_load((folder / "node.yaml").read_text())["server"]["ca_file"] == "server-ca.pem"
+
+
+def test_a_node_whose_way_leads_through_a_proxy(hospital: Hospital, joined: tuple[Path, Path, str]) -> None:
+    """Both the node's own calls and those of its local proxy, and each checks the server's certificate."""
+    folder = joined[0]
+    with connectproxy.running() as way:
+        settings = configuration.load(folder / "node.yaml").server.model_copy(update={"https_proxy": way.url})
+        server = Server(settings, (folder / "api-key").read_text().strip)
+        assert server.describe_self().organization.name == "two"
+        server.close()
+        assert way.asked == [f"127.0.0.1:{hospital.port}"]
+        for ca_file, answers in ((str(folder / "server-ca.pem"), True), (None, False)):
+            given = {"server_url": settings.url, "api_path": "/api", "ca_file": ca_file, "https_proxy": way.url}
+            upstream = Upstream(ProxySettings(**given, **NOBODY))
+            with contextlib.nullcontext() if answers else pytest.raises(ServerUnreachable):
+                assert upstream.answer(Call("GET", "/version"))["version"]
+            upstream.close()
+        assert way.asked == [f"127.0.0.1:{hospital.port}"] * 3
+
+
+WRONG_WAYS = {
+    "no port": "http://proxy.example.org",
+    "encrypted itself": "https://proxy.example.org:443",
+    "a password": "http://me:secret@proxy.example.org:3128",
+    "no address": "proxy:port",
+    "not a number": "http://proxy.example.org:port",
+}
+
+
+@pytest.mark.parametrize("why", WRONG_WAYS)
+def test_a_proxy_that_can_not_be_meant_is_named(joined: tuple[Path, Path, str], tmp_path: Path, why: str) -> None:
+    text = (joined[0] / "node.yaml").read_text()
+    for path in joined[0].glob("*.pem"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "node.yaml").write_text(text.replace("  ca_file:", f"  https_proxy: {WRONG_WAYS[why]}\n  ca_file:"))
+    done = run("node", "check", "--config", tmp_path / "node.yaml")
+    assert done.returncode != 0
+    assert "server.https_proxy: write it as http://host:port" in done.stdout + done.stderr
+    assert "secret" not in done.stdout + done.stderr
 
 
 def test_no_secret_lies_at_the_server(hospital: Hospital, joined: tuple[Path, Path, str]) -> None:

@@ -10,9 +10,9 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
 import requests
@@ -22,12 +22,13 @@ from docker.errors import ImageNotFound as DockerImageNotFound
 from skerry import contract
 from skerry_node import sandbox
 from skerry_node.config import DockerSettings, Limits, Registry
-from skerry_node.holders import Holder, Holders
+from skerry_node.holders import Holder, HolderEnded, Holders
 from skerry_node.launchers import images
 from skerry_node.launchers.launcher import (
     AlreadyStarted,
     Attempt,
     Ended,
+    EngineAway,
     Found,
     Image,
     ImageNotFound,
@@ -43,6 +44,7 @@ from skerry_node.pulled import PulledImages
 from skerry_node.references import Reference
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _CONFLICT = 409
 _OLDEST = "1.41"
@@ -168,14 +170,17 @@ class DockerLauncher:
 
     def listen(self, attempt: Attempt, port: int) -> socket.socket:
         with _engine("A running container can't be looked at"):
-            return self._holders.listen(self._find_holder(attempt), port)
+            return self._inside(attempt, lambda container: self._holders.listen(container, port))
 
     def open_namespace(self, attempt: Attempt) -> int:
         with _engine("A running container can't be looked at"):
-            return self._holders.open_namespace(self._find_holder(attempt))
+            return self._inside(attempt, self._holders.open_namespace)
 
     def attach(self, attempt: Attempt) -> socket.socket:
-        return self.listen(attempt, contract.GATE_PORT)
+        try:
+            return self.listen(attempt, contract.GATE_PORT)
+        except HolderEnded as error:
+            raise Vanished(f"The way out of run {attempt.run} is gone: {error}") from error
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         try:
@@ -240,6 +245,13 @@ class DockerLauncher:
     def _name(self, attempt: Attempt) -> str:
         return f"skerry-{self._labels['skerry.installation']}-run-{attempt}"
 
+    def _inside(self, attempt: Attempt, do: Callable[[str], T]) -> T:
+        """With a container in the run's namespace: its holder or, when that was killed, the algorithm's own."""
+        try:
+            return do(self._find_holder(attempt))
+        except HolderEnded:
+            return do(str(self._inspect(attempt)["Id"]))
+
     def _find_holder(self, attempt: Attempt) -> str:
         with self._lock:
             prepared = self._prepared.get(attempt)
@@ -285,7 +297,7 @@ class DockerLauncher:
         except APIError as error:
             raise _not_pulled(reference, _reason(error)) from error
         except (requests.RequestException, json.JSONDecodeError) as error:
-            raise LauncherError(f"The Docker engine broke off while pulling {reference}.") from error
+            raise EngineAway(f"The Docker engine broke off while pulling {reference}.") from error
 
     def _log_in_as(self, reference: str) -> dict[str, str] | None:
         """Read anew each time, so that a changed password needs no restart; the engine keeps none of it."""
@@ -305,7 +317,7 @@ class DockerLauncher:
                 raise AlreadyStarted(f"Attempt {spec.attempt.number} of run {spec.attempt.run} was started.") from error
             raise StartFailed(f"The image {spec.image.reference} can't be started: {_reason(error)}") from error
         except requests.RequestException as error:
-            raise LauncherError("The Docker engine broke off while making a container.") from error
+            raise EngineAway("The Docker engine broke off while making a container.") from error
 
     def _labels_of(self, spec: Spec) -> dict[str, str]:
         return {
@@ -355,7 +367,7 @@ def _engine(trouble: str) -> Iterator[None]:
     except APIError as error:
         raise LauncherError(f"{trouble}: {_reason(error)}") from error
     except requests.RequestException as error:
-        raise LauncherError(f"{trouble}: the Docker engine does not answer.") from error
+        raise EngineAway(f"{trouble}: the Docker engine does not answer.") from error
 
 
 def _timed_out(error: requests.RequestException) -> bool:

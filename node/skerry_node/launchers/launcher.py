@@ -17,6 +17,10 @@ class LauncherError(SkerryError):
     """The engine does not do what was asked of it, or does not answer; the sentence is for the node's owner."""
 
 
+class EngineAway(LauncherError):
+    """The engine does not answer: it may be being restarted, and what was asked of it is not done."""
+
+
 class ImageNotFound(SkerryError):
     """The image is not here and can't be had; the sentence is for the user."""
 
@@ -179,7 +183,10 @@ class Launcher(Protocol):
         """
 
     def attach(self, attempt: Attempt) -> socket.socket:
-        """A new listener for the gate of a running attempt, after the node was restarted. Raises Vanished."""
+        """A new listener for the gate of a running attempt, after the node was restarted.
+
+        Raises Vanished, also when just the way to its gate is gone.
+        """
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         """Waits up to ``timeout`` seconds for the end; None when it goes on. Raises Vanished."""

@@ -11,8 +11,9 @@ import pytest
 from skerry.errors import AuthenticationError, ConfigurationError, ServerUnreachable
 from skerry_node import areas
 from skerry_node.daemon import Daemon, State, is_locked
+from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.fakes import FakeContainer
-from skerry_node.launchers.launcher import Attempt, Phase
+from skerry_node.launchers.launcher import Attempt, LauncherError, Phase
 from skerry_node.orders import ServerHead, Stop, Work, parse_self
 from skerry_node.server import Interrupted
 from skerry_node.trail import FOLDER, read_lines
@@ -38,6 +39,7 @@ class FakeWorkServer:
         self.asked: list[tuple[int, list, list]] = []
         self.refusals: list = []
         self.left = False
+        self.first = NOTHING
         self.logins: list[Exception] = []
         self.shared: list[list[tuple[str, str]]] = []
         self._interrupted = threading.Event()
@@ -66,7 +68,7 @@ class FakeWorkServer:
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        return NOTHING
+        return self.first
 
     def share(self, rows) -> None:
         self.shared.append(rows)
@@ -309,6 +311,69 @@ def test_what_an_earlier_daemon_left_is_taken_up(node, launcher) -> None:
     node.thread.start()
     until(lambda: node._server.asked)
     assert launcher.list() == []
+
+
+def damage(node, order) -> None:
+    """What a daemon left that was killed, and whose disk then did harm."""
+    journal = Journal(node._config.state_folder / "runs")
+    journal.write(Entry(order))
+    (journal.folder(order.key) / "entry.json").write_text('{"order":')
+
+
+def test_a_run_whose_record_is_damaged_ends_and_is_not_started_again(node, make_order, launcher, proxy) -> None:
+    """The server sends it again, as it does with all that a node does not say that it holds."""
+    server, lost, other = node._server, make_order(run=8), make_order(run=9)
+    damage(node, lost)
+    launcher._containers[Attempt(8, 1)] = FakeContainer(Phase.RUNNING)
+    server.first = work(lost, other)
+    node.thread.start()
+    until(lambda: proxy.delivered and server.finished)
+    [(attempt, status, text)] = server.finished
+    assert (attempt, status) == (Attempt(8, 1), "unknown error")
+    assert "damaged" in text
+    assert launcher.starts == [Attempt(9, 1)]
+    until(lambda: not list((node._state.folder / "runs").iterdir()))
+
+
+def test_a_damaged_record_is_kept_until_the_server_has_heard(node, make_order, server, launcher, monkeypatch) -> None:
+    order, answers = make_order(run=8), [ServerUnreachable("away")]
+
+    def finish(attempt, status, text) -> None:
+        if answers:
+            raise answers.pop()
+        server.finish(attempt, status, text)
+
+    monkeypatch.setattr(node._server, "finish", finish)
+    monkeypatch.setattr("skerry_node.daemon._LOST_SECONDS", 0.01)
+    damage(node, order)
+    node._server.first = work(order)
+    node.thread.start()
+    until(lambda: not answers)
+    assert (node._state.folder / "runs" / "8-1" / "lost").exists()
+    node._server.answers.put(work(order))
+    until(lambda: server.finished)
+    assert launcher.starts == []
+
+
+def test_a_damaged_record_of_a_run_that_is_over_is_forgotten(node, make_order, server) -> None:
+    damage(node, make_order(run=8))
+    node.thread.start()
+    until(lambda: not list((node._state.folder / "runs").iterdir()))
+    assert server.finished == []
+
+
+def test_an_engine_that_is_away_at_the_start_is_waited_for(node, make_order, launcher, proxy, monkeypatch) -> None:
+    found, away = launcher.list, [LauncherError("The engine is away.")] * 2
+
+    def list_() -> list:
+        if away:
+            raise away.pop()
+        return found()
+
+    monkeypatch.setattr(launcher, "list", list_)
+    node.thread.start()
+    node._server.answers.put(work(make_order()))
+    until(lambda: proxy.delivered)
 
 
 def test_two_nodes_do_not_share_a_folder(config) -> None:

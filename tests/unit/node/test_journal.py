@@ -6,7 +6,7 @@ import pytest
 
 from skerry.errors import ServerError
 from skerry.wire import Status
-from skerry_node.journal import Entry, Finish, Journal, Stage
+from skerry_node.journal import Entry, Finish, Journal, Records, Stage
 from skerry_node.launchers.launcher import Attempt, Found, Phase
 from skerry_node.orders import parse_order, parse_work
 from skerry_node.reconcile import plan
@@ -24,7 +24,7 @@ def test_an_entry_comes_back_as_it_was(journal, make_order) -> None:
     finish = Finish(Status.COMPLETED, "sealed log", result=True)
     entry = Entry(make_order(), Stage.SEALED, {"secret": "x"}, 70000, 12.5, finish, {"gate terms": 18642})
     journal.write(entry)
-    assert journal.read() == [entry]
+    assert journal.read() == Records((entry,), ())
 
 
 def test_entries_are_private(journal, make_order) -> None:
@@ -36,8 +36,8 @@ def test_entries_are_private(journal, make_order) -> None:
 def test_a_later_step_replaces_an_earlier_one(journal, make_order) -> None:
     entry = Entry(make_order())
     journal.write(entry)
-    journal.write(replace(entry, stage=Stage.STARTING))
-    assert [one.stage for one in journal.read()] == [Stage.STARTING]
+    journal.write(replace(entry, stage=Stage.STARTING, resume={}))
+    assert [one.stage for one in journal.read().entries] == [Stage.STARTING]
 
 
 def test_remove_leaves_nothing(journal, make_order) -> None:
@@ -45,22 +45,52 @@ def test_remove_leaves_nothing(journal, make_order) -> None:
     journal.write(entry)
     journal.sealed(entry.key).write_text("x")
     journal.remove(entry.key)
-    assert journal.read() == []
+    assert journal.read() == Records((), ())
     assert not journal.folder(entry.key).exists()
 
 
-def test_a_damaged_entry_is_said_and_kept(journal, make_order, caplog) -> None:
-    journal.write(Entry(make_order()))
-    journal.write(Entry(make_order(run=8)))
-    (journal.folder(Attempt(8, 1)) / "entry.json").write_text("{")
-    assert [entry.key.run for entry in journal.read()] == [7]
+DAMAGE = {
+    "empty": lambda text: "",
+    "cut": lambda text: text[: len(text) // 2],
+    "garbage": lambda text: "\0\x01" * 40,
+    "another thing": lambda text: "[1, 2]",
+    "a field gone": lambda text: text.replace('"ports": {}', '"x": {}'),
+    "a field of another type": lambda text: text.replace('"user": null', '"user": "root"'),
+    "a user that is root": lambda text: text.replace('"user": null', '"user": 0'),
+    "another attempt": lambda text: text.replace('"attempt": 1', '"attempt": 2'),
+    "started without knowing how to go on": lambda text: text.replace('"claimed"', '"starting"'),
+    "deep": lambda text: "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_said_and_costs_no_other(journal, make_order, caplog, damage) -> None:
+    for run in (7, 8, 9):
+        journal.write(Entry(make_order(run=run)))
+    file = journal.folder(Attempt(8, 1)) / "entry.json"
+    file.write_text(DAMAGE[damage](file.read_text()))
+    records = journal.read()
+    assert [entry.key.run for entry in records.entries] == [7, 9]
+    assert records.lost == (Attempt(8, 1),)
     assert "is damaged" in caplog.text
-    assert journal.folder(Attempt(8, 1)).exists()
+
+
+def test_what_was_lost_stays_so_until_it_is_removed(journal) -> None:
+    journal.lose(Attempt(8, 1))
+    assert journal.read() == Records((), (Attempt(8, 1),))
+    journal.remove(Attempt(8, 1))
+    assert journal.read() == Records((), ())
+
+
+def test_a_strangers_folder_is_left_alone(journal, tmp_path) -> None:
+    (tmp_path / "runs" / "lost+found").mkdir()
+    assert journal.read() == Records((), ())
+    assert (tmp_path / "runs" / "lost+found").exists()
 
 
 def test_a_folder_without_an_entry_is_rubbish(journal) -> None:
     (journal.folder(Attempt(9, 1)) / "data").mkdir(parents=True)
-    assert journal.read() == []
+    assert journal.read() == Records((), ())
     assert not journal.folder(Attempt(9, 1)).exists()
 
 
@@ -71,7 +101,7 @@ CASES = [
     (Stage.CLAIMED, Phase.CREATED, "forget"),
     (Stage.CLAIMED, Phase.RUNNING, "resume"),
     (Stage.STARTING, None, "resume"),
-    (Stage.STARTING, Phase.CREATED, "forget"),
+    (Stage.STARTING, Phase.CREATED, "resume"),
     (Stage.STARTING, Phase.RUNNING, "resume"),
     (Stage.STARTING, Phase.EXITED, "resume"),
     (Stage.SEALED, None, "resume"),
@@ -86,7 +116,7 @@ CASES = [
 def test_only_what_was_certainly_never_started_is_forgotten(make_order, stage, phase, what) -> None:
     entry = Entry(make_order(), stage)
     found = [] if phase is None else [Found(entry.key, phase)]
-    made = plan([entry], found)
+    made = plan(Records((entry,), ()), found)
     assert made.orphans == ()
     assert (made.forget, made.resume) == (((entry,), ()) if what == "forget" else ((), (entry,)))
 
@@ -95,8 +125,11 @@ def test_every_case_is_there() -> None:
     assert {(stage, phase) for stage, phase, _ in CASES} == {(s, p) for s in Stage for p in (None, *Phase)}
 
 
-def test_a_container_without_an_entry_is_an_orphan() -> None:
-    assert plan([], [Found(Attempt(3, 1), Phase.RUNNING)]).orphans == (Attempt(3, 1),)
+def test_a_container_without_an_entry_may_have_done_its_work() -> None:
+    orphans = [Found(Attempt(run, 1), phase) for run, phase in enumerate(Phase, 1)]
+    made = plan(Records((), (Attempt(9, 2),)), orphans)
+    assert made.orphans == (Attempt(1, 1), Attempt(2, 1), Attempt(3, 1))
+    assert made.lost == (Attempt(2, 1), Attempt(3, 1), Attempt(9, 2))
 
 
 # --- what the server says -----------------------------------------------------------------------------------

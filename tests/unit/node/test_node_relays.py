@@ -104,7 +104,7 @@ def test_relays_come_back_on_their_ports(parts, served, make_order, launcher, mo
     thread.start()
     while not parts.server.reports:
         parts.closing.wait(0.01)
-    [entry] = parts.journal.read()
+    [entry] = parts.journal.read().entries
     assert entry.stage is Stage.STARTING
     assert list(entry.ports) == ["gate open"]
     for _, listener in first._ways._relays:

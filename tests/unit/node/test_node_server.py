@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 
 import pytest
 
@@ -14,7 +15,7 @@ from skerry.errors import AuthenticationError, Conflict, NotFound, ServerError, 
 from skerry.wire import Status
 from skerry_node.config import ServerSettings
 from skerry_node.launchers.launcher import Attempt
-from skerry_node.server import BackOff, Interrupted, Server
+from skerry_node.server import BackOff, Interrupted, Server, ServerClock
 
 pytestmark = pytest.mark.unit
 HEAD = Head("node-1", 3, "a" * 64)
@@ -211,3 +212,25 @@ def test_pauses_grow_and_have_an_end() -> None:
     assert len(set(pauses)) > 40
     back_off.reset()
     assert back_off.pause() <= 0.2
+
+
+def test_clocks_that_differ_by_minutes_are_named_once(caplog) -> None:
+    here = 1_800_000_000.0
+    clock = ServerClock(lambda: here)
+    for apart in (0, 30, -59, 130, 131, 120, 400, 10, -200):
+        clock.hear(formatdate(here - apart, usegmt=True))
+    for nonsense in (None, "", "yesterday", "Fri, 99 Foo 2026"):
+        clock.hear(nonsense)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in said] == [
+        "This machine's clock is 130 s ahead of the server's",
+        "This machine's clock is 400 s ahead of the server's",
+        "This machine's clock is 200 s behind the server's",
+    ]
+
+
+def test_the_servers_clock_is_heard_in_every_answer(server, fake, caplog) -> None:
+    server.clock = ServerClock(lambda: time.time() + 500)
+    fake.answers[STATUS] = [(200, {})]
+    report(server)
+    assert "s ahead of the server's" in caplog.text

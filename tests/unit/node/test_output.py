@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
-from skerry_node.output import BadOutput, open_output
+from skerry_node.output import BadOutput, is_whole, open_output
 
 pytestmark = pytest.mark.unit
 
@@ -83,3 +84,27 @@ def test_a_file_of_another_user(folder) -> None:
     (folder / "output").write_text("{}")
     with pytest.raises(BadOutput, match="its own file"):
         read(folder, owner=os.geteuid() + 1)
+
+
+WHOLE = [{}, [], {"a": [1, "]", "\\", '"', {"b": "}"}]}, "text", [[[]]], "x" * 600_000, ["\\" * 300_001, 'é"']]
+
+
+def holds_whole(folder, content: bytes) -> bool:
+    (folder / "output").write_bytes(content)
+    with (folder / "output").open("rb") as file:
+        return is_whole(file.fileno())
+
+
+@pytest.mark.parametrize("value", WHOLE, ids=lambda value: json.dumps(value)[:20])
+def test_what_is_whole_is_so_to_its_last_byte(folder, value) -> None:
+    raw = json.dumps(value).encode()
+    cuts = range(len(raw)) if len(raw) < 1000 else (1, 262_143, 262_144, 262_145, len(raw) - 2, len(raw) - 1)
+    assert holds_whole(folder, raw)
+    assert holds_whole(folder, b"\n " + raw + b" \n")
+    assert not any(holds_whole(folder, raw[:cut]) for cut in cuts if cut < len(raw))
+    assert not holds_whole(folder, raw + b"1")
+
+
+@pytest.mark.parametrize("content", [b"", b" ", b"12", b"true", b"PAR1", b"]", b"{}{}", b"[]]", b"x[]"])
+def test_what_can_not_be_told_is_not_whole(folder, content) -> None:
+    assert not holds_whole(folder, content)

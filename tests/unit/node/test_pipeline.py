@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -11,7 +12,9 @@ import pytest
 from skerry_node.config import Share
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers import fakes
+from skerry_node.launchers.launcher import Ended, EngineAway, LauncherError
 from skerry_node.pipeline import Pipeline
+from skerry_node.server import BackOff
 from skerry_proxy.client import ProxyError
 
 pytestmark = pytest.mark.unit
@@ -254,7 +257,7 @@ def _entry_after_restart(parts, launcher, make_order, image: str) -> Entry:
     thread.start()
     until(lambda: launcher.watched)
     first.closing.set()
-    [entry] = Journal(parts.config.state_folder / "runs").read()
+    [entry] = Journal(parts.config.state_folder / "runs").read().entries
     assert entry.stage is Stage.STARTING
     return entry
 
@@ -284,6 +287,124 @@ def test_an_attempt_that_vanished_has_crashed(parts, launcher, proxy, carry_out,
     assert len(launcher.starts) == 1
 
 
+def end_unseen(parts, monkeypatch, written: bytes, *, broke_off: bool) -> None:
+    """An image that writes this; the engine says 255 in the end, perhaps after it was away."""
+
+    def write(spec, container) -> int:
+        (spec.task_folder / "output").write_bytes(written)
+        return 0
+
+    def poll(attempt, timeout) -> Ended | None:
+        ended = real(attempt, timeout)
+        if answers:
+            raise answers.pop()
+        return ended and Ended(255)
+
+    real, answers = parts.launcher.poll, [LauncherError("The engine broke off.")] if broke_off else []
+    parts.launcher.images["write"] = write
+    monkeypatch.setattr(parts.launcher, "poll", poll)
+
+
+UNWATCHED = [
+    (b'{"mean": 3}', "completed", b'{"mean": 3}'),
+    (b'{"mean": 3', "crashed", None),
+    (b"", "crashed", None),
+    (b"37", "crashed", None),
+]
+
+
+@pytest.mark.parametrize(("written", "status", "result"), UNWATCHED)
+def test_an_end_that_the_engine_missed_is_told_by_the_result(
+    *, written, status, result, parts, carry_out, monkeypatch
+) -> None:
+    """A whole result says that the algorithm had come to its end."""
+    end_unseen(parts, monkeypatch, written, broke_off=True)
+    carry_out(parts, "write")
+    assert [(ended, sealed) for ended, _, sealed in parts.proxy.delivered] == [(status, result)]
+
+
+def test_exit_code_255_under_the_nodes_eyes_is_a_failure(parts, carry_out, monkeypatch) -> None:
+    end_unseen(parts, monkeypatch, b'{"mean": 3}', broke_off=False)
+    carry_out(parts, "write")
+    assert [status for status, _, _ in parts.proxy.delivered] == ["crashed"]
+
+
+@pytest.mark.parametrize("verb", ["resolve", "prepare", "start", "remove"])
+def test_an_engine_that_is_restarted_costs_no_run(*, verb, parts, launcher, proxy, carry_out, monkeypatch) -> None:
+    """Whatever it is asked for first; the engine of "start" died before it made anything."""
+    real, away = getattr(launcher, verb), [EngineAway("The engine does not answer.")] * 2
+
+    def ask(*given):
+        if away:
+            raise away.pop()
+        return real(*given)
+
+    monkeypatch.setattr(launcher, verb, ask)
+    carry_out(parts)
+    assert [(status, result) for status, _, result in proxy.delivered] == [("completed", b'{"method": "mean"}')]
+    assert len(launcher.starts) == 1
+    assert leftovers(parts) == []
+
+
+@pytest.mark.parametrize(("refusals", "stays"), [(2, False), (100, True)])
+def test_an_engine_that_refuses_to_clean_up_is_asked_again_for_a_while(
+    *, refusals, stays, parts, launcher, proxy, carry_out, monkeypatch
+) -> None:
+    remove, refusing = launcher.remove, [LauncherError("It did not receive an exit event.")] * refusals
+
+    def ask(attempt) -> None:
+        if refusing:
+            raise refusing.pop()
+        remove(attempt)
+
+    monkeypatch.setattr(launcher, "remove", ask)
+    monkeypatch.setattr(BackOff, "pause", lambda _: 0.001)
+    carry_out(parts)
+    assert [status for status, _, _ in proxy.delivered] == ["completed"]
+    assert bool(launcher.list()) is stays
+
+
+def test_a_container_that_was_made_and_perhaps_not_started_is_not_started_again(
+    parts, launcher, proxy, carry_out, monkeypatch
+) -> None:
+    def start(spec, environment) -> None:
+        launcher._containers[spec.attempt] = fakes.FakeContainer()
+        raise EngineAway("The engine does not answer.")
+
+    monkeypatch.setattr(launcher, "start", start)
+    carry_out(parts)
+    assert [status for status, _, _ in proxy.delivered] == ["start failed"]
+    assert leftovers(parts) == []
+
+
+def test_a_full_disk_is_waited_for(parts, proxy, make_order, monkeypatch) -> None:
+    """When the sealed result is written, and when the journal is."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    proxy.trouble["seal"] = [full, ProxyError("unreachable", "[Errno 28] No space left on device")]
+    write, failing = parts.journal.write, [full]
+
+    def write_when_there_is_room(entry) -> None:
+        if entry.stage is Stage.SEALED and failing:
+            raise failing.pop()
+        write(entry)
+
+    monkeypatch.setattr(parts.journal, "write", write_when_there_is_room)
+    Pipeline(parts, Entry(make_order())).carry_out()
+    assert proxy.delivered == [("completed", "copied\n", b'{"method": "mean"}')]
+    assert failing == []
+
+
+def test_a_start_that_the_node_did_not_live_to_see_is_not_tried_again(
+    parts, launcher, proxy, entry_after_restart
+) -> None:
+    entry = entry_after_restart("wait")
+    launcher._containers[entry.key] = fakes.FakeContainer()
+    Pipeline(parts, entry).carry_out()
+    assert [status for status, _, _ in proxy.delivered] == ["start failed"]
+    assert len(launcher.starts) == 1
+    assert launcher.list() == []
+
+
 def test_a_sealed_result_outlives_the_daemon(parts, proxy, carry_out, make_order) -> None:
     """The first daemon ends while the server is away; the second delivers what lies in the outbox."""
     away = ProxyError("unreachable", "The server does not answer.")
@@ -295,7 +416,7 @@ def test_a_sealed_result_outlives_the_daemon(parts, proxy, carry_out, make_order
     thread.join(30)
     assert not thread.is_alive()
     proxy.trouble.clear()
-    [entry] = parts.journal.read()
+    [entry] = parts.journal.read().entries
     Pipeline(parts, entry).carry_out()
     assert proxy.delivered == [("completed", "copied\n", b'{"method": "mean"}')]
     assert leftovers(parts) == []

@@ -45,6 +45,11 @@ class FakeServer:
     token_life: int = 900
     waiting: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
+    held: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        """New tasks are held back while ``held`` is clear."""
+        self.held.set()
 
     def fault_for(self, path: str) -> str:
         """The next planted fault for this path: drop, lose (done, then no answer), or a status."""
@@ -105,6 +110,8 @@ class Handler(BaseHTTPRequestHandler):
         if path != "/version" and self.headers.get("Authorization") != f"Bearer {fake.token}":
             self.answer(401, {"msg": "Token has expired"})
             return
+        if self.command == "POST" and path == "/task":
+            fake.held.wait(10)
         status, value = self.route(path, query, body)
         if fault == "lose":
             self.close_connection = True

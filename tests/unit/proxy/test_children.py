@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import struct
+import threading
+import time
 
 import pytest
 from federation import IMAGE, answer_child, input_context, open_child_input, seal
@@ -115,6 +119,82 @@ def test_a_malformed_child_task_is_refused_by_the_fields_name(bench, call, chang
 def test_a_body_that_is_no_object_is_refused(bench, call, body) -> None:
     caller = bench.serve(bench.open()["resume"])
     assert call(caller, "POST", "/task", data=body).status_code == 400
+
+
+def hang_up(caller, body: dict, fake) -> None:
+    """Asks for a child task, and is gone before the answer."""
+    raw, before = json.dumps(body).encode(), len(fake.seen)
+    head = f"POST /task HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {caller.token}\r\n"
+    with socket.create_connection(("127.0.0.1", caller.port)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        fake.held.clear()
+        connection.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
+        until(lambda: any(path == "/task" for _, path, _ in fake.seen[before:]))
+    fake.held.set()
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_wish_that_was_not_answered_is_the_same_wish_again(central, call) -> None:
+    bench, caller = central
+    hang_up(caller, wish(), bench.fake)
+    until(lambda: bench.fake.tasks)
+    # The gate finds out that nobody listens once it has written.
+    until(lambda: call(caller, "POST", "/task", json=wish()).json()["id"] == 100)
+    first, *others = bench.fake.tasks.values()
+    before = len(others)
+    again = call(caller, "POST", "/task", json=wish())
+    assert again.status_code == 201
+    assert again.json()["uuid"] != first["uuid"]
+    assert len(bench.fake.tasks) == before + 2
+
+
+def test_a_wish_that_a_proxy_took_into_its_grave(make_bench, call) -> None:
+    """The server has the task, the container no answer: the next proxy gives it the task that there is."""
+    bench = make_bench()
+    opened = bench.open()["resume"]
+    bench.fake.faults += [("/task", "lose")] * 1000
+    dying = threading.Thread(target=hang_up, args=(bench.serve(opened), wish(), bench.fake))
+    dying.start()
+    until(lambda: bench.fake.tasks)
+    bench.office.close()
+    dying.join()
+    bench.fake.faults.clear()
+    caller = make_bench().serve(opened)
+    assert call(caller, "POST", "/task", json=wish()).json()["id"] == 100
+    assert len(bench.fake.tasks) == 1
+    assert call(caller, "POST", "/task", json=wish()).json()["id"] == 101
+    assert call(caller, "POST", "/task", json=wish(name="other")).json()["id"] == 102
+
+
+def test_a_keyed_wish_is_the_same_however_often_it_is_answered(central, call) -> None:
+    bench, caller = central
+    key = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    for _ in range(3):
+        assert call(caller, "POST", "/task", json=wish(), headers={"Idempotency-Key": key}).json()["id"] == 100
+    [task] = bench.fake.tasks.values()
+    assert task["uuid"] != key
+
+
+def test_a_key_is_the_runs_own(bench, call) -> None:
+    key = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    callers = [bench.serve(bench.open(run=run)["resume"]) for run in (7, 8)]
+    created = [
+        call(caller, "POST", "/task", json=wish(), headers={"Idempotency-Key": key}).json() for caller in callers
+    ]
+    assert created[0]["uuid"] != created[1]["uuid"]
+
+
+@pytest.mark.parametrize("key", ["mine", "7", "6ba7b810"])
+def test_a_key_that_is_no_uuid_is_refused(bench, call, key) -> None:
+    answer = call(bench.serve(bench.open()["resume"]), "POST", "/task", json=wish(), headers={"Idempotency-Key": key})
+    assert answer.status_code == 400
+    assert "Idempotency-Key" in answer.json()["msg"]
 
 
 def test_unknown_fields_are_dropped(bench, call) -> None:

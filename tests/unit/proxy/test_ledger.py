@@ -34,7 +34,7 @@ def test_another_organization_cannot_use_up_an_envelope(ledger) -> None:
 
 def test_what_has_expired_is_forgotten(ledger) -> None:
     ledger.use(1, "t", (7, 1), NOW + 10, NOW)
-    ledger.plan_child((7, 1), CHILD, int(NOW) + 10, NOW)
+    ledger.plan_child((7, 1), CHILD, "wish", int(NOW) + 10, NOW)
     ledger.name_child("uuid-1", 5, NOW)
     ledger.use(1, "u", (7, 1), NOW + 30, NOW + 11)
     assert ledger.find_child((7, 1), 5) is None
@@ -42,7 +42,7 @@ def test_what_has_expired_is_forgotten(ledger) -> None:
 
 
 def test_a_child_is_found_by_the_run_that_made_it(ledger) -> None:
-    ledger.plan_child((7, 1), CHILD, int(NOW) + 10, NOW)
+    ledger.plan_child((7, 1), CHILD, "wish", int(NOW) + 10, NOW)
     assert ledger.find_child((7, 1), 5) is None
     ledger.name_child("uuid-1", 5, NOW)
     assert ledger.find_child((7, 1), 5) == CHILD
@@ -52,7 +52,7 @@ def test_a_child_is_found_by_the_run_that_made_it(ledger) -> None:
 
 def test_a_server_cannot_give_one_number_to_two_children(ledger) -> None:
     for uuid in ("uuid-1", "uuid-2"):
-        ledger.plan_child((7, 1), Child(uuid, (), frozenset({3})), int(NOW) + 10, NOW)
+        ledger.plan_child((7, 1), Child(uuid, (), frozenset({3})), "wish", int(NOW) + 10, NOW)
     ledger.name_child("uuid-1", 5, NOW)
     with pytest.raises(ContextError, match="two tasks"):
         ledger.name_child("uuid-2", 5, NOW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import uuid
 
 import pytest
 
@@ -53,6 +54,7 @@ def test_a_child_task(server, client) -> None:
     assert json.loads(unb64(inputs[1]["input"])) == {"method": "sums", "kwargs": {"column": "age"}}
     body = asked.json
     del body["organizations"]
+    assert uuid.UUID(asked.headers["Idempotency-Key"])
     assert body == {
         "name": "round 1",
         "description": "why",
@@ -99,11 +101,19 @@ def test_waiting_goes_on_while_the_gate_is_away(server, client) -> None:
     assert client.wait_for_results(7) == [1]
 
 
-def test_a_child_task_is_not_created_twice(server, client) -> None:
-    """The gate repeats it, with a key of its own; a second call would be a second task."""
+def test_a_child_task_is_asked_for_until_the_gate_answers_in_the_same_name(server, client) -> None:
+    server.on("POST", "task", None, (503, {"msg": "later"}), (201, {"id": 7}))
+    assert client.task.create({"method": "f"}, organizations=[1]) == {"id": 7}
+    assert len(server.asked) == 3
+    assert len({one.headers["Idempotency-Key"] for one in server.asked}) == 1
+    client.task.create({"method": "f"}, organizations=[1])
+    assert len({one.headers["Idempotency-Key"] for one in server.asked}) == 2
+
+
+def test_what_creates_something_without_a_name_is_asked_once(server, client) -> None:
     server.on("POST", "task", None)
     with pytest.raises(Exception, match="can't be reached"):
-        client.task.create({"method": "f"}, organizations=[1])
+        client.request("task", json={}, method="post")
     assert len(server.asked) == 1
 
 

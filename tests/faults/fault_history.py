@@ -1,0 +1,216 @@
+"""What was recorded while things broke, and whether it keeps the promises: rules without I/O.
+
+A history is what clients, the server, nodes and the counter inside the algorithm recorded; a violation is a sentence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+TERMINAL = frozenset(
+    {
+        "completed",
+        "failed",
+        "start_failed",
+        "no_image",
+        "crashed",
+        "killed",
+        "not_allowed",
+        "unknown_error",
+        "lost",
+        "timed_out",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The server told a client that this task exists. ``name`` is the client's own, used once."""
+
+    task: int
+    name: str
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a client was told of a run: its status, and the digest of the result that it could open."""
+
+    run: int
+    status: str
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The algorithm itself said that it runs; the nonce is new at each start of a process."""
+
+    run: int
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The algorithm itself said what it is about to answer."""
+
+    run: int
+    nonce: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """As it lies in the server's database at the end."""
+
+    task: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """As it lies in the server's database at the end. ``has_result``: a result is recorded."""
+
+    run: int
+    task: int
+    state: str
+    attempt: int
+    has_result: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change of a run's state in the server's audit chain; ``attempt`` where it says so."""
+
+    run: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStart:
+    """A node's audit journal: its engine said that this attempt was started."""
+
+    node: str
+    run: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """``plaintext``: where a canary was seen that should have been ciphertext. ``broken``: chains that don't verify.
+
+    ``left``: containers, mounts and files that nobody needs any more.
+    """
+
+    acknowledged: Sequence[Acknowledged] = ()
+    told: Sequence[Told] = ()
+    starts: Sequence[Start] = ()
+    ends: Sequence[End] = ()
+    tasks: Sequence[TaskRow] = ()
+    runs: Sequence[RunRow] = ()
+    steps: Sequence[Step] = ()
+    node_starts: Sequence[NodeStart] = ()
+    plaintext: Sequence[str] = ()
+    broken: Sequence[str] = ()
+    left: Sequence[str] = field(default=())
+
+
+def check(history: History, attempts_allowed: int = 1) -> list[str]:
+    """The violations, in no order that means anything."""
+    found = [sentence for rule in _RULES for sentence in rule(history)]
+    return [*found, *_starts(history, attempts_allowed)]
+
+
+def _lost_tasks(history: History) -> Iterator[str]:
+    there = {row.task for row in history.tasks}
+    runs = Counter(row.task for row in history.runs)
+    for one in history.acknowledged:
+        if one.task not in there:
+            yield f"task {one.task} was acknowledged and is lost"
+        elif runs[one.task] != one.runs:
+            yield f"task {one.task} was acknowledged with {one.runs} runs and has {runs[one.task]}"
+
+
+def _doubled_tasks(history: History) -> Iterator[str]:
+    for name, count in Counter(row.name for row in history.tasks).items():
+        if count > 1:
+            yield f"{count} tasks were made of the one that its asker called {name}"
+
+
+def _ends(history: History) -> Iterator[str]:
+    steps = Counter(step.run for step in history.steps if step.state in TERMINAL)
+    for row in history.runs:
+        if row.state not in TERMINAL:
+            yield f"run {row.run} did not end: it is {row.state}"
+        elif history.steps and steps[row.run] != 1:
+            yield f"run {row.run} entered {steps[row.run]} terminal states"
+
+
+def _after_the_end(history: History) -> Iterator[str]:
+    over: dict[int, str] = {}
+    for step in history.steps:
+        if step.run in over:
+            yield f"run {step.run} was {over[step.run]} and became {step.state}"
+        if step.state in TERMINAL:
+            over[step.run] = step.state
+
+
+def _starts(history: History, attempts_allowed: int) -> Iterator[str]:
+    nonces: dict[int, set[str]] = {}
+    for start in history.starts:
+        nonces.setdefault(start.run, set()).add(start.nonce)
+    attempts = {row.run: row.attempt for row in history.runs}
+    for run, different in nonces.items():
+        if len(different) > max(attempts.get(run, 0), 0):
+            yield f"run {run} started {len(different)} times in {attempts.get(run, 0)} attempts"
+    for run, attempt in attempts.items():
+        if attempt > attempts_allowed:
+            yield f"run {run} had {attempt} attempts, and {attempts_allowed} is allowed"
+    for one, count in Counter(history.node_starts).items():
+        if count > 1:
+            yield f"node {one.node} saw attempt {one.attempt} of run {one.run} start {count} times"
+
+
+def _results(history: History) -> Iterator[str]:
+    written: dict[int, set[str]] = {}
+    for end in history.ends:
+        written.setdefault(end.run, set()).add(end.digest)
+    rows = {row.run: row for row in history.runs}
+    for row in history.runs:
+        if (row.state == "completed") != row.has_result:
+            yield f"run {row.run} is {row.state} and has {'a' if row.has_result else 'no'} result"
+        if row.state == "completed" and row.run not in written:
+            yield f"run {row.run} is completed, and its algorithm never came to its end"
+    for one in history.told:
+        if one.digest is not None and one.digest not in written.get(one.run, ()):
+            yield f"run {one.run} gave its asker another result than its algorithm wrote"
+        if one.run not in rows:
+            yield f"run {one.run} was told to a client and is lost"
+        elif one.status == "completed" and rows[one.run].state != "completed":
+            yield f"run {one.run} was told as completed and is {rows[one.run].state}"
+
+
+def _told_twice(history: History) -> Iterator[str]:
+    first: dict[int, tuple[str, str | None]] = {}
+    for one in history.told:
+        seen = (one.status, one.digest)
+        if first.setdefault(one.run, seen) != seen:
+            yield f"run {one.run} was told as {first[one.run][0]} and then as {one.status}, or with another result"
+
+
+def _rest(history: History) -> Iterator[str]:
+    yield from (f"plaintext in {where}" for where in history.plaintext)
+    yield from (f"the audit chain of {who} is broken" for who in history.broken)
+    yield from (f"left over: {what}" for what in history.left)
+
+
+_RULES: tuple[Callable[[History], Iterator[str]], ...] = (
+    _lost_tasks,
+    _doubled_tasks,
+    _ends,
+    _after_the_end,
+    _results,
+    _told_twice,
+    _rest,
+)

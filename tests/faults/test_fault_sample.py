@@ -1,0 +1,47 @@
+"""A bounded sample of what ``make faults`` does, on the engine that all tests use, which therefore stays alive."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from pathlib import Path
+
+import pytest
+from fault_driver import CUTS, PHASES, ROOM, Driver, Ledger, Phase, harm, table
+from fault_history import check
+from fault_world import IMAGE, SKERRY, running
+
+pytestmark = pytest.mark.acceptance
+KINDS = ("server", "node", "proxy", *CUTS, *ROOM)
+RUNS = 16
+
+
+@pytest.fixture(scope="module")
+def tally_image(images: object) -> None:
+    folder = Path(__file__).parent.parent / "algorithms" / "tally"
+    subprocess.run([SKERRY, "algorithm", "build", folder, "--tag", IMAGE], check=True, capture_output=True)
+
+
+def test_a_sample_of_faults(tally_image: None) -> None:
+    with running(f"test-{secrets.token_hex(4)}", count=2) as world:
+        driver = Driver(world, None, canary=f"canary{secrets.token_hex(8)}", harms=0.02, seed=7)
+        with harm(driver, KINDS):
+            driver.work(RUNS, 8)
+        driver.settle(60)
+        world.stop_parts()
+        history = driver.read_history()
+    print(*table(driver.seen, KINDS), sep="\n")
+    assert driver.seen.faults.total() > 0
+    assert len(history.runs) >= RUNS - driver.seen.unasked
+    assert len(history.steps) >= len(history.runs)
+    assert check(history) == []
+
+
+@pytest.mark.unit
+def test_the_table_has_each_phase_and_each_fault() -> None:
+    seen = Ledger()
+    seen.meet("node", [Phase.RUNNING, Phase.RUNNING, Phase.CREATED])
+    head, *rows = table(seen, KINDS)
+    assert all(phase.words in head for phase in PHASES)
+    assert [row.split()[0] for row in rows] == ["server", "node", "proxy", "cut", "cut", "no", "no"]
+    assert rows[1].split() == ["node", "0", "0", "1", "0", "2", "0", "0", "0", "0", "1"]
