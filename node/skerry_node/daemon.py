@@ -460,10 +460,12 @@ class Daemon:
             pipeline = self._pipelines.get(stop.key)
             if pipeline is not None:
                 _stop(pipeline, stop.reason)
-        for attempt in self._lost - {order.key for order in work.runs}:
-            self._forget_lost(attempt)
+        lost = set(self._lost)
+        for attempt in sorted(lost):
+            self._end_lost(attempt)
         for order in work.runs:
-            self._take(order)
+            if order.key not in lost:
+                self._take(order)
         for others in work.peers:
             self._meet(others)
         for job in work.finished_jobs:
@@ -482,7 +484,7 @@ class Daemon:
             _stop(pipeline, reason)
 
     def _end_lost(self, attempt: Attempt) -> None:
-        """Tells the server how a run ended of which the journal was damaged; it sends the run until it has heard."""
+        """Tells the server how a run ended of which the journal was damaged; tried again at each of its answers."""
         try:
             self._server.finish(attempt, Status.UNKNOWN_ERROR, _RECORD_LOST)
         except (Conflict, NotFound) as error:
@@ -491,9 +493,6 @@ class Daemon:
             log.warning("The end of run %s can't be reported yet: %s", attempt, error)
             self._closing.wait(_LOST_SECONDS)
             return
-        self._forget_lost(attempt)
-
-    def _forget_lost(self, attempt: Attempt) -> None:
         self._parts.journal.remove(attempt)
         self._lost.discard(attempt)
 
@@ -502,9 +501,6 @@ class Daemon:
 
         The server gives one that is not taken again; one that gives it though it was told not to is kept waiting.
         """
-        if order.key in self._lost:
-            self._end_lost(order.key)
-            return
         if (refuses := self._refuses()) is not None:
             log.warning("Run %s is not taken: %s", order.key, refuses)
             self._closing.wait(_PAUSE_SECONDS)

@@ -134,7 +134,7 @@ def test_every_call(client, port, store, tmp_path) -> None:
     collaboration = try_collaborations(recorded, first, second)
     try_studies(recorded, collaboration, first, second)
     node = try_nodes(recorded, collaboration, first)
-    try_tasks(recorded, collaboration, first, node)
+    try_tasks(recorded, collaboration, first, node, tmp_path)
     try_users(recorded, port, second)
     try_roles(recorded)
     try_stores(recorded, store, collaboration)
@@ -148,7 +148,8 @@ def test_every_call(client, port, store, tmp_path) -> None:
     recorded.util.generate_private_key(str(tmp_path / "key.pem"))
     assert recorded.organization.get()["public_key"]
     groups = {name: value for name, value in vars(client).items() if isinstance(value, SubClient)}
-    helpers = {"run.log_of", "result.plaintext", "organization.all_of", "run.all_of", "store.chosen_url"}
+    helpers = {"run.log_of", "organization.all_of", "run.all_of", "store.chosen_url"}
+    helpers |= {"result.plaintext", "result.pieces", "result.save"}
     assert set().union(*(members(value, name) for name, value in groups.items())) - called <= helpers
 
 
@@ -219,7 +220,7 @@ def try_nodes(client: Any, collaboration: int, organization: int) -> int:
     return id_
 
 
-def try_tasks(client: Any, collaboration: int, organization: int, node: int) -> None:
+def try_tasks(client: Any, collaboration: int, organization: int, node: int, folder: Path) -> None:
     task = client.task.create([organization], "a task", "image:1", "words", INPUT, collaboration, databases="default")
     assert client.task.get(task["id"], include_results=True)["results"][0]["result"] is None
     [found] = client.task.list(name="a%", database="default", description="wor%", status="pending", image="image:1")[
@@ -235,6 +236,9 @@ def try_tasks(client: Any, collaboration: int, organization: int, node: int) -> 
     assert client.run.from_task(task["id"], field="status") == [{"status": "pending"}]
     with pytest.raises(NotFound):
         client.result.get(run["id"])
+    with pytest.raises(NotFound):
+        client.result.download(run["id"], folder / "result")
+    assert not list(folder.iterdir())
     assert client.result.from_task(task["id"])["data"][0]["result"] is None
     client.task.kill(task["id"])
     assert client.task.get(task["id"], field="status") == {"status": "killed by user"}

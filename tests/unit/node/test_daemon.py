@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from skerry.errors import AuthenticationError, ConfigurationError, ServerUnreachable
+from skerry.errors import AuthenticationError, ConfigurationError, Conflict, ServerUnreachable
 from skerry_node import areas
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.journal import Entry, Journal
@@ -355,11 +355,25 @@ def test_a_damaged_record_is_kept_until_the_server_has_heard(node, make_order, s
     assert launcher.starts == []
 
 
-def test_a_damaged_record_of_a_run_that_is_over_is_forgotten(node, make_order, server) -> None:
+def test_a_damaged_record_of_a_run_that_is_over_is_forgotten(node, make_order, monkeypatch) -> None:
+    def finish(attempt, status, text) -> None:
+        raise Conflict("The attempt is not the current one.", 409)
+
+    monkeypatch.setattr(node._server, "finish", finish)
     damage(node, make_order(run=8))
     node.thread.start()
     until(lambda: not list((node._state.folder / "runs").iterdir()))
-    assert server.finished == []
+
+
+def test_a_damaged_record_counts_though_the_server_sends_its_run_late(node, make_order, server, launcher) -> None:
+    """As it does to a node that takes no runs yet."""
+    order = make_order(run=8)
+    damage(node, order)
+    node._server.first = work()
+    node.thread.start()
+    until(lambda: server.finished)
+    assert [attempt for attempt, _, _ in server.finished] == [order.key]
+    assert launcher.starts == []
 
 
 def test_an_engine_that_is_away_at_the_start_is_waited_for(node, make_order, launcher, proxy, monkeypatch) -> None:
