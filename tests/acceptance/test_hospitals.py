@@ -65,7 +65,7 @@ def test_nobody_on_the_way_reads_what_runs_say(three: Hospitals) -> None:
     ids, marker, clear = three.organization_ids, secrets.token_hex(16), secrets.token_hex(16).encode()
     wan = three.spaces["wan"]
     with Capture(wan, "br0") as at_relay, Capture(None, "lo") as at_server:
-        [found] = three.ask(PROBE, ids[:1], "steady", organization=ids[2], seconds=3.0, marker=marker)
+        [found] = three.ask(PROBE, ids[:1], "steady", organization=ids[2], seconds=5.0, marker=marker)
         three.hospitals[0].space.do(lambda: _send(clear, (RELAY, RELAY_PORT)))
         _send(clear, ("127.0.0.1", three.port))
     assert found["rounds"] > 5
