@@ -30,6 +30,7 @@ _CURRENT = "audit.jsonl"
 _HEAD = "head"
 _ASIDE = re.compile(r"audit\.(\d{12})\.jsonl")
 _LARGEST = 16 << 20
+_CLOSED = -1
 _REMEDY = "run skerry audit verify --node, keep the folder as evidence, and move it away to begin a new chain."
 
 
@@ -63,9 +64,11 @@ class Trail:
         return self._head
 
     def close(self) -> None:
+        """What a thread still has to tell is refused then; it does not go into what has the descriptors next."""
         with self._lock:
-            os.close(self._file)
-            os.close(self._head_file)
+            closed, self._file, self._head_file = {self._file, self._head_file}, _CLOSED, _CLOSED
+            for descriptor in closed - {_CLOSED}:
+                os.close(descriptor)
 
     def write(
         self,
@@ -133,9 +136,9 @@ class Trail:
 
     def _rotate(self) -> None:
         os.fsync(self._file)
-        os.close(self._file)
         (self._folder / _CURRENT).rename(self._folder / f"audit.{self._head.sequence:012d}.jsonl")
-        self._file = _append_to(self._folder / _CURRENT)
+        full, self._file = self._file, _append_to(self._folder / _CURRENT)
+        os.close(full)
         _sync(self._folder)
 
 

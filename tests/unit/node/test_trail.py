@@ -168,6 +168,18 @@ def full_disk(monkeypatch):
     return full
 
 
+def test_what_comes_after_the_end_goes_nowhere(folder: Path, tmp_path: Path) -> None:
+    """The next file that is opened gets the journal's descriptor, and not what a late thread tells."""
+    trail = fill(folder, 2)
+    trail.close()
+    with (tmp_path / "first").open("w+b") as first, (tmp_path / "second").open("w+b") as second:
+        with pytest.raises(NotRecorded):
+            trail.write("run.order", RUN, durable=True)
+        trail.close()
+        assert first.read() == second.read() == b""
+    assert verify(folder) == 2
+
+
 def test_what_does_not_fit_leaves_nothing_half(folder: Path, full_disk) -> None:
     trail = fill(folder, 2)
     full_disk.set()
