@@ -32,7 +32,8 @@ def test_a_sample_of_faults(tally_image: None) -> None:
         history = driver.read_history()
     print(*table(driver.seen, KINDS), sep="\n")
     assert driver.seen.faults.total() > 0
-    assert len(history.runs) >= RUNS - driver.seen.unasked
+    # A child that the driver counts ahead is never made where its parent was ended first.
+    assert len(history.runs) >= len(history.acknowledged) >= RUNS // 2 - driver.seen.unasked
     assert len(history.steps) >= len(history.runs)
     assert check(history) == []
 
