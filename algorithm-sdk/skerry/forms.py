@@ -7,7 +7,10 @@ result that needs them.
 from __future__ import annotations
 
 import json
+import os
+import struct
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -22,8 +25,15 @@ if TYPE_CHECKING:
 
 _ZIP = b"PK\x03\x04"
 _ARROW = b"ARROW1"
+_FIRST_MESSAGE = 8
+_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
+"""Where an Arrow file begins to say something, and kinds of what it says."""
+
 _REST = "value.json"
 """The member with all that is no array: the value with null in the arrays' places, and which goes where."""
+
+_BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError)
+"""What the readers of these forms raise for a file that somebody has tampered with, beside ValueError."""
 
 _PIECE = 1024 * 1024
 _MOST_EXPANDED = 16
@@ -132,6 +142,7 @@ def _spell(name: str, place: Place) -> str:
 
 def _read_arrays(file: IO[bytes]) -> Any:
     """What ``_write_arrays`` wrote, or the arrays of any ``.npz`` by their names."""
+    from tokenize import TokenError  # noqa: PLC0415
     from zipfile import BadZipFile, ZipFile  # noqa: PLC0415
 
     try:
@@ -150,15 +161,21 @@ def _read_arrays(file: IO[bytes]) -> Any:
                 return found
             rest = json.loads(archive.read(_REST))
         return _put_back(rest["value"], {tuple(rest["arrays"][name]): array for name, array in found.items()})
-    except (BadZipFile, KeyError, TypeError, IndexError, RecursionError, NotImplementedError) as error:
+    except (BadZipFile, TokenError, zlib.error, *_BROKEN) as error:
         raise ValueError("it is a broken .npz file") from error
+    except MemoryError as error:
+        raise ValueError("its arrays need more memory than there is") from error
 
 
 def _check_size(archive: ZipFile) -> None:
     """A small file must not fill the reader's memory."""
     packed = sum(member.compress_size for member in archive.infolist())
-    if sum(member.file_size for member in archive.infolist()) > packed * _MOST_EXPANDED + _ALWAYS_EXPANDED:
+    if _is_much_more(sum(member.file_size for member in archive.infolist()), packed):
         raise ValueError("it is a .npz file that would become much larger than it is")
+
+
+def _is_much_more(expanded: int, packed: int) -> bool:
+    return expanded > packed * _MOST_EXPANDED + _ALWAYS_EXPANDED
 
 
 def _put_back(value: Any, arrays: dict[Place, Any]) -> Any:
@@ -194,12 +211,55 @@ def _write_table(value: Any, file: IO[bytes]) -> None:
 
 
 def _read_table(file: IO[bytes]) -> pd.DataFrame:
+    """Message by message from the start on, as they were looked at; the file's index could lead elsewhere."""
     arrow = _arrow()
     try:
-        with arrow.ipc.open_file(file) as reader:
-            return cast("pd.DataFrame", reader.read_pandas())
-    except arrow.ArrowException as error:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(_FIRST_MESSAGE)
+        for message in arrow.ipc.MessageReader.open_stream(file):
+            if _is_compressed(message.metadata.to_pybytes()):
+                raise ValueError("it is a compressed Arrow file, which could become much larger than it is")
+        file.seek(_FIRST_MESSAGE)
+        with arrow.ipc.open_stream(file) as reader:
+            table = reader.read_all()
+        if _is_much_more(table.num_rows * table.num_columns, size):
+            raise ValueError("it is an Arrow file that would become much larger than it is")
+        return cast("pd.DataFrame", table.to_pandas())
+    except (arrow.ArrowException, *_BROKEN) as error:
         raise ValueError(f"it is a broken Arrow file: {error}") from error
+    except MemoryError as error:
+        raise ValueError("its table needs more memory than there is") from error
+
+
+def _is_compressed(message: bytes) -> bool:
+    """Whether an Arrow message has buffers that unfold (Message.fbs of the Arrow format; FlatBuffers' tables)."""
+    root = _follow(message, 0)
+    kind_at, header_at = _slot(message, root, 1), _slot(message, root, 2)
+    if not kind_at or not header_at:
+        return False
+    header, kind = _follow(message, header_at), message[kind_at]
+    if kind == _DICTIONARY_BATCH and (data_at := _slot(message, header, 1)):
+        header, kind = _follow(message, data_at), _RECORD_BATCH
+    return kind == _RECORD_BATCH and _slot(message, header, 3) != 0
+
+
+def _follow(message: bytes, at: int) -> int:
+    return at + _read("<I", message, at)
+
+
+def _slot(message: bytes, table: int, number: int) -> int:
+    """Where a table has its field of that number; 0 where it has none."""
+    names = table - _read("<i", message, table)
+    place = 4 + 2 * number
+    offset = _read("<H", message, names + place) if place < _read("<H", message, names) else 0
+    return table + offset if offset else 0
+
+
+def _read(form: str, message: bytes, at: int) -> int:
+    """Raises ValueError outside of the message."""
+    if not 0 <= at <= len(message) - struct.calcsize(form):
+        raise ValueError("it is a broken Arrow file: a message points out of itself")
+    return int(struct.unpack_from(form, message, at)[0])
 
 
 def _arrow() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -14,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skerry import forms
 
@@ -124,6 +127,44 @@ def _npy(array: np.ndarray[Any, Any], *, pickled: bool = False) -> bytes:
 def test_broken_results_are_named(raw: bytes, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         forms.load(io.BytesIO(raw))
+
+
+def _arrow(table: pa.Table, **options: Any) -> bytes:
+    out = io.BytesIO()
+    with pa.ipc.new_file(out, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (_arrow(pa.table({"a": np.zeros(1 << 20)}), compression="zstd"), "compressed Arrow"),
+        (_arrow(pa.table({"a": np.zeros(1 << 20)}), compression="lz4"), "compressed Arrow"),
+        (
+            _arrow(pa.table({"a": pa.array(["x" * 9999] * 9).dictionary_encode()}), compression="zstd"),
+            "compressed Arrow",
+        ),
+        (_arrow(pa.table({"a": pa.nulls(1 << 40)})), "much larger than it is"),
+    ],
+)
+def test_a_small_table_does_not_become_a_large_one(raw: bytes, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        forms.load(io.BytesIO(raw))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from(["arrays", "table"]), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=4)), max_size=6))
+def test_whatever_was_tampered_with_is_a_value_error(form: str, changes: list[tuple[float, bytes]]) -> None:
+    value = [np.arange(9.0), {"x": np.eye(2)}] if form == "arrays" else pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    out = io.BytesIO()
+    forms.dump(value, out, "result")
+    raw = bytearray(out.getvalue())
+    for place, new in changes:
+        at = int(place * (len(raw) - 1))
+        raw[at : at + max(1, len(new))] = new
+    with contextlib.suppress(ValueError):
+        forms.load(io.BytesIO(bytes(raw)))
 
 
 class _Trap:
