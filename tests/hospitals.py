@@ -359,6 +359,13 @@ class Hospitals:
         with contextlib.closing(sqlite3.connect(self.folder.server / "skerry.sqlite")) as database:
             return [address for (address,) in database.execute("SELECT address FROM peer ORDER BY id")]
 
+    def tell_logs(self) -> str:
+        """The ends of what the nodes and the relay wrote."""
+        parts = [*(f"node-{hospital.number}" for hospital in self.hospitals), "relay"]
+        return "\n".join(
+            line for part in parts for line in [f"{part}:", *self.folder.log(part).read_text().splitlines()[-60:]]
+        )
+
     def load(self, images: Sequence[str]) -> None:
         """From the tests' engine to those of the hospitals."""
         file = self.folder.path / "images.tar"

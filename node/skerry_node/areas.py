@@ -65,6 +65,7 @@ def _mount(path: Path, size: int) -> None:
 def _mount_file(path: Path, size: int) -> None:
     """The file takes room as it is filled, and has no name any more: it goes when the folder does."""
     file = path.with_name(f"{path.name}.ext4")
+    file.unlink(missing_ok=True)  # of a node that was killed here
     try:
         with file.open("xb") as made:
             made.truncate(size + size // _OVERHEAD + _LEAST_OVERHEAD)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from skerry_node.launchers.launcher import LauncherError
 from skerry_node.namespace import inside
@@ -72,6 +72,10 @@ class Interface(Protocol):
     @property
     def public_key(self) -> bytes: ...
 
+    def start(self, port: int) -> None:
+        """Gives it its key and its UDP port."""
+        ...
+
     @property
     def pid(self) -> int | None:
         """Of the program that carries it; None where the kernel does."""
@@ -100,6 +104,9 @@ class Interface(Protocol):
         ...
 
 
+Made = TypeVar("Made", bound=Interface)
+
+
 class Driver(Protocol):
     """Makes interfaces of one kind."""
 
@@ -115,6 +122,16 @@ class Driver(Protocol):
         Raises LauncherError.
         """
         ...
+
+
+def started(made: Made, port: int) -> Made:
+    """The interface, at this port. It is closed where it can't be started."""
+    try:
+        made.start(port)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def carry_over(

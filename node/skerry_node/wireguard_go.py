@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from skerry_node.launchers.launcher import LauncherError
-from skerry_node.wireguard import KEEPALIVE_SECONDS, Change, Known, Remote, carry_over
+from skerry_node.wireguard import KEEPALIVE_SECONDS, Change, Known, Remote, carry_over, started
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class GoInterface:
         return self._process.pid
 
     def start(self, port: int) -> None:
-        """Waits for the program and gives it its key."""
+        """Waits for the program first."""
         self._await_socket()
         self._set([f"private_key={self._private.private_bytes_raw().hex()}", f"listen_port={port}"])
 
@@ -141,13 +141,7 @@ class GoDriver:
             )
         except OSError as error:
             raise LauncherError(f"{PROGRAM} can't be started ({error.strerror}).") from error
-        made = GoInterface(name, process, X25519PrivateKey.generate())
-        try:
-            made.start(port)
-        except BaseException:
-            made.close()
-            raise
-        return made
+        return started(GoInterface(name, process, X25519PrivateKey.generate()), port)
 
     def remove(self, name: str) -> None:
         """Ends the program of this name that an earlier node has left, whoever started it."""

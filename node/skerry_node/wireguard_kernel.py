@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from skerry.wire import b64
 from skerry_node.launchers.launcher import LauncherError
 from skerry_node.namespace import inside
-from skerry_node.wireguard import INSIDE, KEEPALIVE_SECONDS, Change, Known, Remote, carry_over
+from skerry_node.wireguard import INSIDE, KEEPALIVE_SECONDS, Change, Known, Remote, carry_over, started
 
 T = TypeVar("T")
 
@@ -43,7 +43,6 @@ class KernelInterface:
         return None
 
     def start(self, port: int) -> None:
-        """Gives it its key."""
         self._tell({"private_key": b64(self._private.private_bytes_raw()), "listen_port": port})
 
     def wait(self) -> None:
@@ -113,13 +112,7 @@ class KernelDriver:
     def make(self, name: str, port: int) -> KernelInterface:
         self.remove(name)
         _add(name)
-        made = KernelInterface(name, X25519PrivateKey.generate())
-        try:
-            made.start(port)
-        except BaseException:
-            made.close()
-            raise
-        return made
+        return started(KernelInterface(name, X25519PrivateKey.generate()), port)
 
     def remove(self, name: str) -> None:
         """What an earlier node left here; what it had moved goes with the run's namespace."""

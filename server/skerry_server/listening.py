@@ -84,8 +84,10 @@ class Bus:
             connection.execute(f"LISTEN {_CHANNEL}")
             self._catch_up()
             self._connected.set()
+            poll = polling.poll()  # select takes no descriptor from 1024 on, and each waiting call has one
+            poll.register(connection, polling.POLLIN)
             while not self._stopped.is_set():
-                polling.select([connection], [], [], _LOOK_SECONDS)
+                poll.poll(1000 * _LOOK_SECONDS)
                 connection.pgconn.consume_input()
                 while notice := connection.pgconn.notifies():
                     self._hear(notice.extra.decode())

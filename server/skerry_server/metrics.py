@@ -19,6 +19,9 @@ from skerry_server.settings import Metrics
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+"""Any word may be a request's method, so a stranger could make up as many labels as he likes."""
+
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -65,11 +68,12 @@ def _watch(app: Flask, registry: Any) -> None:
         g.began = time.perf_counter()
 
     def end(response: Response) -> Response:
-        endpoint = request.endpoint or "none"
-        requests.labels(request.method, endpoint, response.status_code).observe(time.perf_counter() - g.began)
+        method = request.method if request.method in _METHODS else "other"
+        labelled = requests.labels(method, request.endpoint or "none", response.status_code)
+        labelled.observe(time.perf_counter() - g.began)
         return response
 
-    app.before_request(begin)
+    app.before_request_funcs.setdefault(None, []).insert(0, begin)  # also of a request that the others refuse
     app.after_request(end)
 
 

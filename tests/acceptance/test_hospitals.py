@@ -17,6 +17,8 @@ import pytest
 from devfederation import ALGORITHMS, build
 from hospitals import ADDRESSES, RELAY, RELAY_PORT, Capture, Hospital, Hospitals, hospitals
 
+from skerry.errors import TaskFailed
+
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -48,7 +50,11 @@ def under_way(federation: Hospitals, to: int, seconds: float) -> Iterator[Callab
     time.sleep(2)
 
     def result() -> dict[str, Any]:
-        [found] = task.wait(timeout=240).results()
+        try:
+            [found] = task.wait(timeout=240).results()
+        except TaskFailed as error:
+            error.add_note(federation.tell_logs())
+            raise
         return dict(found)
 
     yield result

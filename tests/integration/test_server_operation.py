@@ -76,6 +76,18 @@ def test_metrics_and_logs(running: Replicas, port: int) -> None:
     assert {line["task"] for line in lines if line.get("run") == run} == {task}
 
 
+def test_strangers_make_no_labels(running: Replicas, port: int) -> None:
+    """Nor does a request that is refused before it begins break what counts it."""
+    url = running.each[0].url
+    for word in ("BREW", "WHEN", "PROPFIND"):
+        assert requests.request(word, url, timeout=10).status_code in {400, 404, 405}
+    assert requests.post(f"{url}/task", headers={"Content-Encoding": "br"}, timeout=10).status_code == 415
+    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    assert 'method="other"' in metrics
+    assert not any(word in metrics for word in ("BREW", "WHEN", "PROPFIND"))
+    assert 'status="415"' in metrics
+
+
 def test_back_up_and_restore(running: Replicas, database: tuple[Cluster, str] | None, tmp_path: Path) -> None:
     """As docs/how-to/run-a-server.md has it; meanwhile the server serves."""
     task, run = run_one(running)

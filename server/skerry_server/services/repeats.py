@@ -7,6 +7,7 @@ database has a hash only.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import secrets
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class Asked:
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.request).hexdigest()
+        """Of the request, which may hold a password: nobody who reads the database can try what it was."""
+        return hmac.digest(self.hash(b"request"), self.request, "sha256").hex()
 
 
 def recall(session: Session, asked: Asked) -> tuple[Any, int] | None:
