@@ -1,8 +1,8 @@
 """Who should look again: rows of the same transaction as the change, published after its commit.
 
 The counters are hints and live in memory; the truth is in the tables. Whoever wants to wait takes a ticket *before*
-looking at the tables, so that a change in between is not missed. Replicas feed each other's hubs from the database's own
-notifications (``listening``).
+looking at the tables, so that a change in between is not missed. Replicas feed each other's hubs from the database's
+own notifications (``listening``).
 """
 
 from __future__ import annotations
