@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -144,13 +145,10 @@ class GoDriver:
         return started(GoInterface(name, process, X25519PrivateKey.generate()), port)
 
     def remove(self, name: str) -> None:
-        """Ends the program of this name that an earlier node has left, whoever started it."""
-        try:
-            with _connect(name) as connection:
-                pid, _, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-                os.kill(pid, signal.SIGKILL)
-        except (OSError, ProcessLookupError):
-            pass
+        """Ends the program of this name that an earlier node has left, whoever started it, and its interface."""
+        with contextlib.suppress(OSError), _connect(name) as connection:
+            pid, _, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            _end(pid)
         _socket_of(name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
@@ -159,6 +157,18 @@ class GoDriver:
             if _OURS.fullmatch(path.name) and _is_stale(path):
                 log.info("%s is left of a run that is no more", path)
                 path.unlink(missing_ok=True)
+
+
+def _end(pid: int) -> None:
+    """Until it has gone: its interface does so no sooner. Raises OSError."""
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        gone = select.poll()
+        gone.register(handle, select.POLLIN)
+        gone.poll(1000 * _PATIENCE)
+    finally:
+        os.close(handle)
 
 
 def _listens(name: str) -> bool:

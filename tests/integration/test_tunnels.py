@@ -19,6 +19,7 @@ from skerry_node import namespace, vpn
 from skerry_node.config import VpnSettings
 from skerry_node.launchers.launcher import Attempt, LauncherError
 from skerry_node.vpn import Place, Tunnels
+from skerry_node.wireguard import INSIDE
 from skerry_node.wireguard_go import GoDriver
 
 pytestmark = pytest.mark.integration
@@ -188,6 +189,24 @@ def test_what_an_earlier_node_left_is_replaced(end: Callable[[int], End], identi
         assert other.call(fresh.address, PORT)
     finally:
         again.close(Attempt(1, 1))
+
+
+def test_what_an_earlier_node_left_has_gone_when_it_is_removed() -> None:
+    """Not a moment later: who looks for its interface then must not find one that is about to go."""
+
+    def left() -> list[int]:
+        with IPRoute() as there:
+            return list(there.link_lookup(ifname=INSIDE))
+
+    for _ in range(10):
+        space = namespace.make_empty()
+        made = GoDriver().make("sk-left-over", 0)
+        made.move(space, SUBNET[1], SUBNET, 1420)
+        assert namespace.inside(space, left)
+        GoDriver().remove("sk-left-over")
+        assert not namespace.inside(space, left)
+        os.close(space)
+        made.close()
 
 
 def test_the_machine_is_said_to_be_able() -> None:
