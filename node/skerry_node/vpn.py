@@ -170,7 +170,7 @@ class Tunnel:
     def drain(self) -> None:
         """Until its peers have acknowledged what the ended algorithm sent them, for a few seconds at most."""
         end = time.monotonic() + _DRAIN_SECONDS
-        while not self._closed and time.monotonic() < end and namespace.inside(self._place.namespace, _has_unsent):
+        while time.monotonic() < end and self._waits_for_word():
             time.sleep(_GLANCE_SECONDS)
 
     def close(self) -> None:
@@ -181,6 +181,10 @@ class Tunnel:
             self._closed = True
             self._interface.close()
             os.close(self._place.namespace)
+
+    def _waits_for_word(self) -> bool:
+        with self._lock:  # a closed namespace's descriptor may be another file's by now
+            return not self._closed and namespace.inside(self._place.namespace, _has_unsent)
 
     def _endpoint(self) -> str | None:
         """Where others send first: to this machine, or to the relay, which knows the way."""

@@ -47,7 +47,7 @@ def under_way(federation: Hospitals, to: int, seconds: float) -> Iterator[Callab
     ids = federation.organization_ids
     task = federation.create(PROBE, ids[:1], "steady", organization=ids[to], seconds=seconds)
     federation.wait_for_child(task["id"])
-    time.sleep(2)
+    _await_talk(federation, task["id"])
 
     def result() -> dict[str, Any]:
         try:
@@ -178,6 +178,13 @@ def test_a_late_peer(three: Hospitals, hidden: Hospital) -> None:
 def test_the_check_meets_the_relay(three: Hospitals, hidden: Hospital) -> None:
     said = hidden.check_node()
     assert f"the relay at {RELAY} port {RELAY_PORT}" in said
+
+
+def _await_talk(federation: Hospitals, task: int) -> None:
+    client, end = federation.client(), time.monotonic() + 120
+    while "They talk." not in (log := client.run.from_task(task)["data"][0]["log"] or ""):
+        assert time.monotonic() < end, log
+        time.sleep(0.1)
 
 
 def _wait_for_active(federation: Hospitals, task: int, count: int) -> None:

@@ -137,8 +137,9 @@ def _pump(source: int, child: int, path: Path, limit: int) -> int:
             first = piece[: half - head]
             head += log.write(first)
             tail = (tail + piece[len(first) :])[-half:]
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        _kill(child)  # before its number may be another's
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        _kill(child)
         log.write(tail)
     return code
 

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from skerry import AlgorithmClient, central, partial
+from skerry import AlgorithmClient, central, info, partial
 
 PORT, HIDDEN = 8888, 9999
 PATIENCE, BRIEF = 120.0, 2.0
+TALKING = "They talk."
 _SIOCSIFFLAGS = 0x8914
 _QUERIES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -152,14 +153,16 @@ def steady(
     """Exchanges numbered lines with a child at the organization, over one connection, for so long."""
     task = client.task.create(input_={"method": "echo"}, organizations=[organization])
     [[address]] = client.vpn.wait_for([organization], children=True).values()
-    end, rounds, longest = time.monotonic() + seconds, 0, 0.0
     with client.vpn.connect(address, patience) as connection, connection.makefile("rwb") as stream:
         connection.settimeout(PATIENCE)
+        end, rounds, longest = time.monotonic() + seconds, 0, 0.0
         while time.monotonic() < end:
             began, line = time.monotonic(), f"{marker}{rounds}\n".encode()
             stream.write(line)
             stream.flush()
             assert stream.readline() == line
+            if rounds == 0:
+                info(TALKING)
             rounds, longest = rounds + 1, max(longest, time.monotonic() - began)
             time.sleep(0.02)
     client.wait_for_results(task["id"])
