@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.routing import IntegerConverter
 
-from skerry_server import addresses, tokens
+from skerry_server import addresses, compression, tokens
 from skerry_server.doors import handling, native, openapi, vantage6
 from skerry_server.doors.fields import LARGEST_ID
 from skerry_server.server import Server
@@ -40,6 +40,7 @@ def create_app(server: Server) -> Flask:
     app.get(f"{server.settings.api_path}/openapi.json", endpoint="openapi")(lambda: jsonify(description))
     app.before_request(_refuse_unsafe(server.settings))
     app.after_request(_headers(server.settings))
+    compression.install(app)
     app.wsgi_app = _terminated(app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
 
@@ -100,7 +101,7 @@ def _headers(settings: Settings) -> Callable[[Response], Response]:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
             response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
-            response.headers["Vary"] = "Origin"
+            response.vary.add("Origin")
         return response
 
     return add

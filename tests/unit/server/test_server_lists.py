@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from server_federation import Api, Federation
+from server_federation import PASSWORD, Api, Federation
 
 from skerry_server import counting
 
@@ -25,6 +27,28 @@ def test_pages_links_and_headers(federation: Federation) -> None:
     assert "</api/rule?per_page=30&scope=global&page=1>; rel=first,<" in answer.headers["Link"]
     assert answer.headers["access-control-expose-headers"] == "total-count, Link"
     assert len(answer.get_json()["data"]) == 2
+
+
+def test_a_long_list_is_compressed_for_who_takes_it_so(federation: Federation) -> None:
+    plain = federation.root.ask("GET", "rule")
+    packed = federation.root.ask("GET", "rule", environ_base=_taking("deflate, gzip;q=0.5"))
+    refused = federation.root.ask("GET", "rule", environ_base=_taking("gzip;q=0"))
+    assert json.loads(gzip.decompress(packed.data)) == plain.get_json() == refused.get_json()
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert int(packed.headers["Content-Length"]) == len(packed.data) < len(plain.data) // 3
+    assert "Accept-Encoding" in plain.headers["Vary"]
+
+
+def test_what_is_short_or_gives_a_secret_is_not_compressed(federation: Federation) -> None:
+    short = federation.root.ask("GET", "version", environ_base=_taking("gzip"))
+    login = {"username": "root", "password": PASSWORD}
+    token = federation.root.ask("POST", "token/user", login, environ_base=_taking("gzip"))
+    assert [one.headers.get("Content-Encoding") for one in (short, token)] == [None, None]
+    assert token.status_code == 200
+
+
+def _taking(encodings: str) -> dict[str, str]:
+    return {"HTTP_ACCEPT_ENCODING": encodings}
 
 
 def test_the_links_lead_through_everything_once(federation: Federation) -> None:
