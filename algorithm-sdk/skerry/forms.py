@@ -224,6 +224,7 @@ def _read_table(file: IO[bytes]) -> pd.DataFrame:
             table = reader.read_all()
         if _is_much_more(table.num_rows * table.num_columns, size):
             raise ValueError("it is an Arrow file that would become much larger than it is")
+        table.validate(full=True)
         return cast("pd.DataFrame", table.to_pandas())
     except (arrow.ArrowException, *_BROKEN) as error:
         raise ValueError(f"it is a broken Arrow file: {error}") from error
