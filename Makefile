@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo dev lint arrows audit type test attacks faults compat bench bench-requests docs images probe service-images engine gvisor engine-stop clean
+.PHONY: help demo dev lint arrows audit type test attacks faults kernel compat bench bench-requests docs images probe service-images engine gvisor engine-stop clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -52,6 +52,10 @@ attacks: $(READY) ## attacks on a running system; each is refused, and succeeds 
 faults: $(READY) ## runs while everything is killed, cut off and lied to, on a Docker engine of its own; RUNS= for another number
 	@docker/as-root.sh tests/programs.sh
 	PYTHONPATH=tests docker/as-root.sh $(PYTHON) tests/faults/fault_run.py
+
+kernel: $(READY) ## the VPN's tests on the kernel's own WireGuard, in a virtual machine with Debian's kernel
+	@docker/as-root.sh tests/programs.sh
+	docker/as-root.sh tests/kernel/run.sh
 
 compat: $(READY) images ## vantage6's published clients and images, every call; permissions and API against their contracts
 	@docker/as-root.sh $(PYTHON) tests/compat/run.py

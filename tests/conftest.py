@@ -83,7 +83,7 @@ def gvisor(engine: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def vpn_machine(engine: None) -> None:
+def vpn_machine() -> None:
     """WireGuard and nftables, as a node with a VPN needs them."""
     reason = vpn.missing()
     if reason is not None:

@@ -151,6 +151,13 @@ def _without_endpoint(one: End) -> Peer:
     return Peer.parse(sign_peer(one.identity, {**body, "endpoint": None}))
 
 
+@pytest.fixture
+def by_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the kernel knows WireGuard."""
+    monkeypatch.setattr(vpn, "choose_driver", GoDriver)
+
+
+@pytest.mark.usefixtures("by_program")
 def test_a_killed_program_closes_and_is_replaced(pair: tuple[End, End]) -> None:
     first, second = pair
     second.listen(PORT)
@@ -168,7 +175,7 @@ def test_a_killed_program_closes_and_is_replaced(pair: tuple[End, End]) -> None:
 def test_the_end_of_the_namespace_is_the_end_of_the_program() -> None:
     """So nothing stays of a run whose node is gone."""
     space = namespace.make_empty()
-    made = vpn.choose_driver().make("sk-left-over", 0)
+    made = GoDriver().make("sk-left-over", 0)
     made.move(space, SUBNET[1], SUBNET, 1420)
     os.close(space)
     made.wait()
