@@ -15,10 +15,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from skerry import logs
 from skerry.audit import Record, Verifier
 from skerry.invitations import Invitation
 from skerry.probes import PROBES
-from skerry_node import cli_approvals, cli_clean, cli_import, joining
+from skerry_node import cli_approvals, cli_clean, cli_import, joining, metrics
 from skerry_node.checks import Finding, check_machine, judge_sandbox, try_sandbox
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.launchers.choice import make_launcher
@@ -79,8 +80,8 @@ def rotate_key(path: Path) -> None:
 @_CONFIG
 def start(path: Path) -> None:
     """Serve until interrupted. Running algorithms go on, and the next start takes them up again."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = _load(path)
+    logs.set_up(config.log_level, config.log_format)
     state = State(config.state_folder)
     try:
         launcher = make_launcher(config, state.installation)
@@ -89,7 +90,8 @@ def start(path: Path) -> None:
         try:
             daemon = Daemon(config, state, launcher)
             _stop_on_signals(daemon)
-            daemon.run()
+            with metrics.served(config.metrics, daemon):
+                daemon.run()
         finally:
             launcher.close()
     finally:

@@ -250,6 +250,12 @@ class ProcessSettings(Section):
     registry: File
 
 
+class Metrics(Section):
+    """Where Prometheus finds what the node tells, on loopback only: whoever reaches it may read it."""
+
+    port: int = Field(default=9465, ge=1, le=65_535)
+
+
 class Config(Section):
     """``uid_base`` None: a range of a thousand users that is this installation's own.
 
@@ -276,6 +282,9 @@ class Config(Section):
     uid_base: int | None = Field(default=None, ge=1000, lt=(1 << 31) - 1000)
     data_group: int | None = Field(default=None, ge=1, lt=1 << 31)
     development: bool = False
+    metrics: Metrics | None = None
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
     def labels(self) -> tuple[str, ...]:

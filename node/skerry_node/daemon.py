@@ -10,11 +10,13 @@ import os
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from skerry import logs
 from skerry.audit import WITNESS, What
 from skerry.errors import (
     AuthenticationError,
@@ -35,7 +37,7 @@ from skerry_node.checks import relaxations
 from skerry_node.config import Config
 from skerry_node.files import replace_file
 from skerry_node.jobs import JobFolders
-from skerry_node.journal import Entry, Journal
+from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers.launcher import Attempt, Found, Launcher, LauncherError
 from skerry_node.orders import Order, OthersOf, Self, ServerHead, Work
 from skerry_node.owner import Owner
@@ -136,6 +138,7 @@ class Daemon:
         self._pipelines: dict[Attempt, Pipeline] = {}
         self._places = Places(config.limits.parallel_runs, self._ask_again)
         self._lost: set[Attempt] = set()
+        self._online = False
         self._preflight = self._make_preflight() if launcher.sandboxed else None
         self._witnessed = float("-inf")
         self._witness: ServerHead | None = None
@@ -173,6 +176,26 @@ class Daemon:
         self._closing.set()
         self._changed.set()
         threading.Thread(target=self._server.interrupt, name="interrupt", daemon=True).start()
+
+    # --- looked at from other threads --------------------------------------------------------------------
+
+    @property
+    def places(self) -> int:
+        """How many runs may go on at once."""
+        return self._config.limits.parallel_runs
+
+    def is_ready(self) -> Mapping[str, bool]:
+        """What has to be true for the node to take runs, and whether it is."""
+        sandbox = self._preflight is None or bool(self._preflight.passed)
+        return {"server": self._online, "sandbox": sandbox, "records": self._state.trail.writable}
+
+    def count_runs(self) -> Counter[Stage]:
+        """How many runs are here in each stage."""
+        return Counter(pipeline.stage for pipeline in self._list_pipelines())
+
+    def count_deeds(self) -> Mapping[tuple[str, str], int]:
+        """How often each thing was done, by its action and status in the audit journal."""
+        return self._state.trail.written()
 
     # --- starting ----------------------------------------------------------------------------------------
 
@@ -342,7 +365,8 @@ class Daemon:
 
     def _lose(self, attempt: Attempt) -> None:
         """Until the server has heard its end, the journal keeps the attempt from being started again."""
-        log.warning("Run %s may have been started, and nothing else is known of it", attempt)
+        ids = logs.about(run=attempt.run)
+        log.warning("Run %s may have been started, and nothing else is known of it", attempt, extra=ids)
         self._tell("run.lose", What("run", attempt.run), {"run": attempt.run, "attempt": attempt.number})
         self._parts.journal.lose(attempt)
         self._remove_container(attempt)
@@ -384,25 +408,25 @@ class Daemon:
     # --- working -----------------------------------------------------------------------------------------
 
     def _work(self, owner: Owner) -> None:
-        back_off, online = BackOff(_LONGEST_PAUSE), False
+        back_off = BackOff(_LONGEST_PAUSE)
         while not self._closing.is_set():
             owner.tell(self._proxy.client)
             self._changed.clear()
             if self._closing.is_set():
                 return
             try:
-                work = self._ask(online=online)
+                work = self._ask()
             except Interrupted:
                 continue
             except (ServerUnreachable, ServerError) as error:
                 log.warning("%s The node tries again.", error)
                 if isinstance(error, AuthenticationError):
                     self._stop_all("the server no longer takes this node's key")
-                online = False
+                self._online = False
                 self._closing.wait(back_off.pause())
                 continue
-            if not online:
-                online = True
+            if not self._online:
+                self._online = True
                 self._say_online()
                 # While the server was away the upstream tokens may have expired, and no proxy can renew those.
                 self._serve_again()
@@ -410,7 +434,7 @@ class Daemon:
             self._keep_witness(work.head)
             self._do(work)
 
-    def _ask(self, *, online: bool) -> Work:
+    def _ask(self) -> Work:
         """The first call, and the first after an absence, does not wait: its answer says that the node is online."""
         with self._lock:
             holding = sorted(self._pipelines)
@@ -419,7 +443,7 @@ class Daemon:
         jobs, head = self._parts.jobs.held(), self._state.trail.head
         peers = self._parts.tunnels.versions() if self._parts.tunnels is not None else {}
         return self._server.work(
-            capacity, holding, jobs, head, self._changed, wait=online, peers=peers, refuses=refuses
+            capacity, holding, jobs, head, self._changed, wait=self._online, peers=peers, refuses=refuses
         )
 
     def _refuses(self) -> Refusal | None:
@@ -508,7 +532,8 @@ class Daemon:
         if any(attempt.run == order.run for attempt in self._pipelines):
             log.warning("Run %s is held already", order.key)
             return
-        log.info("Run %s is claimed: %s", order.key, order.task.image)
+        ids = logs.about(run=order.run, task=order.task.id)
+        log.info("Run %s is claimed: %s", order.key, order.task.image, extra=ids)
         self._begin(Entry(order))
 
     def _begin(self, entry: Entry) -> None:

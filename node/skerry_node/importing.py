@@ -346,8 +346,9 @@ _WITHOUT_COUNTERPART = {
     "docker_services": "name the service as host:port, as the node's machine reaches it, as destination of an entry in "
     "gates.",
     "run_context_file": "algorithms are told everything by the variables of the container contract.",
-    "prometheus": "the node has no metrics of its own.",
-    "logging": "the node logs to its standard error; keep that where you keep the logs of services.",
+    "prometheus": "the node tells Prometheus its own metrics, on loopback only: set metrics, such as {port: 9465}.",
+    "logging": "the node logs to its standard error; keep that where you keep the logs of services, and set log_level "
+    "and log_format.",
     "debug": "there is no such switch.",
 }
 

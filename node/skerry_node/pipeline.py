@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import logging
 import os
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from skerry import logs
 from skerry.audit import Who
 from skerry.errors import Conflict, NotRecorded, ServerError, ServerUnreachable
 from skerry.wire import Status
@@ -72,8 +76,20 @@ class Pipeline:
     def order(self) -> Order:
         return self._course.order
 
+    @property
+    def stage(self) -> Stage:
+        return self._course.entry.stage
+
+    def _bound(self) -> AbstractContextManager[None]:
+        """All that this thread logs is about the run."""
+        return logs.bound(run=self.key.run, task=self.order.task.id)
+
     def stop(self, reason: str) -> None:
         """Ends the run without a report: the server has ended it, or given it to another."""
+        with self._bound():
+            self._stop(reason)
+
+    def _stop(self, reason: str) -> None:
         log.info("Run %s is stopped: %s", self.key, reason)
         self._story.tell("run.stop", Who("server"), why=reason)
         self._course.stopped.set()
@@ -91,6 +107,10 @@ class Pipeline:
 
     def carry_out(self) -> None:
         """All steps that are left. Does not raise: what can't be told to the server is in the node's log."""
+        with self._bound():
+            self._carry_on()
+
+    def _carry_on(self) -> None:
         try:
             self._carry_out()
         except NodeStops:
@@ -118,7 +138,8 @@ class Pipeline:
                 self._clean()
                 return
             self._delivery.seal(outcome)
-        cleaning = threading.Thread(target=self._clean_container, name=f"clean {self.key}")
+        clean = functools.partial(contextvars.copy_context().run, self._clean_container)
+        cleaning = threading.Thread(target=clean, name=f"clean {self.key}")
         cleaning.start()
         try:
             self._delivery.deliver()

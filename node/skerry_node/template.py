@@ -108,6 +108,10 @@ docker:
   # runtime: runsc             # gVisor, and nothing else
   # preflight_seconds: 3600    # how often the sandbox is tried from inside
   # gate: unix                 # for a runtime that shares no loopback with the gate (gVisor)
+
+# log_level: info              # debug, info, warning or error
+# log_format: text             # or json: an object a line, with the ids of the run and task that it is about
+# metrics: {port: 9465}        # for Prometheus on this machine; nothing listens where this is left out
 """
 
 

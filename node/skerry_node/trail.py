@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,7 @@ class Trail:
         self._largest = largest
         self._lock = threading.Lock()
         self._broken = False
+        self._written: Counter[tuple[str, str]] = Counter()
         self._pins: dict[int, tuple[str, bool]] = {}
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -92,6 +93,17 @@ class Trail:
                     "make room on the disk."
                 ) from error
             self._broken = False
+            self._written[action, str(details.get("status", ""))] += 1
+
+    @property
+    def writable(self) -> bool:
+        """Whether the last record could be written."""
+        return not self._broken
+
+    def written(self) -> Mapping[tuple[str, str], int]:
+        """How many records of each action, and status where they have one, this process has written."""
+        with self._lock:
+            return dict(self._written)
 
     def note_pins(self, pins: list[dict[str, Any]]) -> None:
         """Records those keys of organizations that are pinned otherwise than when this was last called.

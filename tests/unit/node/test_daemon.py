@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import queue
+import socket
+import sys
 import threading
 import time
 
 import pytest
+import requests
+from clusters import free_port
 
+from skerry import logs
 from skerry.errors import AuthenticationError, ConfigurationError, Conflict, ServerUnreachable
-from skerry_node import areas
+from skerry_node import areas, metrics
+from skerry_node.config import Metrics
 from skerry_node.daemon import Daemon, State, is_locked
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.fakes import FakeContainer
@@ -152,6 +159,58 @@ def test_capacity_is_bounded_and_freed_capacity_is_said_at_once(node, make_order
     launcher.stop(server.asked[-1][1][0])
     until(lambda: server.last[0] == 1)
     assert [attempt.run for attempt in server.asked[-1][1]] == [2]
+
+
+def scrape(port: int) -> list[str]:
+    return requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text.splitlines()
+
+
+def test_the_metrics_of_a_node(node, make_order) -> None:
+    port = free_port()
+    with metrics.served(Metrics(port=port), node):
+        assert 'skerry_node_ready{what="server"} 0.0' in scrape(port)
+        node.thread.start()
+        node._server.answers.put(work(make_order("wait")))
+        until(lambda: 'skerry_node_runs{stage="starting"} 1.0' in scrape(port))
+        found = scrape(port)
+        assert {f'skerry_node_ready{{what="{what}"}} 1.0' for what in ("server", "sandbox", "records")} <= set(found)
+        assert "skerry_node_places 2.0" in found
+        assert 'skerry_node_deeds_total{action="run.order",status=""} 1.0' in found
+        assert any(line.startswith("process_resident_memory_bytes") for line in found)
+    with pytest.raises(requests.ConnectionError):
+        scrape(port)
+
+
+def test_without_a_word_of_the_owner_there_are_no_metrics(node, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with metrics.served(None, node):
+        pass
+    with pytest.raises(ConfigurationError, match=r"skerry\[metrics\]"), metrics.served(Metrics(), node):
+        pass
+
+
+def test_a_port_that_is_taken(node) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Metrics(port=taken.getsockname()[1])
+        with pytest.raises(ConfigurationError, match="can't listen"), metrics.served(settings, node):
+            pass
+
+
+def test_every_line_about_a_run_says_so(node, make_order, proxy, capsys) -> None:
+    """Also those of the threads that clean up after it."""
+    root, before = logging.getLogger(), list(logging.getLogger().handlers)
+    logs.set_up("info", "json")
+    try:
+        node.thread.start()
+        node._server.answers.put(work(make_order()))
+        until(lambda: proxy.delivered)
+        until(lambda: not node._pipelines)
+    finally:
+        root.handlers = before
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [line for line in lines if "Run 7" in line["message"]]
+    assert told
+    assert {(line.get("run"), line.get("task")) for line in told} == {(7, make_order().task.id)}
 
 
 def test_the_same_run_twice_is_one_run(node, make_order, launcher) -> None:

@@ -38,7 +38,7 @@ def test_the_examples_in_its_comments_are_true(tmp_path) -> None:
     text, count = example.subn(
         lambda m: f"{m[1]}{m[2][1:] if m[1] or m[2] == ' ' else m[2]}{m[3]}", (tmp_path / "node.yaml").read_text()
     )
-    assert count == 38
+    assert count == 41
     for key in ("databases", "algorithms", "gates"):
         text = text.replace(f"{key}: []", f"{key}:")
     config = Config.model_validate(yaml.safe_load(text))
