@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -38,6 +39,8 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
     raise_file_limit()
     listener = listen(server.settings.host, server.settings.port)
     server.begin()
+    gc.collect()
+    gc.freeze()  # what was imported stays: to look through it for garbage again and again would hold requests up
     shell = _Shell(server, lambda: announce(_address(server.settings, listener)))
     config = uvicorn.Config(
         shell,

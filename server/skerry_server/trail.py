@@ -25,6 +25,7 @@ from typing import Any
 from sqlalchemy import event, insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransaction, sessionmaker
+from sqlalchemy.orm.base import PassiveFlag
 
 from skerry.audit import Deed, Head, Record, What, Who, follow
 from skerry.errors import ConfigurationError, NotRecorded
@@ -93,7 +94,7 @@ def note(
 ) -> None:
     """Records what is no change of a row, when the transaction is committed."""
     owners = {name: id_ for name, id_ in (about or {}).items() if id_ is not None}
-    _pending(session).append(Deed(actor_of(session), action, object_, owners, details))
+    _pending(session).entries.append(Deed(actor_of(session), action, object_, owners, details))
 
 
 # --- what changed ------------------------------------------------------------------------------------------
@@ -119,6 +120,17 @@ class _Change:
         return Deed(self.actor, f"{self.table}.{verb}", What(self.table, self.id), self.about, details)
 
 
+@dataclass(slots=True)
+class _Pending:
+    """What is to be recorded, in its order; ``rows`` finds the first change of each row among it."""
+
+    entries: list[Deed | _Change] = field(default_factory=list)
+    rows: dict[tuple[str, int | None], _Change] = field(default_factory=dict)
+
+    def deeds(self) -> list[Deed]:
+        return [entry.deed() if isinstance(entry, _Change) else entry for entry in self.entries]
+
+
 _UNTOLD = object()
 
 
@@ -134,8 +146,8 @@ def _after_rollback(session: Session) -> None:
     session.info.pop(_PENDING, None)
 
 
-def _pending(session: Session) -> list[Deed | _Change]:
-    pending: list[Deed | _Change] = session.info.setdefault(_PENDING, [])
+def _pending(session: Session) -> _Pending:
+    pending: _Pending = session.info.setdefault(_PENDING, _Pending())
     return pending
 
 
@@ -153,22 +165,23 @@ def _after_flush(session: Session, _flush: UOWTransaction) -> None:
 
 def _merge(session: Session, kind: str, table: str, state: InstanceState[Any], columns: dict[str, Any]) -> None:
     pending, id_ = _pending(session), state.dict.get("id")
-    for entry in pending:
-        if isinstance(entry, _Change) and (entry.table, entry.id) == (table, id_) and kind == "change":
-            entry.columns.update(columns)
-            entry.about.update(_about(table, state))
-            return
+    earlier = pending.rows.get((table, id_))
+    if earlier is not None and kind == "change":
+        earlier.columns.update(columns)
+        earlier.about.update(_about(table, state))
+        return
     quiet = _QUIET.get(table, frozenset())
     interesting = {name: value for name, value in columns.items() if name not in quiet}
-    pending.append(_Change(actor_of(session), kind, table, id_, _about(table, state), interesting))
+    change = _Change(actor_of(session), kind, table, id_, _about(table, state), interesting)
+    pending.entries.append(change)
+    pending.rows.setdefault((table, id_), change)
 
 
 def _columns(state: InstanceState[Any], *, new: bool) -> dict[str, Any]:
     """The columns and memberships that changed, with the new values of those that are told."""
     found: dict[str, Any] = {}
-    for attribute in state.attrs:
-        name, history = attribute.key, attribute.history
-        if not history.has_changes() or name == "id":
+    for name in state.committed_state:  # what was set since the row was read
+        if name == "id" or not state.get_history(name, PassiveFlag.PASSIVE_NO_INITIALIZE).has_changes():
             continue
         if name in state.mapper.columns:
             found[name] = _told(name, state.dict.get(name))
@@ -209,7 +222,7 @@ def _on_statement(execution: ORMExecuteState) -> None:
     name = str(getattr(table, "name", "rows"))
     if name not in _SILENT:
         kind = "delete" if execution.is_delete else "change"
-        _pending(execution.session).append(_Change(actor_of(execution.session), kind, name, None))
+        _pending(execution.session).entries.append(_Change(actor_of(execution.session), kind, name, None))
 
 
 # --- the chain ---------------------------------------------------------------------------------------------
@@ -231,7 +244,7 @@ class Trail:
     def writing(self, session: Session) -> Iterator[None]:
         """Records what the session noted and changed; the block commits. Raises NotRecorded."""
         session.flush()
-        deeds = [entry.deed() if isinstance(entry, _Change) else entry for entry in session.info.pop(_PENDING, ())]
+        deeds = session.info.pop(_PENDING, _Pending()).deeds()
         if not deeds:
             yield
             return

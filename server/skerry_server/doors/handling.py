@@ -306,7 +306,7 @@ def _answer(
     *,
     ended: bool,
 ) -> Response:
-    server, key = current_server(), request.headers.get("Idempotency-Key")
+    server = current_server()
     reads = request.method in {"GET", "HEAD"}
 
     def transaction() -> tuple[object, Call]:
@@ -315,8 +315,9 @@ def _answer(
             act_as(session, NOBODY)
             if claims is not None:
                 call._actor = open_actor(session, *claims, ended=ended)  # noqa: SLF001 - its maker
-            once = request.method == "POST" and key is not None and claims is not None
-            return (_once(call, handler, arguments, key or "") if once else handler(call, **arguments)), call
+            act = functools.partial(handler, call, **arguments)
+            creates = request.method == "POST" and claims is not None
+            return (once(call, list(arguments.values()), act) if creates else act()), call
 
     answer, call = server.database.repeating(transaction)
     for action in call.after:
@@ -324,20 +325,40 @@ def _answer(
     return respond(answer)
 
 
-def _once(call: Call, handler: Callable[..., object], arguments: dict[str, Any], key: str) -> object:
-    """What the handler answers, or answered when the caller sent this key first."""
-    parts = [part.model_dump() if isinstance(part, BaseModel) else part for part in arguments.values()]
-    said = json.dumps([request.full_path, parts], default=str, sort_keys=True).encode()
-    asked = repeats.Asked(call.actor.label, key, said)
+def once(call: Call, said: Sequence[object], act: Callable[[], object]) -> object:
+    """What acting answers; of a request that carries a key: what was answered when its caller sent the key first.
+
+    What is ``said`` makes it this request and no other.
+    """
+    asked = _asked(call, said)
+    if asked is None:
+        return act()
     earlier = repeats.recall(call.session, asked)
     if earlier is not None:
         return Reply(*earlier)
-    answer = handler(call, **arguments)
+    answer = act()
     if isinstance(answer, Wait | Response):
         return answer
     reply = answer if isinstance(answer, Reply) else Reply(answer)
     repeats.remember(call.session, asked, json.loads(current_app.json.dumps(reply.body)), reply.status, call.now)
     return reply
+
+
+def answered(call: Call, said: Sequence[object]) -> Reply | None:
+    """What ``once`` would answer without acting: for what must not be done twice before the transaction either."""
+    asked = _asked(call, said)
+    earlier = repeats.recall(call.session, asked) if asked is not None else None
+    return Reply(*earlier) if earlier is not None else None
+
+
+def _asked(call: Call, said: Sequence[object]) -> repeats.Asked | None:
+    """None for a request that carries no key."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    parts = [part.model_dump() if isinstance(part, BaseModel) else part for part in said]
+    whole = json.dumps([request.full_path, parts], default=str, sort_keys=True).encode()
+    return repeats.Asked(call.actor.label, key, whole)
 
 
 def open_actor(session: Session, kind: Kind, claims: dict[str, Any], *, ended: bool = False) -> Actor:

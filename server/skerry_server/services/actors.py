@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import select, union
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import bindparam, select, union
+from sqlalchemy.orm import Session
 
 from skerry_server.errors import LoginFailed
 from skerry_server.models import Node, Rule, Run, Task, User, member, role_rule, user_role, user_rule
@@ -14,6 +15,30 @@ from skerry_server.policy import NODE_GRANTS, RUN_GRANTS, Actor, CallingRun, Gra
 from skerry_server.trail import act_as
 
 _GONE = "This token is no longer valid: log in again."
+
+# What every request asks, built once: to build a statement takes longer than to run these.
+_mine = member.alias()
+_USER = select(User.organization_id, User.epoch).where(User.id == bindparam("id"))
+_COLLABORATIONS = (
+    select(member.c.collaboration_id, member.c.organization_id)
+    .join(_mine, _mine.c.collaboration_id == member.c.collaboration_id)
+    .where(_mine.c.organization_id == bindparam("organization"))
+)
+_MEMBERS = select(member.c.organization_id).where(member.c.collaboration_id == bindparam("collaboration"))
+_rules = union(
+    select(role_rule.c.rule_id)
+    .join(user_role, user_role.c.role_id == role_rule.c.role_id)
+    .where(user_role.c.user_id == bindparam("user")),
+    select(user_rule.c.rule_id).where(user_rule.c.user_id == bindparam("user")),
+).subquery()
+_GRANTS = select(Rule.name, Rule.operation, Rule.scope).join(_rules, Rule.id == _rules.c.rule_id)
+_NODE = select(Node.organization_id, Node.collaboration_id, Node.epoch).where(Node.id == bindparam("id"))
+_RUN = (
+    select(Run.attempt, Run.state, Run.task_id, Run.organization_id, Run.collaboration_id, Run.node_id)
+    .add_columns(Task.job_id, Task.image)
+    .join(Task, Run.task_id == Task.id)
+    .where(Run.id == bindparam("id"))
+)
 
 
 def load_actor(session: Session, kind: Kind, claims: dict[str, Any]) -> Actor:
@@ -29,19 +54,16 @@ def load_actor(session: Session, kind: Kind, claims: dict[str, Any]) -> Actor:
 
 def grants_of(session: Session, user_id: int) -> frozenset[Grant]:
     """All rules of a user, those of the roles included."""
-    by_role = (
-        select(role_rule.c.rule_id)
-        .join(user_role, user_role.c.role_id == role_rule.c.role_id)
-        .where(user_role.c.user_id == user_id)
-    )
-    direct = select(user_rule.c.rule_id).where(user_rule.c.user_id == user_id)
-    ids = union(by_role, direct).subquery()
-    rows = session.execute(select(Rule.name, Rule.operation, Rule.scope).join(ids, Rule.id == ids.c.rule_id))
-    return frozenset(Grant(Resource(name), Operation(operation), Scope(scope)) for name, operation, scope in rows)
+    return frozenset(_grant(*row) for row in session.execute(_GRANTS, {"user": user_id}))
+
+
+@functools.cache
+def _grant(name: str, operation: str, scope: str) -> Grant:
+    return Grant(Resource(name), Operation(operation), Scope(scope))
 
 
 def _user(session: Session, claims: dict[str, Any]) -> Actor:
-    row = session.execute(select(User.organization_id, User.epoch).where(User.id == claims["sub"])).one_or_none()
+    row = session.execute(_USER, {"id": claims["sub"]}).one_or_none()
     if row is None or row.epoch != claims.get("epoch"):
         raise LoginFailed(_GONE)
     collaborations = _collaborations(session, row.organization_id)
@@ -49,8 +71,7 @@ def _user(session: Session, claims: dict[str, Any]) -> Actor:
 
 
 def _node(session: Session, claims: dict[str, Any]) -> Actor:
-    columns = select(Node.organization_id, Node.collaboration_id, Node.epoch).where(Node.id == claims["sub"])
-    row = session.execute(columns).one_or_none()
+    row = session.execute(_NODE, {"id": claims["sub"]}).one_or_none()
     if row is None or row.epoch != claims.get("epoch"):
         raise LoginFailed(_GONE)
     members = _members_with(session, row.collaboration_id, row.organization_id)
@@ -58,13 +79,7 @@ def _node(session: Session, claims: dict[str, Any]) -> Actor:
 
 
 def _run(session: Session, claims: dict[str, Any]) -> Actor:
-    columns = (
-        select(Run.attempt, Run.state, Run.task_id, Run.organization_id, Run.collaboration_id, Run.node_id)
-        .add_columns(Task.job_id, Task.image)
-        .join(Task, Run.task_id == Task.id)
-        .where(Run.id == claims["sub"])
-    )
-    row = session.execute(columns).one_or_none()
+    row = session.execute(_RUN, {"id": claims["sub"]}).one_or_none()
     if row is None or row.attempt != claims.get("attempt"):
         raise LoginFailed("This run's attempt is not the current one.")
     run = CallingRun(
@@ -75,12 +90,7 @@ def _run(session: Session, claims: dict[str, Any]) -> Actor:
 
 
 def _collaborations(session: Session, organization_id: int) -> dict[int, frozenset[int]]:
-    mine = aliased(member)
-    rows = session.execute(
-        select(member.c.collaboration_id, member.c.organization_id)
-        .join(mine, mine.c.collaboration_id == member.c.collaboration_id)
-        .where(mine.c.organization_id == organization_id)
-    )
+    rows = session.execute(_COLLABORATIONS, {"organization": organization_id})
     found: defaultdict[int, set[int]] = defaultdict(set)
     for collaboration, organization in rows:
         found[collaboration].add(organization)
@@ -89,8 +99,7 @@ def _collaborations(session: Session, organization_id: int) -> dict[int, frozens
 
 def _members_with(session: Session, collaboration_id: int, organization_id: int) -> frozenset[int]:
     """The collaboration's members; raises LoginFailed when that organization is one no more."""
-    rows = session.scalars(select(member.c.organization_id).where(member.c.collaboration_id == collaboration_id))
-    members = frozenset(rows)
+    members = frozenset(session.scalars(_MEMBERS, {"collaboration": collaboration_id}))
     if organization_id not in members:
         raise LoginFailed("Your organization is no longer a member of this collaboration.")
     return members

@@ -23,7 +23,7 @@ from skerry_server.errors import (
     RunOver,
     TooLarge,
 )
-from skerry_server.models import Payload, Run, Task
+from skerry_server.models import Payload, Run
 from skerry_server.payloads import Part
 from skerry_server.policy import Actor, Kind, Operation, Resource
 from skerry_server.services.runs import visible_results, visible_runs
@@ -152,7 +152,6 @@ def remove_waiting(session: Session, now: datetime) -> Sequence[Payload]:
 
 
 def _belongs(session: Session, actor: Actor, payload_id: int) -> bool:
-    inputs = select(Run.id).join(Task, Run.task_id == Task.id).where(Run.input_id == payload_id, visible_runs(actor))
-    results = select(Run.id).join(Task, Run.task_id == Task.id)
-    results = results.where(Run.result_id == payload_id, visible_results(actor))
+    inputs = select(Run.id).where(Run.input_id == payload_id, visible_runs(actor))
+    results = select(Run.id).where(Run.result_id == payload_id, visible_results(actor))
     return session.scalar(inputs.union(results).limit(1)) is not None

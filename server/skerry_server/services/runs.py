@@ -48,16 +48,16 @@ def find_run(session: Session, actor: Actor, run_id: int) -> Run:
     run = session.get(Run, run_id)
     if run is None:
         raise NotKnown("run", run_id)
-    seen = select(exists().where(Run.id == run_id, Run.task_id == Task.id, visible_runs(actor)))
+    seen = select(exists().where(Run.id == run_id, visible_runs(actor)))
     if not session.scalar(seen):
         raise PermissionDenied
     return run
 
 
 def visible_runs(actor: Actor) -> ColumnElement[bool]:
-    """The condition, on Run joined with Task, that a run may be seen by this caller."""
+    """The condition, on Run alone, that a run may be seen by this caller."""
     if actor.run is not None:
-        return Task.job_id == actor.run.job_id
+        return Run.task_id.in_(select(Task.id).where(Task.job_id == actor.run.job_id))
     if actor.kind is Kind.NODE:
         return and_(Run.organization_id == actor.organization_id, Run.collaboration_id.in_(actor.collaborations))
     return _reached(actor)
@@ -66,14 +66,15 @@ def visible_runs(actor: Actor) -> ColumnElement[bool]:
 def visible_results(actor: Actor) -> ColumnElement[bool]:
     """The same for results: a run reads only those that were made for its own organization."""
     if actor.run is not None:
-        return and_(Task.job_id == actor.run.job_id, Task.init_org_id == actor.organization_id)
+        mine = (Task.job_id == actor.run.job_id, Task.init_org_id == actor.organization_id)
+        return Run.task_id.in_(select(Task.id).where(*mine))
     return visible_runs(actor)
 
 
 def find_result(session: Session, actor: Actor, run_id: int) -> Run:
     """The run whose result this is. Raises NotKnown or PermissionDenied."""
     run = find_run(session, actor, run_id)
-    seen = select(exists().where(Run.id == run_id, Run.task_id == Task.id, visible_results(actor)))
+    seen = select(exists().where(Run.id == run_id, visible_results(actor)))
     if not session.scalar(seen):
         raise PermissionDenied
     return run
@@ -88,7 +89,7 @@ def report_status(
     run = held_run(session, actor, run_id, attempt)
     if run.state.shown is not status:
         advance(run, reported(status), now)
-        follow_runs(session, run.task, now)
+        follow_runs(session, [run], now)
     run.lease_expires = now + lease
     return run
 
@@ -135,7 +136,7 @@ def end_run(session: Session, run: Run, now: datetime) -> None:
     """What follows a run's end: its task's status, and the end of its children when it failed."""
     run.lease_expires = None
     peers.leave(session, [run], now)
-    follow_runs(session, run.task, now)
+    follow_runs(session, [run], now)
     if run.state.shown.failed:
         end_tasks(session, children_of_run(session, run.id), f"its parent's run {run.id} failed", now)
 
@@ -277,7 +278,8 @@ def _reached(actor: Actor) -> ColumnElement[bool]:
     if Scope.COLLABORATION in scopes:
         reached.append(Run.collaboration_id.in_(actor.collaborations))
     if Scope.ORGANIZATION in scopes:
-        reached.append(or_(Run.organization_id == actor.organization_id, Task.init_org_id == actor.organization_id))
+        reached.append(Run.organization_id == actor.organization_id)
+        reached.append(Run.task.has(Task.init_org_id == actor.organization_id))
     if Scope.OWN in scopes:
-        reached.append(Task.init_user_id == actor.id)
+        reached.append(Run.task.has(Task.init_user_id == actor.id))
     return or_(*reached)

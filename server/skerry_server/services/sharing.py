@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -35,17 +36,30 @@ def check_asker(session: Session, actor: Actor, nodes: Iterable[Node], now: date
     """
     if actor.kind is not Kind.USER:
         return
+    told = _admitted(session, nodes, now)
+    if not told:
+        return
     user, organization = session.get_one(User, actor.id), session.get_one(Organization, actor.organization_id)
     names = {
         _USERS: {str(user.id), user.username},
         _ORGANIZATIONS: {str(organization.id), organization.name},
     }
-    for node in nodes:
-        for key, mine in names.items():
-            admitted = {row.value for row in shown(node, now) if row.key == key}
-            if admitted and not admitted & mine:
-                who = "you" if key == _USERS else "your organization"
-                raise InvalidRequest(f"The node of organization {node.organization_id} does not admit tasks of {who}.")
+    for (organization_id, key), admitted in told.items():
+        if not admitted & names[key]:
+            who = "you" if key == _USERS else "your organization"
+            raise InvalidRequest(f"The node of organization {organization_id} does not admit tasks of {who}.")
+
+
+def _admitted(session: Session, nodes: Iterable[Node], now: datetime) -> Mapping[tuple[int, str], set[str]]:
+    """Whom those of the nodes admit that are online and say so: by organization and key."""
+    found: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
+    online = {node.id: node.organization_id for node in nodes if node.is_online(now)}
+    if online:
+        here = (NodeSetting.node_id.in_(online), NodeSetting.key.in_([_USERS, _ORGANIZATIONS]))
+        columns = select(NodeSetting.node_id, NodeSetting.key, NodeSetting.value).where(*here)
+        for node_id, key, value in session.execute(columns.order_by(NodeSetting.id)):
+            found[online[node_id], key].add(value)
+    return found
 
 
 def columns(

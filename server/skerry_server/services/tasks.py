@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from skerry import logs
 from skerry.wire import canonical
@@ -76,26 +78,25 @@ def create_task(
     if parent is not None:
         _check_room(session, parent.job_id, most)
     collaboration, study = _where(session, spec)
-    nodes = _nodes(session, spec, collaboration, study)
     _check_permission(actor, spec, collaboration)
+    nodes = _nodes(session, spec, actor.collaborations[collaboration.id], collaboration, study)
     check_asker(session, actor, nodes.values(), now)
     if spec.store_id is not None and parent is None:
         store_of_task(session, spec.store_id, collaboration.id)
     task = _new_task(actor, spec, collaboration, parent, now)
     maker = Maker(actor, parent, named=spec.uuid is not None)
     inputs = take_inputs(session, maker, spec.targets, task, collaboration, store=store)
+    task.runs = [_new_run(task, given, nodes[given.organization_id], store, now) for given in inputs]
     session.add(task)
     session.flush()
     task.job_id = parent.job_id if parent is not None else task.id
-    task.runs = [_new_run(task, given, nodes[given.organization_id], store, now) for given in inputs]
-    session.flush()
     announce(session, [node_topic(nodes[t.organization_id].id) for t in spec.targets], now)
     _LOG.info(
         "task %s of job %s: created by %s, runs %s",
         task.id,
         task.job_id,
         actor.label,
-        [r.id for r in task.runs],
+        [run.id for run in task.runs],
         extra=logs.about(task=task.id),
     )
     return task
@@ -226,7 +227,7 @@ def end_runs(session: Session, which: ColumnElement[bool], reason: str, now: dat
         )
     announce(session, [node_topic(run.node_id) for run in runs if run.node_id is not None], now)
     peers.leave(session, runs, now)
-    follow_all(session, runs, now)
+    follow_runs(session, runs, now)
     return runs
 
 
@@ -237,25 +238,47 @@ def lock_runs(session: Session, *which: ColumnElement[bool], limit: int | None =
     return session.scalars(locked).all()
 
 
-def follow_all(session: Session, runs: Iterable[Run], now: datetime) -> None:
-    """Lets the tasks of these runs follow them, in an order that is always the same."""
-    for _, task in sorted({run.task_id: run.task for run in runs}.items()):
-        follow_runs(session, task, now)
+def follow_runs(session: Session, runs: Iterable[Run], now: datetime) -> None:
+    """Makes the status and end of these runs' tasks follow all their runs, and tells who waits for them.
 
-
-def follow_runs(session: Session, task: Task, now: datetime) -> None:
-    """Makes the task's status and end follow its runs', and tells who waits for them.
-
-    The task is locked: of two last runs that end in the same moment the second sees the first.
+    The tasks are locked, in an order that is always the same: of two last runs that end in the same moment the second
+    sees the first.
     """
-    session.refresh(task, ["status", "finished_at"], with_for_update={"key_share": True})
-    states = session.scalars(select(Run.state).where(Run.task_id == task.id).distinct()).all()
+    tasks = {run.task_id: run.task for run in runs}
+    for ids in _portions(sorted(tasks)):
+        _lock_ends(session, tasks, ids)
+        for task_id, states in _states(session, ids).items():
+            _follow(tasks[task_id], states, now)
+        _tell(session, [tasks[id_] for id_ in ids], now)
+
+
+def _lock_ends(session: Session, tasks: Mapping[int, Task], ids: Sequence[int]) -> None:
+    """Nobody else changes the status and the end of these tasks from now on, and the tasks have both as they are."""
+    ends = select(Task.id, Task.status, Task.finished_at).where(Task.id.in_(ids)).order_by(Task.id)
+    for id_, status, finished_at in session.execute(ends.with_for_update(key_share=True)):
+        set_committed_value(tasks[id_], "status", status)
+        set_committed_value(tasks[id_], "finished_at", finished_at)
+
+
+def _states(session: Session, task_ids: Sequence[int]) -> Mapping[int, set[State]]:
+    """In which states the runs of each task are."""
+    found: defaultdict[int, set[State]] = defaultdict(set)
+    for task_id, state in session.execute(select(Run.task_id, Run.state).where(Run.task_id.in_(task_ids)).distinct()):
+        found[task_id].add(state)
+    return found
+
+
+def _follow(task: Task, states: Collection[State], now: datetime) -> None:
     task.status = task_status(states)
-    if all(state.terminal for state in states) and task.finished_at is None:
+    if task.finished_at is None and all(state.terminal for state in states):
         task.finished_at = now
-    announce(session, [task_topic(task.id)], now)
-    if task.finished_at is not None:
-        _announce_job(session, task, now)
+
+
+def _tell(session: Session, tasks: Sequence[Task], now: datetime) -> None:
+    """Of a job none of whose tasks is open nodes hear, too: they may clean up what they keep for it."""
+    ended = {task.job_id for task in tasks if task.finished_at is not None and task.job_id is not None}
+    over = ended - open_jobs(session, sorted(ended))
+    announce(session, [*(task_topic(task.id) for task in tasks), *(job_topic(job) for job in over)], now)
 
 
 def descendants(session: Session, task_ids: Sequence[int]) -> list[Task]:
@@ -315,17 +338,18 @@ def _where(session: Session, spec: TaskSpec) -> tuple[Collaboration, Study | Non
     return collaboration, study
 
 
-def _nodes(session: Session, spec: TaskSpec, collaboration: Collaboration, study: Study | None) -> dict[int, Node]:
+def _nodes(
+    session: Session, spec: TaskSpec, members: frozenset[int], collaboration: Collaboration, study: Study | None
+) -> dict[int, Node]:
     """The node of each target. Raises InvalidRequest that names the organizations at fault."""
     wanted = [target.organization_id for target in spec.targets]
     if len(set(wanted)) != len(wanted):
         raise InvalidRequest('An organization appears twice in "organizations": each gets one input.')
-    _refuse(wanted, collaboration.organizations, f"not in collaboration {collaboration.id}")
+    _refuse(wanted, members, f"not in collaboration {collaboration.id}")
     if study is not None:
-        _refuse(wanted, study.organizations, f"not in study {study.id}")
+        _refuse(wanted, {organization.id for organization in study.organizations}, f"not in study {study.id}")
     here = (Node.collaboration_id == collaboration.id, Node.organization_id.in_(wanted))
-    found = session.scalars(select(Node).where(*here).options(selectinload(Node.settings)))
-    nodes = {node.organization_id: node for node in found}
+    nodes = {node.organization_id: node for node in session.scalars(select(Node).where(*here))}
     missing = [str(id_) for id_ in wanted if id_ not in nodes]
     if missing:
         raise InvalidRequest(
@@ -335,8 +359,8 @@ def _nodes(session: Session, spec: TaskSpec, collaboration: Collaboration, study
     return nodes
 
 
-def _refuse(wanted: Iterable[int], among: Iterable[Any], what: str) -> None:
-    outside = sorted(set(wanted) - {organization.id for organization in among})
+def _refuse(wanted: Iterable[int], among: Collection[int], what: str) -> None:
+    outside = sorted(set(wanted).difference(among))
     if outside:
         raise InvalidRequest(
             f"Organization(s) {', '.join(map(str, outside))}: {what}, or there is no such organization."
@@ -405,14 +429,10 @@ def _may_kill(actor: Actor, task: Task) -> bool:
     return own or actor.may(Resource.EVENT, Operation.SEND, collaborations=here)
 
 
-def _announce_job(session: Session, task: Task, now: datetime) -> None:
-    """Nodes that keep something for the job may clean up once none of its tasks is open."""
-    if task.job_id is not None and not open_jobs(session, [task.job_id]):
-        announce(session, [job_topic(task.job_id)], now)
-
-
 def open_jobs(session: Session, job_ids: Sequence[int]) -> set[int]:
     """Those of the jobs that still have an open task."""
+    if not job_ids:
+        return set()
     session.flush()
     statement = select(Task.job_id).where(Task.job_id.in_(job_ids), Task.finished_at.is_(None)).distinct()
     return {job_id for job_id in session.scalars(statement) if job_id is not None}

@@ -19,7 +19,7 @@ from skerry_server.models import ONLINE_FOR, Node, Run, Task
 from skerry_server.policy import Actor
 from skerry_server.services.peers import Others, news
 from skerry_server.services.runs import end_run
-from skerry_server.services.tasks import follow_all, lock_runs, open_jobs
+from skerry_server.services.tasks import follow_runs, lock_runs, open_jobs
 from skerry_server.trail import UNRECORDED, note
 
 _LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def topics(node_id: int, report: Report) -> list[str]:
 def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, now: datetime) -> Work:
     """Notes that the node is there, renews what it holds and claims what it can take, oldest first."""
     node = _present(session, actor, report, now)
-    held = {run.id: run for run in lock_runs(session, Run.id.in_(report.holding))}
+    held = {run.id: run for run in lock_runs(session, Run.id.in_(report.holding))} if report.holding else {}
     stop = [
         Stop(run_id, attempt, reason)
         for run_id, attempt in report.holding.items()
@@ -216,7 +216,7 @@ def _claim(
             node.id,
             extra=logs.about(run=run.id, task=run.task_id),
         )
-    follow_all(session, claimed, now)
+    follow_runs(session, claimed, now)
     if claimed:
         # A call that was broken off may claim for nobody: the one that replaced it has to look again.
         announce(session, [node_topic(node.id)], now)

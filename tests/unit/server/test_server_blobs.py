@@ -60,6 +60,18 @@ def fetch(api: Api, name: str) -> bytes:
     return answer.data
 
 
+def test_a_blob_is_kept_once_for_each_key(federation: Federation, researcher: Api) -> None:
+    headers = {"Authorization": f"Bearer {researcher.token}", "Idempotency-Key": "a key of the caller's"}
+    body = base64.b64encode(LARGE)
+    first, again = (researcher.client.post("/api/blobstream", data=body, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201), again.data
+    assert first.get_json() == again.get_json()
+    assert len(list(federation.server.settings.payload_folder.iterdir())) == 1
+    other = researcher.client.post("/api/blobstream", data=base64.b64encode(LARGE + b" "), headers=headers)
+    assert (other.status_code, "take a new one" in other.get_json()["msg"]) == (409, True)
+    assert len(list(federation.server.settings.payload_folder.iterdir())) == 1
+
+
 def files(server: Server) -> list[str]:
     return sorted(path.name for path in server.settings.payload_folder.iterdir())
 

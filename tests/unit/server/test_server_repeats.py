@@ -48,6 +48,17 @@ def test_whatever_is_created_is_created_once(federation: Federation) -> None:
     assert names.count("made once") == 1
 
 
+def test_a_task_without_a_uuid_is_created_once(federation: Federation, researcher: Api) -> None:
+    """However late it is repeated."""
+    body = {name: value for name, value in federation.task_body().items() if name != "uuid"}
+    first = ask(researcher, "task", body)
+    federation.clock.turn(hours=1)
+    again = ask(researcher, "task", body)
+    assert (first.status_code, again.status_code) == (201, 201), again.data
+    assert first.get_json() == again.get_json()
+    assert len(researcher.get("task")["data"]) == 1
+
+
 def test_another_request_under_the_same_key(federation: Federation) -> None:
     assert ask(federation.root, "organization", {"name": "one"}).status_code == 201
     answer = ask(federation.root, "organization", {"name": "two"})

@@ -136,6 +136,19 @@ def test_a_store_that_does_not_take_the_server_is_not_linked(
     assert root.get("algorithmstore")["data"] == []
 
 
+def test_a_store_is_linked_once(federation: Federation, allowing: Any, store: ThreadingHTTPServer) -> None:
+    """Nor is it asked, or told of this server, a second time."""
+    admin = federation.make_user("Collaboration Admin")
+    body = {"name": "a store", "algorithm_store_url": url(store), "server_url": "http://x/api", "force": True}
+    body |= {"collaboration_id": [federation.collaboration]}
+    headers = {"Authorization": f"Bearer {admin.token}", "Idempotency-Key": "a key of the caller's"}
+    first, again = (allowing.post("/api/algorithmstore", json=body, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201), again.data
+    assert first.get_json() == again.get_json()
+    assert len(store.registered) == 1  # type: ignore[attr-defined]
+    assert allowing.post("/api/algorithmstore", json={**body, "name": "another"}, headers=headers).status_code == 409
+
+
 def test_a_node_is_told_which_store_a_task_names(
     federation: Federation, allowing: Any, store: ThreadingHTTPServer
 ) -> None:

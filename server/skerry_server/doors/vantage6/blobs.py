@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -15,12 +17,14 @@ from skerry_server.doors.handling import (
     calls,
     current_server,
     declaring,
+    once,
     open_actor,
     present,
     respond,
     stream_body,
 )
 from skerry_server.doors.vantage6 import answers
+from skerry_server.models import Payload
 from skerry_server.policy import Kind
 from skerry_server.services import blobs
 
@@ -41,18 +45,32 @@ def send_blob() -> Response:
         actor = open_actor(session, kind, claims, ended=True)
         blobs.check_may_upload(actor)
         room = blobs.room(session, actor, limits.waiting_bytes, server.clock())
-    format_, pieces = blobforms.to_stored(stream_body())
+    digest = hashlib.sha256()
+    format_, pieces = blobforms.to_stored(_hashed(stream_body(), digest))
     payload = server.payloads.keep(room.take(pieces), limits.result_bytes)
     try:
         with server.database.writing() as session:
-            actor = open_actor(session, kind, claims, ended=True)
-            blobs.check_may_upload(actor)
-            blobs.room(session, actor, limits.waiting_bytes, server.clock()).check(payload.size)
-            name = blobs.keep_blob(session, actor, payload, format_, server.clock())
+            call = Call(server, session, server.clock(), open_actor(session, kind, claims, ended=True))
+            blobs.check_may_upload(call.actor)
+            answer = once(call, [digest.hexdigest()], lambda: _keep(call, payload, format_))
+            repeated = payload not in session
     except BaseException:
         server.payloads.forget(payload)
         raise
-    return respond(Reply({"uuid": name}, 201))
+    if repeated:
+        server.payloads.forget(payload)
+    return respond(answer)
+
+
+def _hashed(pieces: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+
+
+def _keep(call: Call, payload: Payload, format_: Format) -> Reply:
+    blobs.room(call.session, call.actor, call.server.settings.limits.waiting_bytes, call.now).check(payload.size)
+    return Reply({"uuid": blobs.keep_blob(call.session, call.actor, payload, format_, call.now)}, 201)
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.Octets)

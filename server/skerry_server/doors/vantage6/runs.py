@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint
 from pydantic import Field
 from sqlalchemy import Select, select
-from sqlalchemy.orm import joinedload, selectinload, undefer
+from sqlalchemy.orm import joinedload, undefer
 
 from skerry.wire import from_stored
 from skerry_server.doors.fields import Id, Query, Words
@@ -18,17 +19,19 @@ from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, named, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.doors.vantage6.task_shape import show as show_task
-from skerry_server.models import Payload, Port, Run, Task
+from skerry_server.models import Node, Payload, Port, Run, Task
 from skerry_server.policy import Kind
 from skerry_server.services import runs
 
-LOADED = (
-    joinedload(Run.task),
-    joinedload(Run.node),
+_OWN = (
+    joinedload(Run.node).load_only(Node.name, Node.ip, Node.online, Node.last_seen),
     joinedload(Run.input),
-    selectinload(Run.ports),
     undefer(Run.log),
 )
+_FORMAT = joinedload(Run.task).load_only(Task.format)
+LOADED = (*_OWN, _FORMAT)
+"""What showing a run takes, where its task is a link."""
+
 SORTS = named(
     Run.id,
     Run.assigned_at,
@@ -84,10 +87,12 @@ class Include(Query):
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery, answer=answers.Page[answers.Run])
 def list_runs(call: Call, query: RunQuery) -> Reply:
-    statement = select(Run).join(Run.task).where(runs.visible_runs(call.actor)).options(*LOADED)
+    nested = "task" in query.include
+    loaded = (*_OWN, joinedload(Run.task)) if nested else LOADED
+    statement = select(Run).where(runs.visible_runs(call.actor)).options(*loaded)
 
     def shown(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
-        return show_all(call, rows, nested="task" in query.include)
+        return show_all(call, rows, nested=nested)
 
     return paged(
         call, query.apply(statement), query, shown, sorts=SORTS, default=Run.id.desc(), per_page=query.usual_page
@@ -101,12 +106,7 @@ def get_run(call: Call, id_: int, query: Include) -> dict[str, Any]:
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery, answer=answers.Page[answers.Result])
 def list_results(call: Call, query: RunQuery) -> Reply:
-    statement = (
-        select(Run)
-        .join(Run.task)
-        .where(runs.visible_results(call.actor))
-        .options(joinedload(Run.task), joinedload(Run.result))
-    )
+    statement = select(Run).where(runs.visible_results(call.actor)).options(_FORMAT, joinedload(Run.result))
     return paged(
         call, query.apply(statement), query, show_results, sorts=SORTS, default=Run.id.desc(), per_page=query.usual_page
     )
@@ -127,12 +127,22 @@ def register(door: Blueprint) -> None:
 def readable(call: Call, rows: Sequence[Task]) -> set[int]:
     """The ids of those runs of these tasks whose results the caller may read."""
     ids = [task.id for task in rows]
-    allowed = select(Run.id).join(Run.task).where(Run.task_id.in_(ids), runs.visible_results(call.actor))
+    allowed = select(Run.id).where(Run.task_id.in_(ids), runs.visible_results(call.actor))
     return set(call.session.scalars(allowed))
 
 
 def show_all(call: Call, rows: Sequence[Run], *, nested: bool = False) -> list[dict[str, Any]]:
-    return [_show(call, run, nested=nested) for run in rows]
+    ports = _ports(call, [run.id for run in rows])
+    return [_show(call, run, ports.get(run.id, []), nested=nested) for run in rows]
+
+
+def _ports(call: Call, run_ids: Sequence[int]) -> Mapping[int, list[dict[str, Any]]]:
+    """The ports of each run, as they are shown."""
+    found: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+    columns = select(Port.run_id, Port.id, Port.port, Port.label).where(Port.run_id.in_(run_ids)).order_by(Port.port)
+    for run_id, id_, port, label in call.session.execute(columns):
+        found[run_id].append({"id": id_, "port": port, "label": label})
+    return found
 
 
 def show_results(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
@@ -149,7 +159,7 @@ def show_results(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
+def _show(call: Call, run: Run, ports: list[dict[str, Any]], *, nested: bool) -> dict[str, Any]:
     node = run.node
     task = one(call, "task", run.task_id)
     if nested:
@@ -176,7 +186,7 @@ def _show(call: Call, run: Run, *, nested: bool) -> dict[str, Any]:
             "status": "online" if node.is_online(call.now) else "offline",
             "name": node.name,
         },
-        "ports": [{"id": one.id, "port": one.port, "label": one.label} for one in run.ports],
+        "ports": ports,
     }
 
 

@@ -14,9 +14,11 @@ from skerry_server.doors.fields import Body, Id, Name, Text
 from skerry_server.doors.handling import (
     Call,
     Reply,
+    answered,
     calls,
     current_server,
     declaring,
+    once,
     open_actor,
     parse_body,
     present,
@@ -96,9 +98,12 @@ def create() -> Response:
     kind, claims = present(Kind.USER)
     body, server = parse_body(NewStore), current_server()
     with server.database.reading() as session:
-        actor = open_actor(session, kind, claims)
-        stores.check_may_link(session, actor, body.collaboration_id)
-        introduction = introduce(session, actor, body.server_url)
+        call = Call(server, session, server.clock(), open_actor(session, kind, claims))
+        earlier = answered(call, [body])
+        if earlier is not None:
+            return respond(earlier)
+        stores.check_may_link(session, call.actor, body.collaboration_id)
+        introduction = introduce(session, call.actor, body.server_url)
     url = body.algorithm_store_url.rstrip("/")
     address = webcalls.check(url, server.settings.stores.allowed)
     if address.inside and not body.force:
@@ -106,11 +111,18 @@ def create() -> Response:
     webcalls.ask(address, "version")
     if introduction is not None:
         webcalls.register(address, introduction, force=body.force)
-    with server.database.writing() as session:
-        actor = open_actor(session, kind, claims)
-        store = stores.register_store(session, actor, body.name, url, body.collaboration_id)
-        answer = Reply(show(Call(server, session, server.clock()), store), 201)
-    return respond(answer)
+
+    def transaction() -> object:
+        with server.database.writing() as session:
+            call = Call(server, session, server.clock(), open_actor(session, kind, claims))
+            return once(call, [body], lambda: _link(call, body, url))
+
+    return respond(server.database.repeating(transaction))
+
+
+def _link(call: Call, body: NewStore, url: str) -> Reply:
+    store = stores.register_store(call.session, call.actor, body.name, url, body.collaboration_id)
+    return Reply(show(call, store), 201)
 
 
 @calls(Kind.USER, Kind.NODE, answer=answers.Store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from skerry_server.doors.handling import (
     calls,
     current_server,
     declaring,
+    once,
     open_actor,
     parse_body,
     present,
@@ -222,6 +224,7 @@ def create() -> Response:
     kind, claims = present(Kind.USER, Kind.RUN)
     body, server = parse_body(NewTask, tasks.LARGEST_REQUEST), current_server()
     spec = body.spec()
+    said = [spec.uuid, spec.store_id, spec.fingerprint()]
     if body.store_id is not None and kind is Kind.USER:
         with server.database.reading() as session:
             actor = open_actor(session, kind, claims)
@@ -231,13 +234,18 @@ def create() -> Response:
         spec = replace(spec, image=webcalls.image_in_store(address, body.image, introduction))
     most = server.settings.limits.tasks_per_job
 
-    def transaction() -> Reply:
+    def transaction() -> object:
         with server.database.writing() as session:
-            call, actor = Call(server, session, server.clock()), open_actor(session, kind, claims)
-            task = tasks.create_task(session, actor, spec, server.payloads, call.now, most=most)
-            return Reply(show(call, task), 201)
+            call = Call(server, session, server.clock(), open_actor(session, kind, claims))
+            return once(call, said, lambda: _create(call, spec, most))
 
     return respond(server.database.repeating(transaction))
+
+
+def _create(call: Call, spec: tasks.TaskSpec, most: int) -> Reply:
+    return Reply(
+        show(call, tasks.create_task(call.session, call.actor, spec, call.server.payloads, call.now, most=most)), 201
+    )
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Task)
@@ -289,9 +297,10 @@ def show_all(call: Call, rows: Sequence[Task], include: Sequence[str]) -> list[d
     """Tasks, with their runs and results in place of the links to them where asked for."""
     shown = [show(call, task) for task in rows]
     readable = runs.readable(call, rows) if "results" in include else set()
+    carried = iter(runs.show_all(call, [run for task in rows for run in task.runs]) if "runs" in include else ())
     for task, out in zip(rows, shown, strict=True):
         if "runs" in include:
-            out["runs"] = runs.show_all(call, task.runs)
+            out["runs"] = list(itertools.islice(carried, len(task.runs)))
         if "results" in include:
             out["results"] = runs.show_results(call, [run for run in task.runs if run.id in readable])
     return shown
