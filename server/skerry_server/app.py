@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -36,8 +37,9 @@ def create_app(server: Server) -> Flask:
     app.register_blueprint(vantage6.blueprint(), url_prefix=server.settings.api_path or None)
     app.register_blueprint(native.blueprint(), url_prefix=f"{server.settings.api_path}/skerry")
     app.get("/robots.txt")(_robots)
-    description = describe_api(server.settings.api_path)
-    app.get(f"{server.settings.api_path}/openapi.json", endpoint="openapi")(lambda: jsonify(description))
+    # Made when somebody asks for the first time: a restart does not wait for it.
+    description = functools.cache(functools.partial(describe_api, server.settings.api_path))
+    app.get(f"{server.settings.api_path}/openapi.json", endpoint="openapi")(lambda: jsonify(description()))
     app.before_request(_refuse_unsafe(server.settings))
     app.after_request(_headers(server.settings))
     compression.install(app)

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.sql.base import ExecutableOption
 
 from skerry import logs
 from skerry.wire import canonical
@@ -231,9 +232,14 @@ def end_runs(session: Session, which: ColumnElement[bool], reason: str, now: dat
     return runs
 
 
-def lock_runs(session: Session, *which: ColumnElement[bool], limit: int | None = None) -> Sequence[Run]:
+def lock_runs(
+    session: Session,
+    *which: ColumnElement[bool],
+    limit: int | None = None,
+    loaded: Sequence[ExecutableOption] = (joinedload(Run.task),),
+) -> Sequence[Run]:
     """The runs with their tasks, as they are now; until the transaction ends nobody else changes them."""
-    statement = select(Run).where(*which).options(joinedload(Run.task)).order_by(Run.id).limit(limit)
+    statement = select(Run).where(*which).options(*loaded).order_by(Run.id).limit(limit)
     locked = statement.with_for_update(of=Run, key_share=True).execution_options(populate_existing=True)
     return session.scalars(locked).all()
 

@@ -24,6 +24,9 @@ from skerry_server.trail import UNRECORDED, note
 
 _LOG = logging.getLogger(__name__)
 _SWEPT_AT_ONCE = 500
+_GIVEN = (joinedload(Run.task).joinedload(Task.parent), joinedload(Run.input))
+"""What telling a node of a run takes."""
+
 _IS_CHILD = Run.task.has(Task.parent_id.is_not(None))
 
 
@@ -78,7 +81,8 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
         if (reason := _why_stop(held.get(run_id), node, attempt)) is not None
     ]
     stopped = {order.run_id for order in stop}
-    again = [run for run in lock_runs(session, Run.node_id == node.id, Run.state.in_(HELD)) if run.id not in held]
+    mine = lock_runs(session, Run.node_id == node.id, Run.state.in_(HELD), loaded=_GIVEN)
+    again = [run for run in mine if run.id not in held]
     again += [run for run in held.values() if run.id in stopped and run.node_id == node.id and run.state in HELD]
     holding = [run for run in held.values() if run.node_id == node.id and run.state in HELD]
     if report.refuses is not None:
@@ -201,7 +205,7 @@ def _claim(
         )
         .order_by(Run.id)
         .limit(capacity)
-        .options(joinedload(Run.task).joinedload(Task.parent), joinedload(Run.input))
+        .options(*_GIVEN)
     )
     claimed = session.scalars(waiting.with_for_update(skip_locked=True, of=Run, key_share=True)).all()
     for run in claimed:
