@@ -545,7 +545,8 @@ class Daemon:
 
     def _carry_out(self, pipeline: Pipeline) -> None:
         try:
-            pipeline.carry_out()
+            with _bound(pipeline):
+                pipeline.carry_out()
         finally:
             with self._lock:
                 del self._pipelines[pipeline.key]
@@ -582,5 +583,14 @@ class Daemon:
         self._tell("node.stop", What("node"))
 
 
+def _bound(pipeline: Pipeline) -> contextlib.AbstractContextManager[None]:
+    """All that this thread logs is about this run."""
+    return logs.bound(run=pipeline.key.run, task=pipeline.order.task.id)
+
+
 def _stop(pipeline: Pipeline, reason: str) -> None:
-    threading.Thread(target=pipeline.stop, args=(reason,), name=f"stop {pipeline.key}", daemon=True).start()
+    def stop() -> None:
+        with _bound(pipeline):
+            pipeline.stop(reason)
+
+    threading.Thread(target=stop, name=f"stop {pipeline.key}", daemon=True).start()

@@ -7,10 +7,8 @@ import functools
 import logging
 import os
 import threading
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from skerry import logs
 from skerry.audit import Who
 from skerry.errors import Conflict, NotRecorded, ServerError, ServerUnreachable
 from skerry.wire import Status
@@ -80,16 +78,8 @@ class Pipeline:
     def stage(self) -> Stage:
         return self._course.entry.stage
 
-    def _bound(self) -> AbstractContextManager[None]:
-        """All that this thread logs is about the run."""
-        return logs.bound(run=self.key.run, task=self.order.task.id)
-
     def stop(self, reason: str) -> None:
         """Ends the run without a report: the server has ended it, or given it to another."""
-        with self._bound():
-            self._stop(reason)
-
-    def _stop(self, reason: str) -> None:
         log.info("Run %s is stopped: %s", self.key, reason)
         self._story.tell("run.stop", Who("server"), why=reason)
         self._course.stopped.set()
@@ -107,10 +97,6 @@ class Pipeline:
 
     def carry_out(self) -> None:
         """All steps that are left. Does not raise: what can't be told to the server is in the node's log."""
-        with self._bound():
-            self._carry_on()
-
-    def _carry_on(self) -> None:
         try:
             self._carry_out()
         except NodeStops:
