@@ -19,6 +19,7 @@ LISTS = {
     "GET /task, deep": "task?page={deep}",
     "GET /task?status": "task?status=pending",
     "GET /task?name": "task?name=task-77",
+    "GET /task?name=...%": "task?name=task-77%25",
     "GET /task?job_id": "task?job_id=3",
     "GET /task?init_user_id": "task?init_user_id=1&sort=-id",
     "GET /run": "run",
@@ -26,6 +27,7 @@ LISTS = {
     "GET /run?task_id": "run?task_id=3",
     "GET /run?organization_id": "run?organization_id=2",
     "GET /run?state=open": "run?state=open",
+    "GET /run?state=open, oldest": "run?state=open&sort=id",
 }
 _FILL = """
 INSERT INTO task (id, uuid, creator, fingerprint, name, image, collaboration_id, init_org_id, init_user_id, job_id,
@@ -94,9 +96,9 @@ def main() -> None:
             with database.connect(name) as connection:
                 fill(connection)
             full = measure(made, 500)
-    print(f"{'':<26}{'empty':>9}{'full':>9}{'ratio':>8}   milliseconds, medians of {TIMES}")
+    print(f"{'':<28}{'empty':>9}{'full':>9}{'ratio':>8}   milliseconds, medians of {TIMES}")
     for what, before in empty.items():
-        print(f"{what:<26}{before * 1000:>9.1f}{full[what] * 1000:>9.1f}{full[what] / before:>8.2f}")
+        print(f"{what:<28}{before * 1000:>9.1f}{full[what] * 1000:>9.1f}{full[what] / before:>8.2f}")
     worst = max(empty, key=lambda what: full[what] / empty[what])
     ratios = {what: round(full[what] / empty[what], 2) for what in empty}
     facts = {"queued": QUEUED, "finished": FINISHED, "ratios": ratios}

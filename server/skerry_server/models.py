@@ -36,6 +36,7 @@ ONLINE_FOR = timedelta(seconds=60)
 _CASCADE = "CASCADE"
 _SET_NULL = "SET NULL"
 _KEPT = text("cleanup_at IS NULL")
+_OPEN = text("finished_at IS NULL")
 
 
 def utcnow() -> datetime:
@@ -46,6 +47,12 @@ def utcnow() -> datetime:
 def _words(vocabulary: type[StrEnum]) -> Enum:
     """A column that holds the words of a vocabulary, as text: a new word needs no change of the table."""
     return Enum(vocabulary, native_enum=False, length=32, values_callable=lambda words: [str(word) for word in words])
+
+
+def _by_beginning(table: str, column: str) -> Index:
+    """What finds texts that begin so; PostgreSQL's only, for SQLite compares texts with patterns one by one."""
+    patterns = {column: "varchar_pattern_ops"}
+    return Index(f"ix_{table}_{column}_pattern", column, postgresql_ops=patterns).ddl_if(dialect="postgresql")
 
 
 class Base(DeclarativeBase):
@@ -278,7 +285,11 @@ class Task(Base):
     """
 
     __tablename__ = "task"
-    __table_args__ = (Index(None, "creator", "fingerprint"), Base.__table_args__)
+    __table_args__ = (
+        Index(None, "creator", "fingerprint"),
+        *(_by_beginning("task", column) for column in ("name", "image", "description")),
+        Base.__table_args__,
+    )
 
     uuid: Mapped[str] = mapped_column(String(36), unique=True)
     creator: Mapped[str] = mapped_column(String(32))
@@ -362,6 +373,7 @@ class Run(Base):
         Index(None, "state", "lease_expires"),
         Index(None, "node_id", "state"),
         Index("ix_run_kept", "finished_at", sqlite_where=_KEPT, postgresql_where=_KEPT),
+        Index("ix_run_open", "id", sqlite_where=_OPEN, postgresql_where=_OPEN),
         Base.__table_args__,
     )
 
