@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
-import functools
 import logging
 import os
 import threading
 from dataclasses import replace
 
+from skerry import logs
 from skerry.audit import Who
 from skerry.errors import Conflict, NotRecorded, ServerError, ServerUnreachable
 from skerry.wire import Status
@@ -124,8 +123,7 @@ class Pipeline:
                 self._clean()
                 return
             self._delivery.seal(outcome)
-        clean = functools.partial(contextvars.copy_context().run, self._clean_container)
-        cleaning = threading.Thread(target=clean, name=f"clean {self.key}")
+        cleaning = threading.Thread(target=self._clean_container, name=f"clean {self.key}")
         cleaning.start()
         try:
             self._delivery.deliver()
@@ -409,15 +407,15 @@ class Pipeline:
         self._ways.close()
         self._peering.close()
         self._ways.close_listeners()
-        back_off, refused = BackOff(), 0
+        back_off, refused, ids = BackOff(), 0, logs.about(run=self.key.run, task=self.order.task.id)
         while refused < _CLEAN_TRIES:
             try:
                 self._remove()
             except EngineAway as error:
-                log.warning("Run %s is not cleaned up yet: %s", self.key, error)
+                log.warning("Run %s is not cleaned up yet: %s", self.key, error, extra=ids)
             except LauncherError as error:
                 refused += 1
-                log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error)
+                log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error, extra=ids)
             if self._cleaned or self._parts.closing.wait(back_off.pause()):
                 return
 

@@ -197,7 +197,6 @@ def test_a_port_that_is_taken(node) -> None:
 
 
 def test_every_line_about_a_run_says_so(node, make_order, proxy, capsys) -> None:
-    """Also those of the threads that clean up after it."""
     root, before = logging.getLogger(), list(logging.getLogger().handlers)
     logs.set_up("info", "json")
     try:
