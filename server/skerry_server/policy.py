@@ -7,8 +7,9 @@ may read the audit trail; a run sees its own job only, a node its own organizati
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from skerry.audit import Who
 
@@ -208,9 +209,12 @@ class CallingRun:
     ended: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Actor:
-    """A caller that proved who it is. ``collaborations``: those it belongs to, each with its member organizations."""
+    """A caller that proved who it is. ``collaborations``: those it belongs to, each with its member organizations.
+
+    The members may be looked up when they are asked for: an actor is of one transaction.
+    """
 
     kind: Kind
     id: int
@@ -218,11 +222,11 @@ class Actor:
     collaborations: Mapping[int, frozenset[int]]
     grants: frozenset[Grant]
     run: CallingRun | None = None
-    partners: frozenset[int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        organizations = frozenset[int]().union(*self.collaborations.values(), {self.organization_id})
-        object.__setattr__(self, "partners", organizations)
+    @cached_property
+    def partners(self) -> frozenset[int]:
+        """Its own organization and all that share a collaboration with it."""
+        return frozenset[int]().union(*self.collaborations.values(), {self.organization_id})
 
     @property
     def label(self) -> str:

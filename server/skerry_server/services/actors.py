@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import bindparam, select, union
@@ -17,14 +17,14 @@ from skerry_server.trail import act_as
 _GONE = "This token is no longer valid: log in again."
 
 # What every request asks, built once: to build a statement takes longer than to run these.
-_mine = member.alias()
 _USER = select(User.organization_id, User.epoch).where(User.id == bindparam("id"))
-_COLLABORATIONS = (
-    select(member.c.collaboration_id, member.c.organization_id)
-    .join(_mine, _mine.c.collaboration_id == member.c.collaboration_id)
-    .where(_mine.c.organization_id == bindparam("organization"))
+_COLLABORATIONS = select(member.c.collaboration_id).where(member.c.organization_id == bindparam("organization"))
+_MEMBERS = select(member.c.collaboration_id, member.c.organization_id).where(
+    member.c.collaboration_id.in_(bindparam("collaborations", expanding=True))
 )
-_MEMBERS = select(member.c.organization_id).where(member.c.collaboration_id == bindparam("collaboration"))
+_MEMBER = select(member.c.organization_id).where(
+    member.c.collaboration_id == bindparam("collaboration"), member.c.organization_id == bindparam("organization")
+)
 _rules = union(
     select(role_rule.c.rule_id)
     .join(user_role, user_role.c.role_id == role_rule.c.role_id)
@@ -66,16 +66,16 @@ def _user(session: Session, claims: dict[str, Any]) -> Actor:
     row = session.execute(_USER, {"id": claims["sub"]}).one_or_none()
     if row is None or row.epoch != claims.get("epoch"):
         raise LoginFailed(_GONE)
-    collaborations = _collaborations(session, row.organization_id)
-    return Actor(Kind.USER, claims["sub"], row.organization_id, collaborations, grants_of(session, claims["sub"]))
+    mine = _Collaborations(session, session.scalars(_COLLABORATIONS, {"organization": row.organization_id}))
+    return Actor(Kind.USER, claims["sub"], row.organization_id, mine, grants_of(session, claims["sub"]))
 
 
 def _node(session: Session, claims: dict[str, Any]) -> Actor:
     row = session.execute(_NODE, {"id": claims["sub"]}).one_or_none()
     if row is None or row.epoch != claims.get("epoch"):
         raise LoginFailed(_GONE)
-    members = _members_with(session, row.collaboration_id, row.organization_id)
-    return Actor(Kind.NODE, claims["sub"], row.organization_id, {row.collaboration_id: members}, NODE_GRANTS)
+    here = _where_member(session, row.collaboration_id, row.organization_id)
+    return Actor(Kind.NODE, claims["sub"], row.organization_id, here, NODE_GRANTS)
 
 
 def _run(session: Session, claims: dict[str, Any]) -> Actor:
@@ -85,21 +85,43 @@ def _run(session: Session, claims: dict[str, Any]) -> Actor:
     run = CallingRun(
         row.attempt, row.task_id, row.job_id, row.collaboration_id, row.node_id, row.image, row.state.terminal
     )
-    members = _members_with(session, row.collaboration_id, row.organization_id)
-    return Actor(Kind.RUN, claims["sub"], row.organization_id, {row.collaboration_id: members}, RUN_GRANTS, run)
+    here = _where_member(session, row.collaboration_id, row.organization_id)
+    return Actor(Kind.RUN, claims["sub"], row.organization_id, here, RUN_GRANTS, run)
 
 
-def _collaborations(session: Session, organization_id: int) -> dict[int, frozenset[int]]:
-    rows = session.execute(_COLLABORATIONS, {"organization": organization_id})
-    found: defaultdict[int, set[int]] = defaultdict(set)
-    for collaboration, organization in rows:
+class _Collaborations(Mapping[int, frozenset[int]]):
+    """Collaborations, with their members for who asks: few calls do, and there may be a thousand."""
+
+    def __init__(self, session: Session, ids: Iterable[int]) -> None:
+        self._session = session
+        self._ids = frozenset(ids)
+        self._members: Mapping[int, frozenset[int]] | None = None
+
+    def __getitem__(self, id_: int) -> frozenset[int]:
+        if self._members is None:
+            self._members = _members(self._session, self._ids)
+        return self._members[id_]
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._ids
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+def _members(session: Session, ids: frozenset[int]) -> Mapping[int, frozenset[int]]:
+    found: dict[int, set[int]] = {id_: set() for id_ in ids}
+    for collaboration, organization in session.execute(_MEMBERS, {"collaborations": sorted(ids)}):
         found[collaboration].add(organization)
     return {collaboration: frozenset(members) for collaboration, members in found.items()}
 
 
-def _members_with(session: Session, collaboration_id: int, organization_id: int) -> frozenset[int]:
-    """The collaboration's members; raises LoginFailed when that organization is one no more."""
-    members = frozenset(session.scalars(_MEMBERS, {"collaboration": collaboration_id}))
-    if organization_id not in members:
+def _where_member(session: Session, collaboration_id: int, organization_id: int) -> _Collaborations:
+    """The one collaboration; raises LoginFailed when that organization is a member of it no more."""
+    asked = {"collaboration": collaboration_id, "organization": organization_id}
+    if session.scalar(_MEMBER, asked) is None:
         raise LoginFailed("Your organization is no longer a member of this collaboration.")
-    return members
+    return _Collaborations(session, [collaboration_id])
