@@ -27,6 +27,7 @@ from skerry.errors import (
     ServerUnreachable,
     SkerryError,
 )
+from skerry.keepalive import KeepaliveAdapter
 from skerry.unix_sockets import UnixAdapter
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -87,6 +88,8 @@ class Transport:
         self._clock = clock
         self._sleep = sleep
         self._session = requests.Session()
+        self._session.mount("http://", KeepaliveAdapter())
+        self._session.mount("https://", KeepaliveAdapter())
         self._session.verify = verify
         self._session.auth = _keep_authorization
         self._session.trust_env = not is_loopback(self.base_url)

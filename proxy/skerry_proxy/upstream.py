@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from skerry.errors import (
     AuthenticationError,
@@ -27,6 +26,7 @@ from skerry.errors import (
     ServerError,
     ServerUnreachable,
 )
+from skerry.keepalive import KeepaliveAdapter
 from skerry_proxy.fields import Fields
 from skerry_proxy.settings import Settings
 
@@ -181,7 +181,7 @@ def _make_session(ca_file: str | None, https_proxy: str | None) -> requests.Sess
     session.headers.clear()
     session.headers["User-Agent"] = "skerry-proxy"
     session.verify = ca_file or _system_store()
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS)
+    adapter = KeepaliveAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session

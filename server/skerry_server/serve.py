@@ -17,6 +17,7 @@ from typing import Any, cast
 import uvicorn
 from a2wsgi import WSGIMiddleware
 
+from skerry import keepalive
 from skerry.errors import ConfigurationError
 from skerry_server import metrics
 from skerry_server.app import create_app
@@ -68,6 +69,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option in keepalive.OPTIONS:
+            listener.setsockopt(*option)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
