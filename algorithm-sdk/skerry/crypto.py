@@ -277,10 +277,17 @@ def _rechunk(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     buffer = bytearray()
     for piece in pieces:
         buffer += piece
-        while len(buffer) > CHUNK_SIZE:
-            yield bytes(buffer[:CHUNK_SIZE]), False
-            del buffer[:CHUNK_SIZE]
+        whole = max(len(buffer) - 1, 0) // CHUNK_SIZE * CHUNK_SIZE
+        for start in range(0, whole, CHUNK_SIZE):
+            yield _cut(buffer, start, CHUNK_SIZE), False
+        del buffer[:whole]
     yield bytes(buffer), True
+
+
+def _cut(buffer: bytearray, start: int, size: int) -> bytes:
+    """A slice of it, copied once."""
+    with memoryview(buffer) as view:
+        return bytes(view[start : start + size])
 
 
 class _Reader:
@@ -320,7 +327,7 @@ class _Reader:
     def take(self, size: int) -> bytes:
         if self.fill(size) < size:
             raise DecryptionError(_UNREADABLE)
-        taken = bytes(self._buffer[:size])
+        taken = _cut(self._buffer, 0, size)
         del self._buffer[:size]
         return taken
 
