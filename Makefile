@@ -32,7 +32,7 @@ lint: $(READY) arrows audit ## ruff, bandit, codespell, deptry, import-linter, p
 
 arrows: $(READY)
 	@echo "lint: import-linter"; $(VENV)/bin/lint-imports >build/imports.log || { cat build/imports.log; exit 1; }
-	echo "lint: deptry"; $(PYTHON) docker/requirements.py setup.cfg data client server postgresql metrics node proxy >build/requirements.txt
+	echo "lint: deptry"; $(PYTHON) docker/requirements.py setup.cfg data client server postgresql s3 metrics node proxy >build/requirements.txt
 	$(VENV)/bin/deptry $(CODE) >build/deptry.log 2>&1 || { cat build/deptry.log; exit 1; }
 
 audit: $(READY)

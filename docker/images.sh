@@ -188,7 +188,7 @@ build_one() {
             build_one algorithm-base
             build_probe
             ;;
-        server) build_python server "server postgresql metrics" "skerry skerry_server" ;;
+        server) build_python server "server postgresql s3 metrics" "skerry skerry_server" ;;
         proxy) build_python proxy "proxy client" "skerry skerry_proxy" ;;
         node)
             build_one proxy

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from clusters import Cluster, cluster
+from objectstores import PROGRAMS, ObjectStore, object_store
 
 from skerry.dev.leftovers import mounts_below
 from skerry.dev.machine import docker_client, may_enter_namespaces
@@ -59,6 +60,15 @@ def postgresql_programs() -> Path:
 def postgresql_cluster(postgresql_programs: Path) -> Iterator[Cluster]:
     """A PostgreSQL with nothing in it, for databases of the tests' own."""
     with cluster(postgresql_programs) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def s3_store() -> Iterator[ObjectStore]:
+    """A store that speaks S3, for buckets of the tests' own."""
+    if any(shutil.which(name) is None for name in PROGRAMS):
+        skip_or_fail("Ceph's object gateway is not installed (tests/programs.sh installs it)")
+    with object_store() as made:
         yield made
 
 

@@ -1,14 +1,16 @@
-"""Where inputs and results lie: in their row up to the wire's inline limit, else as a file beside the database.
+"""Where inputs and results lie: in their row up to the wire's inline limit, else among the objects beside it.
 
-A file is on the disk, its name included, before the row that names it is written; so a committed row always has its
-bytes. A file without a row is left over from an interrupted request and is swept away at a later start, but for parts:
-uploads that broke off, which their sender may go on with for a day. Several processes of one server share the folder.
+An object is kept for good, its name included, before the row that names it is written; so a committed row always has
+its bytes. One without a row is left over from an interrupted request and is swept away at a later start. What is under
+way lies in a folder, as parts: an upload that broke off its sender may go on with for a day. Several processes of one
+server share the folder.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import time
 import uuid
@@ -24,12 +26,11 @@ from sqlalchemy.orm import Session
 from skerry.wire import INLINE_LIMIT
 from skerry_server.errors import Busy, InvalidRequest, TooLarge
 from skerry_server.models import Payload
+from skerry_server.objects import PART, FileObjects, Objects
 from skerry_server.syncing import Syncing
 
 _ABANDONED_SECONDS = 3600
-"""A file that nothing was written to for so long, and that no row names, never will be named."""
-_CHUNK = 1024 * 1024
-_PART = "part-"
+"""An object that was not written to for so long, and that no row names, never will be named."""
 _PARTS_KEPT = 24 * 3600
 _EACH = 4096
 """What a part costs beside its bytes."""
@@ -44,7 +45,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        return f"{_PART}{_digest(self.owner)}-{_digest(self.key)}"
+        return f"{PART}{_digest(self.owner)}-{_digest(self.key)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,17 @@ class Span:
 
 
 class PayloadStore:
-    """The folder of the large ones."""
+    """``folder``: of uploads under way, made where it is missing; ``objects``: where the large ones then lie."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, objects: Objects) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self.objects = objects
+
+    @classmethod
+    def of_files(cls, folder: Path) -> PayloadStore:
+        """All in one folder."""
+        return cls(folder, FileObjects(folder))
 
     def keep(self, pieces: Iterable[bytes], limit: int) -> Payload:
         """Writes the bytes down, in constant memory; the row is the caller's to add. Raises TooLarge."""
@@ -93,7 +100,7 @@ class PayloadStore:
                 path.unlink(missing_ok=True)
 
     def _parts(self, owner: str) -> Iterator[Path]:
-        return self._folder.glob(f"{_PART}{_digest(owner)}-*")
+        return self._folder.glob(f"{PART}{_digest(owner)}-*")
 
     def receive(self, part: Part, pieces: Iterable[bytes], span: Span, limit: int) -> Payload | None:
         """Adds to the part, which outlives an upload that breaks off; the payload once it is whole.
@@ -109,57 +116,41 @@ class PayloadStore:
             have = _append(pieces, file, span, limit)
             if span.size is not None and have < span.size:
                 return None
-            os.fsync(file.fileno())
             return self._adopt(path, have)
 
     def read(self, payload: Payload, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The bytes again, piece by piece, from ``start`` up to ``end``; the file is open when this returns."""
+        """The bytes again, piece by piece, from ``start`` up to ``end``; they are there when this returns."""
         if payload.file is None:
             return iter([(payload.inline or b"")[start:end]])
-        file = (self._folder / payload.file).open("rb")
-
-        def pieces() -> Iterator[bytes]:
-            left = (payload.size if end is None else end) - start
-            with file:
-                file.seek(start)
-                while left > 0 and (piece := file.read(min(_CHUNK, left))):
-                    left -= len(piece)
-                    yield piece
-
-        return pieces()
+        return self.objects.read(payload.file, start, payload.size if end is None else end)
 
     def is_usable(self) -> bool:
-        """Whether the folder is there and can be written to."""
-        return os.access(self._folder, os.R_OK | os.W_OK | os.X_OK)
+        """Whether uploads could be taken now."""
+        return os.access(self._folder, os.R_OK | os.W_OK | os.X_OK) and self.objects.is_usable()
 
     def load(self, payload: Payload) -> bytes:
         return b"".join(self.read(payload))
 
     def start(self, payload: Payload, size: int) -> bytes:
         """The first bytes, at most ``size``."""
-        if payload.file is None:
-            return (payload.inline or b"")[:size]
-        with (self._folder / payload.file).open("rb") as file:
-            return file.read(size)
+        return b"".join(self.read(payload, 0, min(size, payload.size)))
 
     def forget(self, payload: Payload) -> None:
-        """Removes the file of a payload whose row is gone."""
+        """Removes the object of a payload whose row is gone."""
         self.remove(payload.file)
 
-    def remove(self, file: str | None) -> None:
-        """Removes a file that no row names any more."""
-        if file is not None:
-            (self._folder / file).unlink(missing_ok=True)
+    def remove(self, name: str | None) -> None:
+        """Removes an object that no row names any more."""
+        if name is not None:
+            self.objects.remove(name)
 
     def sweep(self, session: Session) -> None:
-        """Removes files that no row names, and that nobody is writing."""
+        """Removes objects that no row names, and uploads with which nobody went on."""
         self.sweep_parts()
-        old = time.time() - _ABANDONED_SECONDS
-        whole = (path for path in self._folder.iterdir() if not _is_part(path))
-        for batch in _batches(sorted(path.name for path in whole if _written(path) < old)):
+        for batch in _batches(self.objects.unchanged_since(time.time() - _ABANDONED_SECONDS)):
             known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
             for name in set(batch) - known:
-                (self._folder / name).unlink(missing_ok=True)
+                self.objects.remove(name)
 
     def sweep_parts(self) -> None:
         """Removes uploads with which nobody went on."""
@@ -176,34 +167,18 @@ class PayloadStore:
             path.unlink()
             return payload
         name = uuid.uuid4().hex
-        path.rename(self._folder / name)
-        _sync_folder(self._folder)
+        self.objects.adopt(path, name)
         return Payload(size=size, file=name)
 
     def _write(self, pieces: Iterable[bytes], limit: int) -> Payload:
-        name = uuid.uuid4().hex
-        path = self._folder / name
+        draft = self._folder / f"{PART}{uuid.uuid4().hex}"
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                size = _copy(pieces, file, limit)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(self._folder)
+            with _held(draft) as file:
+                return self._adopt(draft, _append(pieces, file, Span(0, None), limit))
         except BaseException:
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                draft.unlink(missing_ok=True)
             raise
-        return Payload(size=size, file=name)
-
-
-def _copy(pieces: Iterable[bytes], file: IO[bytes], limit: int) -> int:
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        _check_limit(size, limit)
-        file.write(piece)
-    return size
 
 
 @contextmanager
@@ -259,7 +234,7 @@ def _digest(text: str) -> str:
 
 
 def _is_part(path: Path) -> bool:
-    return path.name.startswith(_PART)
+    return path.name.startswith(PART)
 
 
 def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -267,22 +242,6 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _written(path: Path) -> float:
-    """When the file was last written to; for one that is gone meanwhile, never mind."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return time.time()
-
-
-def _batches(names: list[str], size: int = 500) -> Iterator[list[str]]:
-    for start in range(0, len(names), size):
-        yield names[start : start + size]
+def _batches(names: Iterator[str], size: int = 500) -> Iterator[list[str]]:
+    while batch := list(itertools.islice(names, size)):
+        yield batch

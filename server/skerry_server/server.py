@@ -26,7 +26,7 @@ from skerry_server.services.blobs import remove_waiting
 from skerry_server.services.retention import clean_up
 from skerry_server.services.users import has_users, write_policy
 from skerry_server.services.work import give_up_lost, note_absence, renew_leases
-from skerry_server.settings import Settings, jwt_secret
+from skerry_server.settings import S3Store, Settings, jwt_secret
 from skerry_server.trail import Trail, kept_writer, note
 
 _EVENTS_KEPT = timedelta(days=1)
@@ -161,11 +161,21 @@ def reading_database(settings: Settings) -> Iterator[Session]:
         database.close()
 
 
+def _open_payloads(settings: Settings) -> PayloadStore:
+    """Raises ConfigurationError, or OSError for the folder."""
+    folder, store = settings.payload_folder, settings.blob_store
+    if not isinstance(store, S3Store):
+        return PayloadStore.of_files(folder)
+    from skerry_server.s3 import open_bucket  # noqa: PLC0415 - an optional extra
+
+    return PayloadStore(folder, open_bucket(settings, store))
+
+
 def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> Server:
     """Makes the folders and tables where they are missing. Raises ConfigurationError."""
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        payloads = PayloadStore(settings.payload_folder)
+        payloads = _open_payloads(settings)
     except OSError as error:
         raise ConfigurationError(f"The state folder {settings.state} can't be made: {error.strerror}.") from error
     hub, trail = Hub(), Trail(kept_writer(settings.state), clock)

@@ -6,17 +6,20 @@ import difflib
 import os
 import secrets
 import stat
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from skerry.errors import ConfigurationError
+from skerry.transport import is_loopback
 from skerry_server import addresses
 
 _MINIMUM_SECRET = 32
+_ADDRESS = r"^https?://[^\s/@]+$"
 _ORIGIN = r"^(\*|https?://[^\s/,]+)$"
 _SMALLEST_SUBNET, _LARGEST_SUBNET = 26, 8
 _SECRET_FILE = "jwt-secret"  # noqa: S105 - the name of a file
@@ -82,11 +85,52 @@ class Stores(_Strict):
     allowed: list[str] = []
 
 
-class BlobStore(_Strict):
-    """Where large payloads lie; with this section, vantage6's clients may send and fetch them as streams."""
+class FileStore(_Strict):
+    """Large payloads as files. ``folder``: also of uploads under way, whatever the store."""
 
     kind: Literal["files"] = "files"
     folder: str = "payloads"
+
+
+class S3Store(_Strict):
+    """Large payloads as objects of a bucket, in any store that speaks S3. ``keys``: a file as ``S3Keys`` says.
+
+    ``virtual_hosts``: the bucket is the first part of the host's name, and not of the path. ``ca_file``: of a private
+    certificate authority.
+    """
+
+    kind: Literal["s3"]
+    endpoint: Annotated[str, Field(pattern=_ADDRESS)]
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    keys: str
+    region: Annotated[str, Field(pattern="^[a-z0-9-]+$")] = "us-east-1"
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*)?$")] = ""
+    virtual_hosts: bool = False
+    ca_file: str | None = None
+    folder: str = "payloads"
+
+
+class S3Keys(_Strict):
+    """What is in the file of keys, which is nobody else's to read."""
+
+    access_key_id: Annotated[str, Field(min_length=1, repr=False)]
+    secret_access_key: Annotated[str, Field(min_length=1, repr=False)]
+
+
+def _kind(value: object) -> object:
+    """Files, unless it says otherwise."""
+    return value.get("kind", "files") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+BlobStore = Annotated[
+    Annotated[FileStore, Tag("files")] | Annotated[S3Store, Tag("s3")],
+    Discriminator(
+        _kind,
+        custom_error_type="no_such_kind",
+        custom_error_message='"kind" is files or s3',
+    ),
+]
+"""Where large payloads lie; with this section, vantage6's clients may send and fetch them as streams."""
 
 
 def _network(value: object) -> object:
@@ -153,7 +197,7 @@ class Settings(_Strict):
 
     @property
     def payload_folder(self) -> Path:
-        return self.state / (self.blob_store or BlobStore()).folder
+        return self.state / (self.blob_store or FileStore()).folder
 
 
 TEMPLATE = """\
@@ -190,8 +234,11 @@ TEMPLATE = """\
 # vpn:
 #   subnet: 10.76.0.0/16   # addresses of runs that talk to each other; not one that is in use around a node
 
-# blob_store: null       # null: inputs come with their task. Else kind: files; vantage6's clients since 4.13 then send
-#                        # them as streams. Its folder (payloads) is that of all large ones, relative to state_folder
+# blob_store: null       # null: inputs come with their task. Else vantage6's clients since 4.13 send them as streams.
+#                        # With kind: files, its folder (payloads) is that of all large ones, relative to state_folder.
+#                        # With kind: s3 they are objects, and only uploads under way lie in the folder: endpoint
+#                        # (https://s3.example.org), bucket, keys (a file with access_key_id and secret_access_key),
+#                        # and where needed region (us-east-1), prefix, ca_file, virtual_hosts (true, false)
 
 # leases:
 #   seconds: 120             # how long a node may be silent about a run that it holds
@@ -240,7 +287,7 @@ def parse(text: str, path: Path) -> Settings:
 def check_exposure(settings: Settings) -> None:
     """Raises ConfigurationError where passwords would travel in the clear, or the private key is not private."""
     if settings.tls is not None:
-        _check_private(settings.folder / settings.tls.private_key)
+        _check_private(settings.folder / settings.tls.private_key, "tls.private_key")
     elif not settings.trusted_proxies and not addresses.is_loopback(settings.host):
         raise ConfigurationError(
             f'"host": {settings.host} is open to other machines, and this server would speak to them in the clear. Set '
@@ -248,13 +295,30 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-def _check_private(path: Path) -> None:
+def _check_private(path: Path, key: str) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise ConfigurationError(f'"tls.private_key": {path} can\'t be read: {error.strerror}.') from error
+        raise ConfigurationError(f'"{key}": {path} can\'t be read: {error.strerror}.') from error
     if stat.S_IMODE(mode) & 0o077:
-        raise ConfigurationError(f'"tls.private_key": {path} is open to other users of this machine: chmod 600 {path}')
+        raise ConfigurationError(f'"{key}": {path} is open to other users of this machine: chmod 600 {path}')
+
+
+def s3_keys(settings: Settings, store: S3Store) -> S3Keys:
+    """Raises ConfigurationError, which never shows what is in the file."""
+    path = settings.folder / store.keys
+    _check_private(path, "blob_store.keys")
+    try:
+        return S3Keys.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        sentence = f'"blob_store.keys": {path} must hold access_key_id and secret_access_key, and nothing else.'
+        raise ConfigurationError(sentence) from None
+
+
+def check_store(store: S3Store) -> None:
+    """Raises ConfigurationError where payloads would travel to the store in the clear."""
+    if store.endpoint.startswith("http://") and not is_loopback(store.endpoint):
+        raise ConfigurationError(f'"blob_store.endpoint": {store.endpoint} is on another machine: use https.')
 
 
 def jwt_secret(settings: Settings) -> str:
@@ -296,18 +360,37 @@ def _make_secret(path: Path) -> str:
 
 def _first_sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
+    model, names = _find(first["loc"])
+    where = ".".join(names)
     if first["type"] == "extra_forbidden":
-        return f'there is no key "{".".join(where)}"{_nearest(where)}.'
-    return f'"{".".join(where)}": {first["msg"]}.'
+        return f'there is no key "{where}"{_nearest(model, names[-1])}.'
+    return f'"{where}": {first["msg"]}.'
 
 
-def _nearest(where: list[str]) -> str:
-    model: Any = Settings
-    for part in where[:-1]:
-        annotation = model.model_fields[part].annotation
-        model = next(one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields"))
-    near = difflib.get_close_matches(where[-1], set(model.model_fields) - {"folder"}, n=1, cutoff=0.5)
-    return (
-        f'; did you mean "{near[0]}"' if near else f", only {', '.join(sorted(set(model.model_fields) - {'folder'}))}"
-    )
+def _find(location: Sequence[int | str]) -> tuple[type[BaseModel], list[str]]:
+    """The section in which something is wrong, and how that is called: without the kind that chose the section."""
+    among: list[type[BaseModel]] = [Settings]
+    section: type[BaseModel] = Settings
+    names: list[str] = []
+    for part in map(str, location):
+        if len(among) > 1:
+            among = [one for one in among if part in get_args(one.model_fields["kind"].annotation)]
+        else:
+            names.append(part)
+            section = among[0] if among else section
+            field = section.model_fields.get(part)
+            among = list(_sections(field.annotation)) if field is not None else []
+    return section, names
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _sections(one)
+
+
+def _nearest(model: type[BaseModel], name: str) -> str:
+    known = set(model.model_fields) - ({"folder"} if model is Settings else set())
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f'; did you mean "{near[0]}"' if near else f", only {', '.join(sorted(known))}"

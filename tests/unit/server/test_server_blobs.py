@@ -27,7 +27,7 @@ from skerry_server.server import Server, open_server
 from skerry_server.services import tasks
 from skerry_server.services.blobs import KEPT_WAITING
 from skerry_server.services.tasks import REPEAT_WINDOW
-from skerry_server.settings import BlobStore
+from skerry_server.settings import FileStore
 
 pytestmark = pytest.mark.unit
 LARGE = json.dumps({"method": "mean", "kwargs": {"weights": "x" * 3 * INLINE_LIMIT}}).encode()
@@ -38,7 +38,7 @@ def server(server: Server, clock: Clock) -> Iterator[Server]:
     """The same one with a blob store, which takes up to a megabyte at once, and two of each caller."""
     server.database.close()
     limits = server.settings.limits.model_copy(update={"result_bytes": 1 << 20, "waiting_bytes": 2 << 20})
-    opened = open_server(server.settings.model_copy(update={"blob_store": BlobStore(), "limits": limits}), clock)
+    opened = open_server(server.settings.model_copy(update={"blob_store": FileStore(), "limits": limits}), clock)
     yield opened
     opened.database.close()
 
@@ -353,7 +353,7 @@ def test_a_garbled_result_is_refused_when_it_comes(federation: Federation, resea
 
 
 def test_the_folder_is_the_configured_one(tmp_path: Path) -> None:
-    server = open_server(make_settings(tmp_path, blob_store=BlobStore(folder="elsewhere")))
+    server = open_server(make_settings(tmp_path, blob_store=FileStore(folder="elsewhere")))
     assert server.settings.payload_folder == tmp_path / "elsewhere"
     assert server.settings.payload_folder.stat().st_mode & 0o777 == 0o700
     assert server.secret == SECRET

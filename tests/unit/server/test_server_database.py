@@ -200,7 +200,7 @@ def test_a_database_that_someone_else_writes_to_is_waited_for(tmp_path: Path) ->
 
 @pytest.fixture
 def store(tmp_path: Path) -> PayloadStore:
-    return PayloadStore(tmp_path / "payloads")
+    return PayloadStore.of_files(tmp_path / "payloads")
 
 
 @pytest.mark.parametrize("size", [0, 1, INLINE_LIMIT, INLINE_LIMIT + 1, 3_000_000])

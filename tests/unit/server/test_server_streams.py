@@ -170,7 +170,7 @@ def test_a_range_of_a_small_one(federation: Federation, researcher: Api) -> None
 
 
 def test_one_upload_of_a_part_at_a_time(tmp_path: Path) -> None:
-    store, entered, go_on = PayloadStore(tmp_path), threading.Event(), threading.Event()
+    store, entered, go_on = PayloadStore.of_files(tmp_path), threading.Event(), threading.Event()
 
     def slow() -> Any:
         yield b"a" * 100_000
@@ -190,7 +190,7 @@ def test_one_upload_of_a_part_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_broken_sender_leaves_what_came(tmp_path: Path) -> None:
-    store = PayloadStore(tmp_path)
+    store = PayloadStore.of_files(tmp_path)
 
     def breaking() -> Any:
         yield b"a" * 1000

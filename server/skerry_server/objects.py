@@ -1,0 +1,83 @@
+"""Where whole payloads lie that are too large for their row: what a store of them must do, and the one of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+PIECE = 1024 * 1024
+PART = "part-"
+"""How the names of uploads under way begin, which lie in a folder of the server's own in any case."""
+
+
+class Objects(Protocol):
+    """Keeps bytes by a name, which is a UUID without hyphens. Any method may raise OSError, or Busy when it is away."""
+
+    def adopt(self, draft: Path, name: str) -> None:
+        """Takes a file, which has no other name then: when this returns the bytes outlive a failure of power."""
+
+    def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
+        """These bytes, piece by piece; what can be told to be wrong is raised before this returns."""
+
+    def remove(self, name: str) -> None:
+        """Nothing happens when there is none."""
+
+    def unchanged_since(self, moment: float) -> Iterator[str]:
+        """The names of all that were written before."""
+
+    def is_usable(self) -> bool:
+        """Whether it could be written to now."""
+
+
+class FileObjects:
+    """A folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def adopt(self, draft: Path, name: str) -> None:
+        _sync(draft, os.O_RDONLY)
+        draft.rename(self._folder / name)
+        _sync(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+
+    def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
+        file = (self._folder / name).open("rb", buffering=0)
+
+        def pieces() -> Iterator[bytes]:
+            left = end - start
+            with file:
+                file.seek(start)
+                while left > 0 and (piece := file.read(min(PIECE, left))):
+                    left -= len(piece)
+                    yield piece
+
+        return pieces()
+
+    def remove(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+
+    def unchanged_since(self, moment: float) -> Iterator[str]:
+        for entry in os.scandir(self._folder):
+            if not entry.name.startswith(PART) and _written(entry) < moment:
+                yield entry.name
+
+    def is_usable(self) -> bool:
+        return os.access(self._folder, os.R_OK | os.W_OK | os.X_OK)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _written(entry: os.DirEntry[str]) -> float:
+    """When it was last written to; for one that is gone meanwhile, never mind."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
