@@ -7,6 +7,7 @@ import json
 import select
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,7 +89,11 @@ def test_a_large_result_passes_in_little_memory(federation, tmp_path) -> None:
     client = federation.client()
     create(client, federation, "echo", value=1).wait(timeout=120, progress=False)  # whatever is loaded once
     with little_memory(federation):
-        [file] = create(client, federation, "large", size=SIZE).wait(timeout=120).download(tmp_path)
+        task = create(client, federation, "large", size=SIZE).wait(timeout=120, progress=False)
+        [file] = task.download(tmp_path)
+        [row] = client.request("result", params={"task_id": task["id"]})["data"]
+    assert row["blob_storage_used"]
+    assert str(uuid.UUID(row["result"])) == row["result"]
     assert file.stat().st_size == SIZE
     assert digest(file) == expected(SIZE)
     assert [path.name for path in tmp_path.iterdir()] == [file.name]

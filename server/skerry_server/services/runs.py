@@ -234,8 +234,14 @@ def _take_result(run: Run, outcome: Outcome, store: PayloadStore) -> Payload | N
 
 
 def _name_result(run: Run) -> None:
-    """A run whose input came as a blob gives its result as one: so its asker's client understands it."""
-    if run.result is not None and run.input.blob is not None:
+    """A run whose input came as a blob gives its result as one: so its asker's client understands it.
+
+    So does one with a large native result, which is fetched as a stream: lists of results stay small.
+    """
+    if run.result is None:
+        return
+    is_stream = run.task.format is Format.NATIVE and run.result.file is not None
+    if is_stream or run.input.blob is not None:
         run.result.blob, run.result.format = str(uuid.uuid4()), run.task.format
 
 
