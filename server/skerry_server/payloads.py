@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import itertools
+import logging
 import os
 import time
 import uuid
@@ -29,6 +30,7 @@ from skerry_server.models import Payload
 from skerry_server.objects import PART, FileObjects, Objects
 from skerry_server.syncing import Syncing
 
+_LOG = logging.getLogger(__name__)
 _ABANDONED_SECONDS = 3600
 """An object that was not written to for so long, and that no row names, never will be named."""
 _PARTS_KEPT = 24 * 3600
@@ -140,17 +142,19 @@ class PayloadStore:
         self.remove(payload.file)
 
     def remove(self, name: str | None) -> None:
-        """Removes an object that no row names any more."""
+        """Removes an object that no row names any more; while its store is away, a later start does."""
         if name is not None:
-            self.objects.remove(name)
+            with _put_off():
+                self.objects.remove(name)
 
     def sweep(self, session: Session) -> None:
         """Removes objects that no row names, and uploads with which nobody went on."""
         self.sweep_parts()
-        for batch in _batches(self.objects.unchanged_since(time.time() - _ABANDONED_SECONDS)):
-            known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
-            for name in set(batch) - known:
-                self.objects.remove(name)
+        with _put_off():
+            for batch in _batches(self.objects.unchanged_since(time.time() - _ABANDONED_SECONDS)):
+                known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
+                for name in set(batch) - known:
+                    self.objects.remove(name)
 
     def sweep_parts(self) -> None:
         """Removes uploads with which nobody went on."""
@@ -179,6 +183,15 @@ class PayloadStore:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def _put_off() -> Iterator[None]:
+    """What has no row is in nobody's way."""
+    try:
+        yield
+    except Busy as error:
+        _LOG.warning("what no row names is removed at a later start: %s", error)
 
 
 @contextmanager

@@ -144,6 +144,7 @@ def test_wrong_keys(s3_store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(Busy) as raised:
         store.keep([BIG], 1 << 30)
     assert s3_store.endpoint not in str(raised.value)
+    store.remove(uuid.uuid4().hex)
     assert list(settings.payload_folder.iterdir()) == []
 
 
