@@ -1,15 +1,18 @@
 """Namespace holders: containers without a network that each own the network namespace of one run.
 
-Made ahead in the background, each with the gate's listener in it already; used once, never again.
+Made ahead in the background, each with the gate's listener in it already; used once, never again. The pool is filled
+again between starts: a run that is being started has the engine to itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import socket
 import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +33,11 @@ class _NotStartedError(LauncherError):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A holder's container and the listener in its namespace."""
+    """A holder's container, the listener in its namespace, and its process."""
 
     id: str
     listener: socket.socket
+    process: int
 
 
 class HolderEnded(LauncherError):
@@ -49,6 +53,7 @@ class Holders:
         self._labels = {**labels, "skerry.kind": "holder"}
         self._size = size
         self._ready: deque[Holder] = deque()
+        self._starting = 0
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._fill, name="holders", daemon=True)
@@ -66,12 +71,23 @@ class Holders:
         while True:
             with self._changed:
                 holder = self._ready.popleft() if self._ready else None
-                self._changed.notify_all()
             if holder is None:
                 return self._make()
-            if self._runs(holder.id):
+            if _runs(holder):
                 return holder
             self._discard(holder)
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """While a run is started its engine is left alone: what is missing in the pool is made after that."""
+        with self._changed:
+            self._starting += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._starting -= 1
+                self._changed.notify_all()
 
     def listen(self, holder: str, port: int) -> socket.socket:
         """A listener in the namespace of a holder."""
@@ -127,8 +143,13 @@ class Holders:
     def _wait_for_room(self) -> bool:
         """False when the pool is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._ready) < self._size)
+            self._changed.wait_for(lambda: self._closed or (len(self._ready) < self._size and self._is_time))
             return not self._closed
+
+    @property
+    def _is_time(self) -> bool:
+        """An empty pool does not wait: where there is always a run that is started, there would never be time."""
+        return not self._starting or not self._ready
 
     def _make(self) -> Holder:
         """Tries twice: under load, the engine now and then finds a container dead that it was just about to start."""
@@ -141,7 +162,8 @@ class Holders:
     def _start(self, holder: str) -> Holder:
         try:
             self._api.start(holder)
-            return Holder(holder, self.listen(holder, contract.GATE_PORT))
+            process = self._find_process(holder)
+            return Holder(holder, listen_inside(process, contract.GATE_PORT), process)
         except (APIError, LauncherError) as error:
             self.remove(holder)
             raise _NotStartedError(f"A namespace holder can't be started: {error}") from error
@@ -156,12 +178,6 @@ class Holders:
         except APIError as error:
             raise LauncherError(f"A namespace holder can't be made: {error.explanation}") from error
 
-    def _runs(self, holder: str) -> bool:
-        try:
-            return bool(self._api.inspect_container(holder)["State"]["Running"])
-        except NotFound:
-            return False
-
     def _discard(self, holder: Holder) -> None:
         holder.listener.close()
         self.remove(holder.id)
@@ -175,6 +191,14 @@ class Holders:
     def _filter(self, kind: str = "holder") -> dict[str, list[str]]:
         installation = self._labels["skerry.installation"]
         return {"label": [f"skerry.kind={kind}", f"skerry.installation={installation}"]}
+
+
+def _runs(holder: Holder) -> bool:
+    try:
+        _check_owner(holder.process, holder.id)
+    except LauncherError:
+        return False
+    return True
 
 
 def _check_owner(pid: int, container: str) -> None:

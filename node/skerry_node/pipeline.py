@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _MARGIN = 4 << 20
 _POLL_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
+_CLEAN_SECONDS = 1.0
 _CLEAN_TRIES = 6
 
 
@@ -123,11 +124,13 @@ class Pipeline:
                 self._clean()
                 return
             self._delivery.seal(outcome)
-        cleaning = threading.Thread(target=self._clean_container, name=f"clean {self.key}")
+        # The asker waits for the result, and nobody for the cleaning; but nothing stays for a server that is away.
+        cleaning = threading.Timer(_CLEAN_SECONDS, self._clean_container)
         cleaning.start()
         try:
             self._delivery.deliver()
         finally:
+            cleaning.cancel()
             cleaning.join()
         self._clean()
 
