@@ -147,10 +147,8 @@ class AlgorithmClient:
 
         Raises ChildTaskFailed, with each failed run's own words, when there is not one from each of them.
         """
-        self._wait(task_id)
-        runs = self.run.from_task(task_id)
-        if any(outcomes.failed(str(run["status"])) for run in runs):
-            raise _child_failed(task_id, runs)
+        if any(map(outcomes.failed, self._wait(task_id))):
+            raise _child_failed(task_id, self.run.from_task(task_id))
         return self.result.from_task(task_id)
 
     def authenticate(self, credentials: object = None, path: object = None) -> NoReturn:
@@ -174,26 +172,31 @@ class AlgorithmClient:
         )
         return self._gate.json(call)
 
-    def _wait(self, task_id: int) -> None:
+    def _wait(self, task_id: int) -> list[str]:
+        """The statuses of its runs, once they have ended."""
         try:
-            self._wait_for_push(task_id)
+            return self._wait_for_push(task_id)
         except (NotFound, AuthenticationError):
-            self._ask_again(task_id)
+            return self._ask_again(task_id)
 
-    def _wait_for_push(self, task_id: int) -> None:
-        params: dict[str, Any] = {"timeout": _WAIT}
-        finished = False
-        while not finished:
+    def _wait_for_push(self, task_id: int) -> list[str]:
+        params = {"timeout": _WAIT, "until": "finished"}
+        while True:
             answer = self._call("GET", f"skerry/task/{task_id}/wait", params=params)
-            params["seen"], finished = str(answer["seen"]), bool(answer["finished"])
+            if answer["finished"]:
+                return [str(run["status"]) for run in answer["runs"]]
 
-    def _ask_again(self, task_id: int) -> None:
+    def _ask_again(self, task_id: int) -> list[str]:
         """For a gate of vantage6, which has no push: asks, ever less often. Raises NotFound for an unknown task."""
         self.task.get(task_id)
         pause = _FIRST_PAUSE
-        while not all(outcomes.ended(str(run["status"])) for run in self.run.from_task(task_id)):
+        while not all(map(outcomes.ended, statuses := self._statuses(task_id))):
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+        return statuses
+
+    def _statuses(self, task_id: int) -> list[str]:
+        return [str(run["status"]) for run in self.run.from_task(task_id)]
 
 
 @dataclass(frozen=True, slots=True)

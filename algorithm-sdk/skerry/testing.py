@@ -260,7 +260,8 @@ class InMemoryGate:
 
     def wait(self, _: Call, id_: int) -> Any:
         task = self.federation.task_of(id_)
-        return {"id": id_, "status": task.status, "finished": True, "seen": "all"}
+        runs = [{"id": run.id, "status": run.status} for run in task.runs]
+        return {"id": id_, "status": task.status, "finished": True, "seen": "all", "runs": runs}
 
     def runs(self, call: Call) -> Any:
         return {"data": [_run_as_told(run) for run in self._runs_of(call)]}

@@ -116,6 +116,8 @@ class Pipeline:
     def _carry_out(self) -> None:
         if self._course.entry.stage is not Stage.SEALED:
             outcome = self._live()
+            # What is left takes none of what the places are for.
+            self._parts.places.leave(self.key)
             if self._course.entry.resume is None:
                 self._delivery.finish_unopened(outcome)
                 self._clean()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from skerry import contract
@@ -32,9 +33,8 @@ HOME_VARIABLES = {
 }
 """For images that expect a home. No value is base32 that an image could take for an encoded one."""
 
-HOSTS_NAME = "hosts"
 HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
-"""The algorithm's /etc/hosts, a file of the run's data folder: the engine makes one for its own networks only."""
+"""The algorithm's /etc/hosts: the engine makes one for its own networks only."""
 
 HOLDER_USER = "65534:65534"
 GVISOR = "runsc"
@@ -201,9 +201,14 @@ def _mounts(spec: Spec) -> list[dict[str, Any]]:
     return [
         _bind(str(spec.data), contract.DATA_FOLDER),
         _bind(str(spec.temporary), contract.TEMPORARY_FOLDER),
-        _bind(str(spec.data / HOSTS_NAME), "/etc/hosts", read_only=True),
+        _bind(str(hosts_file(spec)), "/etc/hosts", read_only=True),
         *databases,
     ]
+
+
+def hosts_file(spec: Spec) -> Path:
+    """Beside the run's data, where the run sees nothing else."""
+    return spec.data.with_name("hosts")
 
 
 def database_path(label: str, name: str, kind: str) -> str:

@@ -158,7 +158,7 @@ class DockerLauncher:
             holder = self._prepared[spec.attempt]
         for relaxation in self._profile.relaxed(spec.image):
             log.warning("Run %s: the sandbox is relaxed: %s", spec.attempt, relaxation)
-        (spec.data / sandbox.HOSTS_NAME).write_text(sandbox.HOSTS)
+        sandbox.hosts_file(spec).write_text(sandbox.HOSTS)
         intended = self._profile.config(spec, holder.id, environment, self._labels_of(spec))
         with self._holders.resting():
             container = self._create(spec, intended)
