@@ -39,6 +39,14 @@ class Holder:
     listener: socket.socket
     process: int
 
+    @property
+    def runs(self) -> bool:
+        try:
+            _check_owner(self.process, self.id)
+        except LauncherError:
+            return False
+        return True
+
 
 class HolderEnded(LauncherError):
     """Nothing can be opened in that namespace any more, as after a restart of the machine."""
@@ -73,7 +81,7 @@ class Holders:
                 holder = self._ready.popleft() if self._ready else None
             if holder is None:
                 return self._make()
-            if _runs(holder):
+            if holder.runs:
                 return holder
             self._discard(holder)
 
@@ -191,14 +199,6 @@ class Holders:
     def _filter(self, kind: str = "holder") -> dict[str, list[str]]:
         installation = self._labels["skerry.installation"]
         return {"label": [f"skerry.kind={kind}", f"skerry.installation={installation}"]}
-
-
-def _runs(holder: Holder) -> bool:
-    try:
-        _check_owner(holder.process, holder.id)
-    except LauncherError:
-        return False
-    return True
 
 
 def _check_owner(pid: int, container: str) -> None:

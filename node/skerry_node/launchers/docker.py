@@ -160,10 +160,23 @@ class DockerLauncher:
             log.warning("Run %s: the sandbox is relaxed: %s", spec.attempt, relaxation)
         sandbox.hosts_file(spec).write_text(sandbox.HOSTS)
         intended = self._profile.config(spec, holder.id, environment, self._labels_of(spec))
-        with self._holders.resting():
-            container = self._create(spec, intended)
-            self._check(spec, container, intended)
-            self._begin(spec, container)
+        try:
+            with self._holders.resting():
+                container = self._create(spec, intended)
+                self._check(spec, container, intended)
+                self._begin(spec, container)
+        except StartFailed as error:
+            if holder.runs or self._may_have_run(spec.attempt):
+                raise
+            raise Vanished("The namespace holder ended before the algorithm was started.") from error
+
+    def _may_have_run(self, attempt: Attempt) -> bool:
+        """Whether there is a container that is more than made; raises LauncherError."""
+        try:
+            with _engine("A container that was not started can't be looked at"):
+                return str(self._inspect(attempt)["State"]["Status"]) != Phase.CREATED
+        except Vanished:
+            return False
 
     def _begin(self, spec: Spec, container: str) -> None:
         try:
