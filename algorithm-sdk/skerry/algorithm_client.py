@@ -12,15 +12,13 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from skerry import forms, outcomes, values
+from skerry.calls import Call
 from skerry.contract import read_claims
 from skerry.errors import AlgorithmError, AuthenticationError, ChildTaskFailed, InputError, NotFound, ServerError
 from skerry.wire import Format, Status, b64, detect_format, unb64
-
-if TYPE_CHECKING:
-    from skerry.transport import Call
 
 _KEY = "Idempotency-Key"
 """What carries it the gate does once, however often it hears of it."""
@@ -164,8 +162,6 @@ class AlgorithmClient:
         raise NotImplementedError("An algorithm does not encrypt: its gate does.")
 
     def _call(self, method: str, path: str, **details: Any) -> Any:
-        from skerry.transport import Call  # noqa: PLC0415 - see _transport
-
         repeatable = method in {"GET", "HEAD"} or _KEY in (details.get("headers") or {})
         call = Call(
             method, path, token=self._token, repeatable=repeatable, patience=_PATIENCE, timeout=_PATIENCE, **details
@@ -401,10 +397,10 @@ class VPN(SubClient):
 
 
 def _transport(base_url: str, socket_path: str | None) -> Gate:
-    """Imported late: the HTTP library is most of what an import costs, and partial functions call nobody."""
-    from skerry.transport import GATE_AWAY, Transport  # noqa: PLC0415
+    """Imported late: HTTP is most of what an import costs, and partial functions call nobody."""
+    from skerry.gate import GateTransport  # noqa: PLC0415
 
-    return Transport(base_url, away=GATE_AWAY, socket=socket_path)
+    return GateTransport(base_url, socket_path)
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from skerry import forms, outcomes, streams, tables, values
+from skerry.calls import Call
 from skerry.errors import (
     ContextError,
     InputError,
@@ -26,7 +27,6 @@ from skerry.payloads import Collaboration, TaskFacts
 from skerry.picking import Fields, Filters, picks_fields, picks_rows
 from skerry.progress import describe, moving, offline, showing
 from skerry.subclients import Ids, Row, Rows, SubClient
-from skerry.transport import Call
 from skerry.wire import INLINE_LIMIT
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from skerry.output import ERROR_MARK
 from skerry.wire import Input, Status, b64, canonical, unb64
 
 if TYPE_CHECKING:
-    from skerry.transport import Call
+    from skerry.calls import Call
 
 _IMAGE = "in-memory"
 _SUBNET = ipaddress.IPv4Network("10.76.0.0/16")
