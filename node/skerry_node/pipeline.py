@@ -116,8 +116,6 @@ class Pipeline:
     def _carry_out(self) -> None:
         if self._course.entry.stage is not Stage.SEALED:
             outcome = self._live()
-            # What is left takes none of what the places are for.
-            self._parts.places.leave(self.key)
             if self._course.entry.resume is None:
                 self._delivery.finish_unopened(outcome)
                 self._clean()
@@ -126,6 +124,8 @@ class Pipeline:
                 self._clean()
                 return
             self._delivery.seal(outcome)
+        # What is left takes next to nothing of what the places are for.
+        self._parts.places.leave(self.key)
         # The asker waits for the result, and nobody for the cleaning; but nothing stays for a server that is away.
         cleaning = threading.Timer(_CLEAN_SECONDS, self._clean_container)
         cleaning.start()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import docker
@@ -158,7 +159,7 @@ class DockerLauncher:
             holder = self._prepared[spec.attempt]
         for relaxation in self._profile.relaxed(spec.image):
             log.warning("Run %s: the sandbox is relaxed: %s", spec.attempt, relaxation)
-        sandbox.hosts_file(spec).write_text(sandbox.HOSTS)
+        _write_hosts(sandbox.hosts_file(spec))
         intended = self._profile.config(spec, holder.id, environment, self._labels_of(spec))
         try:
             with self._holders.resting():
@@ -385,6 +386,12 @@ def _engine(trouble: str) -> Iterator[None]:
         raise LauncherError(f"{trouble}: {_reason(error)}") from error
     except requests.RequestException as error:
         raise EngineAway(f"{trouble}: the Docker engine does not answer.") from error
+
+
+def _write_hosts(path: Path) -> None:
+    """Readable by whatever user the run has, however the node was started."""
+    path.write_text(sandbox.HOSTS)
+    path.chmod(0o644)
 
 
 def _timed_out(error: requests.RequestException) -> bool:
