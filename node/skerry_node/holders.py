@@ -1,18 +1,16 @@
 """Namespace holders: containers without a network that each own the network namespace of one run.
 
 Made ahead in the background, each with the gate's listener in it already; used once, never again. The pool is filled
-again between starts: a run that is being started has the engine to itself.
+again between runs: a run that somebody waits for has the machine to itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +59,7 @@ class Holders:
         self._labels = {**labels, "skerry.kind": "holder"}
         self._size = size
         self._ready: deque[Holder] = deque()
-        self._starting = 0
+        self._taken: set[str] = set()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._fill, name="holders", daemon=True)
@@ -76,26 +74,19 @@ class Holders:
 
     def take(self) -> Holder:
         """One that nobody used and that still runs: a restart of the engine ends them. Made now when none is ready."""
+        holder = self._find_ready() or self._make()
+        with self._changed:
+            self._taken.add(holder.id)
+            self._changed.notify_all()
+        return holder
+
+    def _find_ready(self) -> Holder | None:
         while True:
             with self._changed:
                 holder = self._ready.popleft() if self._ready else None
-            if holder is None:
-                return self._make()
-            if holder.runs:
+            if holder is None or holder.runs:
                 return holder
             self._discard(holder)
-
-    @contextlib.contextmanager
-    def resting(self) -> Iterator[None]:
-        """While a run is started its engine is left alone: what is missing in the pool is made after that."""
-        with self._changed:
-            self._starting += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._starting -= 1
-                self._changed.notify_all()
 
     def listen(self, holder: str, port: int) -> socket.socket:
         """A listener in the namespace of a holder."""
@@ -118,6 +109,9 @@ class Holders:
         return int(state["Pid"])
 
     def remove(self, holder: str) -> None:
+        with self._changed:
+            self._taken.discard(holder)
+            self._changed.notify_all()
         try:
             self._api.remove_container(holder, force=True, v=True)
         except NotFound:
@@ -156,8 +150,8 @@ class Holders:
 
     @property
     def _is_time(self) -> bool:
-        """An empty pool does not wait: where there is always a run that is started, there would never be time."""
-        return not self._starting or not self._ready
+        """An empty pool does not wait: where there is always a run, there would never be time."""
+        return not self._taken or not self._ready
 
     def _make(self) -> Holder:
         """Tries twice: under load, the engine now and then finds a container dead that it was just about to start."""

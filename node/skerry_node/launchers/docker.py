@@ -162,10 +162,9 @@ class DockerLauncher:
         _write_hosts(sandbox.hosts_file(spec))
         intended = self._profile.config(spec, holder.id, environment, self._labels_of(spec))
         try:
-            with self._holders.resting():
-                container = self._create(spec, intended)
-                self._check(spec, container, intended)
-                self._begin(spec, container)
+            container = self._create(spec, intended)
+            self._check(spec, container, intended)
+            self._begin(spec, container)
         except StartFailed as error:
             if holder.runs or self._may_have_run(spec.attempt):
                 raise
