@@ -1,18 +1,20 @@
 """What skerry adds on top of the engine: a no-op task on one node beside `docker run --rm` of the same image.
 
 The task is timed from `create` to the decrypted result at the client. The container of the reference does the same
-no-op by the same entry point, with its input and output in a folder. Both take turns, so that what else the machine
-does hits both.
+no-op by the same entry point, with its input and output in a folder. The tasks come one right after the other: what the
+node does after one, as cleaning and refilling its pool, takes the time of the next. Then come as many containers.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import time
 
 import measuring
 
 COUNT = int(os.environ.get("COUNT", "20"))
+_SETTLED = 2.0
 
 
 def measure() -> tuple[list[float], list[float]]:
@@ -25,8 +27,9 @@ def measure() -> tuple[list[float], list[float]]:
             assert measuring.ask(client, made, image, "noop").wait(progress=False).results() == [{}]
 
         one_task()  # warm: imports, connections, the first holder
-        pairs = [(measuring.seconds(one_task), measuring.seconds(lambda: start(1))) for _ in range(COUNT)]
-    return [task for task, _ in pairs], [container for _, container in pairs]
+        tasks = [measuring.seconds(one_task) for _ in range(COUNT)]
+        time.sleep(_SETTLED)
+        return tasks, [measuring.seconds(lambda: start(1)) for _ in range(COUNT)]
 
 
 def report(tasks: list[float], containers: list[float]) -> None:

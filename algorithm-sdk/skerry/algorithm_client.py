@@ -12,15 +12,13 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from skerry import forms, outcomes, values
+from skerry.calls import Call
 from skerry.contract import read_claims
 from skerry.errors import AlgorithmError, AuthenticationError, ChildTaskFailed, InputError, NotFound, ServerError
 from skerry.wire import Format, Status, b64, detect_format, unb64
-
-if TYPE_CHECKING:
-    from skerry.transport import Call
 
 _KEY = "Idempotency-Key"
 """What carries it the gate does once, however often it hears of it."""
@@ -147,10 +145,8 @@ class AlgorithmClient:
 
         Raises ChildTaskFailed, with each failed run's own words, when there is not one from each of them.
         """
-        self._wait(task_id)
-        runs = self.run.from_task(task_id)
-        if any(outcomes.failed(str(run["status"])) for run in runs):
-            raise _child_failed(task_id, runs)
+        if any(map(outcomes.failed, self._wait(task_id))):
+            raise _child_failed(task_id, self.run.from_task(task_id))
         return self.result.from_task(task_id)
 
     def authenticate(self, credentials: object = None, path: object = None) -> NoReturn:
@@ -166,34 +162,37 @@ class AlgorithmClient:
         raise NotImplementedError("An algorithm does not encrypt: its gate does.")
 
     def _call(self, method: str, path: str, **details: Any) -> Any:
-        from skerry.transport import Call  # noqa: PLC0415 - see _transport
-
         repeatable = method in {"GET", "HEAD"} or _KEY in (details.get("headers") or {})
         call = Call(
             method, path, token=self._token, repeatable=repeatable, patience=_PATIENCE, timeout=_PATIENCE, **details
         )
         return self._gate.json(call)
 
-    def _wait(self, task_id: int) -> None:
+    def _wait(self, task_id: int) -> list[str]:
+        """The statuses of its runs, once they have ended."""
         try:
-            self._wait_for_push(task_id)
+            return self._wait_for_push(task_id)
         except (NotFound, AuthenticationError):
-            self._ask_again(task_id)
+            return self._ask_again(task_id)
 
-    def _wait_for_push(self, task_id: int) -> None:
-        params: dict[str, Any] = {"timeout": _WAIT}
-        finished = False
-        while not finished:
+    def _wait_for_push(self, task_id: int) -> list[str]:
+        params = {"timeout": _WAIT, "until": "finished"}
+        while True:
             answer = self._call("GET", f"skerry/task/{task_id}/wait", params=params)
-            params["seen"], finished = str(answer["seen"]), bool(answer["finished"])
+            if answer["finished"]:
+                return [str(run["status"]) for run in answer["runs"]]
 
-    def _ask_again(self, task_id: int) -> None:
+    def _ask_again(self, task_id: int) -> list[str]:
         """For a gate of vantage6, which has no push: asks, ever less often. Raises NotFound for an unknown task."""
         self.task.get(task_id)
         pause = _FIRST_PAUSE
-        while not all(outcomes.ended(str(run["status"])) for run in self.run.from_task(task_id)):
+        while not all(map(outcomes.ended, statuses := self._statuses(task_id))):
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+        return statuses
+
+    def _statuses(self, task_id: int) -> list[str]:
+        return [str(run["status"]) for run in self.run.from_task(task_id)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,10 +397,10 @@ class VPN(SubClient):
 
 
 def _transport(base_url: str, socket_path: str | None) -> Gate:
-    """Imported late: the HTTP library is most of what an import costs, and partial functions call nobody."""
-    from skerry.transport import GATE_AWAY, Transport  # noqa: PLC0415
+    """Imported late: HTTP is most of what an import costs, and partial functions call nobody."""
+    from skerry.gate import GateTransport  # noqa: PLC0415
 
-    return Transport(base_url, away=GATE_AWAY, socket=socket_path)
+    return GateTransport(base_url, socket_path)
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from skerry.calls import REPEATABLE, Call
 from skerry.errors import ConfigurationError, Conflict, KeyChanged, MissingExtra
 from skerry.session import Session
-from skerry.transport import REPEATABLE, Call, Transport, is_loopback
+from skerry.transport import Transport, is_loopback
 
 try:
     from skerry.payloads import Collaboration, Keyring, Owner, Payloads, TaskFacts

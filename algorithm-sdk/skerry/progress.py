@@ -26,6 +26,9 @@ class Show(Protocol):
     """Takes what is known of a task's runs, and lines of their logs, each time that there is something new."""
 
     @property
+    def wants_changes(self) -> bool: ...
+
+    @property
     def wants_lines(self) -> bool: ...
 
     def runs(self, runs: Sequence[dict[str, Any]]) -> None: ...
@@ -112,7 +115,7 @@ def offline(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class _Nothing:
-    wants_lines = False
+    wants_lines = wants_changes = False
 
     def runs(self, runs: Sequence[dict[str, Any]]) -> None:
         """Shows nothing."""
@@ -125,6 +128,7 @@ class _Words:
     """In a script: nothing as long as all goes on; what it stands still for when that changes, and each minute."""
 
     wants_lines = False
+    wants_changes = True
 
     def __init__(self, title: str) -> None:
         self._title, self._said = title, ""
@@ -146,7 +150,7 @@ class _Words:
 class _Bar:
     """On a terminal: the bar stays below, the lines scroll above it."""
 
-    wants_lines = True
+    wants_lines = wants_changes = True
 
     def __init__(self, bar: Any, row: Any) -> None:
         self._bar, self._row = bar, row
@@ -161,7 +165,7 @@ class _Bar:
 class _Notebook:
     """In a notebook: one output that is written anew; needs nothing but IPython itself."""
 
-    wants_lines = True
+    wants_lines = wants_changes = True
 
     def __init__(self, title: str, display: Any) -> None:
         self._title, self._state = title, ""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from skerry.calls import Call
 from skerry.contract import read_claims
 from skerry.errors import AuthenticationError, ServerError
-from skerry.transport import Call, Transport
+from skerry.transport import Transport
 
 if TYPE_CHECKING:
     from requests import Response

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
+from skerry.calls import Call
 from skerry.errors import ConfigurationError, InputError
 from skerry.picking import Fields, Filters, picks_fields, picks_rows
 from skerry.subclients import Ids, Row, Rows, SubClient, present
-from skerry.transport import Call
 
 if TYPE_CHECKING:
     from skerry.client import UserClient

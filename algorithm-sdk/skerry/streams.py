@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING
 
 import requests
 
+from skerry.calls import Call
 from skerry.errors import ServerError, ServerUnreachable
-from skerry.transport import Call
 
 if TYPE_CHECKING:
     from skerry.session import Session

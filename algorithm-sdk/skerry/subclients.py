@@ -14,10 +14,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
+from skerry.calls import REPEATABLE, Call
 from skerry.errors import InputError
 from skerry.keys import Identity
 from skerry.picking import Fields, Filters, picks_fields, picks_rows
-from skerry.transport import REPEATABLE, Call
 
 if TYPE_CHECKING:
     from skerry.client import UserClient

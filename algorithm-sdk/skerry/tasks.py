@@ -11,6 +11,7 @@ from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from skerry import forms, outcomes, streams, tables, values
+from skerry.calls import Call
 from skerry.errors import (
     ContextError,
     InputError,
@@ -26,7 +27,6 @@ from skerry.payloads import Collaboration, TaskFacts
 from skerry.picking import Fields, Filters, picks_fields, picks_rows
 from skerry.progress import describe, moving, offline, showing
 from skerry.subclients import Ids, Row, Rows, SubClient
-from skerry.transport import Call
 from skerry.wire import INLINE_LIMIT
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TaskHandle(dict[str, Any]):
         try:
             with showing(f"task {self['id']}", wanted=progress) as show:
                 follower = Follower(self._client, self) if show.wants_lines else None
-                for answer in self._answers(timeout):
+                for answer in self._answers(timeout, changes=show.wants_changes):
                     self["status"], self._states = answer["status"], list(answer["runs"])
                     show.runs(self._states)
                     for line in follower.lines(self._states) if follower else ():
@@ -119,7 +119,8 @@ class TaskHandle(dict[str, Any]):
         """Asks for the end of the task and of all its child tasks; the runs then end as "killed by user"."""
         self._client.task.kill(self["id"])
 
-    def _answers(self, timeout: float | None) -> Iterator[dict[str, Any]]:
+    def _answers(self, timeout: float | None, *, changes: bool) -> Iterator[dict[str, Any]]:
+        """Where the task stands, until it has ended: at each of its ``changes``, or only when a call has to end."""
         end = time.monotonic() + (_FOR_EVER if timeout is None else timeout)
         seen, finished = "", False
         while not finished:
@@ -127,14 +128,15 @@ class TaskHandle(dict[str, Any]):
             if left <= 0:
                 raise WaitTimeout(self._say_what_is_missing(timeout))
             try:
-                answer = self._wait_call(seen, min(_WAIT, left), left)
+                news = {"seen": seen} if changes else {"until": "finished"}
+                answer = self._wait_call(news, min(_WAIT, left), left)
             except ServerUnreachable as error:
                 raise WaitTimeout(f"Task {self['id']} was not done after {timeout:g} s, and {error}") from error
             seen, finished = str(answer["seen"]), bool(answer["finished"])
             yield answer
 
-    def _wait_call(self, seen: str, wait: float, patience: float) -> dict[str, Any]:
-        params = {"timeout": max(1, round(wait))} | ({"seen": seen} if seen else {})
+    def _wait_call(self, news: Mapping[str, str], wait: float, patience: float) -> dict[str, Any]:
+        params = {"timeout": max(1, round(wait)), **news}
         path = f"skerry/task/{self['id']}/wait"
         timeout = wait + _ANSWER_MARGIN
         call = Call("GET", path, params=params, repeatable=True, patience=patience, timeout=timeout)

@@ -28,7 +28,7 @@ from skerry.output import ERROR_MARK
 from skerry.wire import Input, Status, b64, canonical, unb64
 
 if TYPE_CHECKING:
-    from skerry.transport import Call
+    from skerry.calls import Call
 
 _IMAGE = "in-memory"
 _SUBNET = ipaddress.IPv4Network("10.76.0.0/16")
@@ -260,7 +260,8 @@ class InMemoryGate:
 
     def wait(self, _: Call, id_: int) -> Any:
         task = self.federation.task_of(id_)
-        return {"id": id_, "status": task.status, "finished": True, "seen": "all"}
+        runs = [{"id": run.id, "status": run.status} for run in task.runs]
+        return {"id": id_, "status": task.status, "finished": True, "seen": "all", "runs": runs}
 
     def runs(self, call: Call) -> Any:
         return {"data": [_run_as_told(run) for run in self._runs_of(call)]}

@@ -1,6 +1,7 @@
 """Namespace holders: containers without a network that each own the network namespace of one run.
 
-Made ahead in the background, each with the gate's listener in it already; used once, never again.
+Made ahead in the background, each with the gate's listener in it already; used once, never again. The pool is filled
+again between runs: a run that somebody waits for has the machine to itself.
 """
 
 from __future__ import annotations
@@ -30,10 +31,19 @@ class _NotStartedError(LauncherError):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A holder's container and the listener in its namespace."""
+    """A holder's container, the listener in its namespace, and its process."""
 
     id: str
     listener: socket.socket
+    process: int
+
+    @property
+    def runs(self) -> bool:
+        try:
+            _check_owner(self.process, self.id)
+        except LauncherError:
+            return False
+        return True
 
 
 class HolderEnded(LauncherError):
@@ -49,6 +59,7 @@ class Holders:
         self._labels = {**labels, "skerry.kind": "holder"}
         self._size = size
         self._ready: deque[Holder] = deque()
+        self._taken: set[str] = set()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._fill, name="holders", daemon=True)
@@ -63,13 +74,17 @@ class Holders:
 
     def take(self) -> Holder:
         """One that nobody used and that still runs: a restart of the engine ends them. Made now when none is ready."""
+        holder = self._find_ready() or self._make()
+        with self._changed:
+            self._taken.add(holder.id)
+            self._changed.notify_all()
+        return holder
+
+    def _find_ready(self) -> Holder | None:
         while True:
             with self._changed:
                 holder = self._ready.popleft() if self._ready else None
-                self._changed.notify_all()
-            if holder is None:
-                return self._make()
-            if self._runs(holder.id):
+            if holder is None or holder.runs:
                 return holder
             self._discard(holder)
 
@@ -94,6 +109,9 @@ class Holders:
         return int(state["Pid"])
 
     def remove(self, holder: str) -> None:
+        with self._changed:
+            self._taken.discard(holder)
+            self._changed.notify_all()
         try:
             self._api.remove_container(holder, force=True, v=True)
         except NotFound:
@@ -127,8 +145,13 @@ class Holders:
     def _wait_for_room(self) -> bool:
         """False when the pool is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._ready) < self._size)
+            self._changed.wait_for(lambda: self._closed or (len(self._ready) < self._size and self._is_time))
             return not self._closed
+
+    @property
+    def _is_time(self) -> bool:
+        """An empty pool does not wait: where there is always a run, there would never be time."""
+        return not self._taken or not self._ready
 
     def _make(self) -> Holder:
         """Tries twice: under load, the engine now and then finds a container dead that it was just about to start."""
@@ -141,7 +164,8 @@ class Holders:
     def _start(self, holder: str) -> Holder:
         try:
             self._api.start(holder)
-            return Holder(holder, self.listen(holder, contract.GATE_PORT))
+            process = self._find_process(holder)
+            return Holder(holder, listen_inside(process, contract.GATE_PORT), process)
         except (APIError, LauncherError) as error:
             self.remove(holder)
             raise _NotStartedError(f"A namespace holder can't be started: {error}") from error
@@ -155,12 +179,6 @@ class Holders:
             raise LauncherError(f"The image {self._image} is missing; build it with: make images") from error
         except APIError as error:
             raise LauncherError(f"A namespace holder can't be made: {error.explanation}") from error
-
-    def _runs(self, holder: str) -> bool:
-        try:
-            return bool(self._api.inspect_container(holder)["State"]["Running"])
-        except NotFound:
-            return False
 
     def _discard(self, holder: Holder) -> None:
         holder.listener.close()

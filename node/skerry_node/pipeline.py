@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _MARGIN = 4 << 20
 _POLL_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
+_CLEAN_SECONDS = 1.0
 _CLEAN_TRIES = 6
 
 
@@ -123,11 +124,15 @@ class Pipeline:
                 self._clean()
                 return
             self._delivery.seal(outcome)
-        cleaning = threading.Thread(target=self._clean_container, name=f"clean {self.key}")
+        # What is left takes next to nothing of what the places are for.
+        self._parts.places.leave(self.key)
+        # The asker waits for the result, and nobody for the cleaning; but nothing stays for a server that is away.
+        cleaning = threading.Timer(_CLEAN_SECONDS, self._clean_container)
         cleaning.start()
         try:
             self._delivery.deliver()
         finally:
+            cleaning.cancel()
             cleaning.join()
         self._clean()
 
@@ -160,9 +165,7 @@ class Pipeline:
         self._course.entry = replace(self._course.entry, resume=opened.resume)
         self._story.record_pins()
         self._admit(opened)
-        spec = self._prepare(opened)
-        self._course.check_stopped()
-        self._start(spec)
+        self._enter_and_start(*self._prepare(opened))
         self._report_active()
 
     def _open(self) -> OpenedRun:
@@ -241,8 +244,8 @@ class Pipeline:
         with ending(Status.NOT_ALLOWED, admission.NotAdmitted):
             return admission.admit(config.policies, config.databases, request, image)
 
-    def _prepare(self, opened: OpenedRun) -> Spec:
-        """Image, databases and the gate. Raises RunEnded."""
+    def _prepare(self, opened: OpenedRun) -> tuple[Image, Rule]:
+        """Image and databases, and the rule that admits it. Raises RunEnded."""
         parts = self._parts
         with ending(Status.NO_IMAGE, ImageNotFound), ending(Status.FAILED, LauncherError):
             image = self._course.outlast(lambda: parts.launcher.resolve(opened.image))
@@ -250,11 +253,33 @@ class Pipeline:
         rule = self._apply_rules(opened, image)
         if rule.approve_first:
             wait_for_consent(self._course, self._story, opened, image)
-        with ending(Status.FAILED, databases.DatabaseUnavailable, LauncherError):
+        with ending(Status.FAILED, databases.DatabaseUnavailable):
             self._databases = databases.choose(parts.config.databases, opened.databases)
+        return image, rule
+
+    def _enter_and_start(self, image: Image, rule: Rule) -> None:
+        """Once more where the namespace ended before anything was started in it. Raises RunEnded."""
+        try:
+            self._start(self._enter(image, rule))
+        except Vanished as error:
+            log.warning("Run %s is prepared once more: %s", self.key, error)
+            with ending(Status.START_FAILED, Vanished):
+                self._leave()
+                self._start(self._enter(image, rule))
+
+    def _leave(self) -> None:
+        """Undoes what ``_enter`` did."""
+        self._close_ways()
+        with ending(Status.FAILED, LauncherError):
+            self._course.outlast(lambda: self._parts.launcher.remove(self.key))
+
+    def _enter(self, image: Image, rule: Rule) -> Spec:
+        """The namespace and all ways out of it. Raises RunEnded, and Vanished when it has ended meanwhile."""
+        parts, labels = self._parts, [database.label for database in self._databases]
+        with ending(Status.FAILED, LauncherError):
             temporary = parts.jobs.make(self.order.task.job_id, image)
             self._ways.listen(self._course.outlast(lambda: parts.launcher.prepare(self.key)))
-            self._ways.open_relays(relays.choose(parts.config, opened.databases, image), image)
+            self._ways.open_relays(relays.choose(parts.config, labels, image), image)
         self._peering.choose(image)
         self._peering.join()
         # Before the start only: once the algorithm runs, the file may be a link.
@@ -404,9 +429,7 @@ class Pipeline:
         """
         if self._cleaned:
             return
-        self._ways.close()
-        self._peering.close()
-        self._ways.close_listeners()
+        self._close_ways()
         back_off, refused, ids = BackOff(), 0, logs.about(run=self.key.run, task=self.order.task.id)
         while refused < _CLEAN_TRIES:
             try:
@@ -418,6 +441,11 @@ class Pipeline:
                 log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error, extra=ids)
             if self._cleaned or self._parts.closing.wait(back_off.pause()):
                 return
+
+    def _close_ways(self) -> None:
+        self._ways.close()
+        self._peering.close()
+        self._ways.close_listeners()
 
     def _remove(self) -> None:
         self._parts.launcher.remove(self.key)

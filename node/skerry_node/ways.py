@@ -113,5 +113,7 @@ class Ways:
                 )
 
     def close_listeners(self) -> None:
-        for listener in (*self._gates, *(listener for _, listener in self._relays)):
+        listeners = [*self._gates, *(listener for _, listener in self._relays)]
+        self._gates, self._relays, self._listening = [], [], False
+        for listener in listeners:
             listener.close()

@@ -15,6 +15,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _WORDS = re.compile(r"[a-z]{1,32}(,[a-z]{1,32}){0,7}")
 _FLAG = re.compile(r"0|1|[Tt]rue|[Ff]alse")
 _LABEL = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_UNTIL = re.compile(r"finished")
 _PAGE = {"page": _NUMBER, "per_page": _NUMBER}
 _ADDRESSES = ("only_children", "only_parent", "only_siblings", "only_self", "include_children", "include_parent")
 
@@ -79,7 +80,7 @@ ROUTES = (
     _get("/result/<id>", Action.GET_RESULT),
     Route("GET", "/vpn/algorithm/addresses", Action.ADDRESSES, {"label": _LABEL} | dict.fromkeys(_ADDRESSES, _FLAG)),
     _get("/blobstream/status", Action.FORWARD),
-    Route("GET", "/skerry/task/<id>/wait", Action.FORWARD, {"seen": _LABEL, "timeout": _NUMBER}),
+    Route("GET", "/skerry/task/<id>/wait", Action.FORWARD, {"seen": _LABEL, "timeout": _NUMBER, "until": _UNTIL}),
     Route("POST", "/task", Action.CREATE_TASK),
     Route("POST", BLOBS_PATH, Action.KEEP_BLOB),
 )

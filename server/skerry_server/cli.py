@@ -18,11 +18,11 @@ import click
 
 from skerry import logs
 from skerry.audit import lines_of
+from skerry.calls import Call
 from skerry.cli.connection import client_at, connect, connected
 from skerry.errors import SkerryError
 from skerry.invitations import Invitation
 from skerry.keys import write_secret
-from skerry.transport import Call
 from skerry_server import bootstrap as bootstrap_secret
 from skerry_server import migrants
 from skerry_server import settings as configuration

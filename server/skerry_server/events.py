@@ -44,6 +44,11 @@ def task_topic(task_id: int) -> str:
     return f"task:{task_id}"
 
 
+def end_topic(task_id: int) -> str:
+    """All runs of this task have ended."""
+    return f"end:{task_id}"
+
+
 def job_topic(job_id: int) -> str:
     """All tasks of this job have ended."""
     return f"job:{job_id}"

@@ -163,7 +163,7 @@ def images_choose_variables(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sandbox, "differences", lambda *_: [])
 
 
-def databases_writable(patch: pytest.MonkeyPatch) -> None:
+def mounts_writable(patch: pytest.MonkeyPatch) -> None:
     """Mounted to be written to, for root: as the run's own number it is nobody's who may."""
     genuine = sandbox._bind
     patch.setattr(sandbox, "_bind", lambda source, target, **_: genuine(source, target))
@@ -280,7 +280,6 @@ ATTACKS: list[Attack] = [
         write__root="write to the root folder",
         write__usr="write to programs",
         write__etc="write to settings",
-        write__hosts="write to the table of hosts",
         write__resolver="choose a name server",
     ),
     *_looks(
@@ -328,7 +327,8 @@ ATTACKS: list[Attack] = [
         "no such file|Errno 13",
         HOST_MOUNTED,
     ),
-    _look("change-database", "change the owner's data", "Errno (13|30)", databases_writable),
+    _look("write-hosts", "write to the table of hosts", _NOT_PERMITTED, mounts_writable),
+    _look("change-database", "change the owner's data", "Errno (13|30)", mounts_writable),
     _look("variables", "find a variable of the node's own", "no such name", variables_of_the_node),
     _image("root", "run as root because its image says so", ("USER root",), "user-root", "^refused", weaken=AS_ROOT),
     _image(

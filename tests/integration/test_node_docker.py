@@ -17,7 +17,7 @@ from skerry_node import areas
 from skerry_node.config import DockerSettings, Limits
 from skerry_node.jobs import JobFolders
 from skerry_node.launchers.docker import DockerLauncher, connect
-from skerry_node.launchers.launcher import Attempt, ImageNotFound, LauncherError, Source, Spec
+from skerry_node.launchers.launcher import Attempt, ImageNotFound, LauncherError, Source, Spec, Vanished
 from skerry_node.output import BadOutput, open_output
 from skerry_node.users import Users
 
@@ -74,11 +74,11 @@ def image(images) -> Iterator:
 
 @pytest.fixture
 def start(launcher, jobs, tmp_path) -> Iterator:
-    """Starts an image as a run; its folder."""
+    """Starts an image as a run; its folder. ``before``: is done when all is prepared."""
     made: list[Path] = []
     listeners: list[socket.socket] = []
 
-    def start(name: str, run: int = 1, sources: tuple[Source, ...] = ()) -> Spec:
+    def start(name: str, run: int = 1, sources: tuple[Source, ...] = (), before=lambda _: None) -> Spec:
         image, user, data = launcher.resolve(name), 70000 + run, tmp_path / f"data-{run}"
         areas.make(data, LIMITS.output, mode=0o755, user=None, group=None)
         made.append(data)
@@ -89,6 +89,7 @@ def start(launcher, jobs, tmp_path) -> Iterator:
         for path in (spec.task_folder, spec.task_folder / "output"):
             os.chown(path, user, user)
         listeners.append(launcher.prepare(spec.attempt))
+        before(spec)
         launcher.start(spec, {"TASK": f"/mnt/data/{spec.task_folder.name}"})
         return spec
 
@@ -208,7 +209,7 @@ def test_what_an_image_declares(launcher, image, start) -> None:
         text=True,
         check=True,
     )
-    assert volumes.stdout.strip() == "2"
+    assert volumes.stdout.strip() == "3"
 
 
 PLANTED = {
@@ -278,6 +279,35 @@ def test_holders_are_used_once_and_go_with_their_run(launcher, image, start) -> 
         launcher.remove(spec.attempt)
     assert len(set(holders)) == 3
     assert all(holder.removeprefix("container:")[:12] not in containers() for holder in holders)
+
+
+@pytest.mark.parametrize("how", [["kill"], ["rm", "-f"]])
+def test_a_holder_that_dies_before_the_start_is_replaced(launcher, image, start, how) -> None:
+    """Nothing was started in it, whether the engine still knows it or not: the attempt is prepared once more."""
+    name = image(f"echo hello | /busybox nc 127.0.0.1 {GATE_PORT}")
+
+    def lose_the_first_holder(spec: Spec) -> None:
+        subprocess.run(["docker", *how, launcher._prepared[spec.attempt].id], check=True, capture_output=True)
+        with pytest.raises(Vanished, match="before the algorithm was started"):
+            launcher.start(spec, {})
+        launcher.remove(spec.attempt)
+        assert containers("algorithm") == []
+        start.listeners.pop().close()
+        start.listeners.append(launcher.prepare(spec.attempt))
+
+    spec = start(name, before=lose_the_first_holder)
+    connection, _ = start.listeners[0].accept()
+    with connection:
+        assert connection.recv(100) == b"hello\n"
+    assert end(launcher, spec)[0].code == 0
+
+
+def test_localhost_has_a_name_and_nothing_else(launcher, image, start) -> None:
+    script = "/busybox cat /etc/hosts /etc/resolv.conf; { echo x >>/etc/hosts && echo written; } 2>/dev/null; true"
+    ended, log = end(launcher, start(image(script)))
+    assert (ended.code, log.split()[:4]) == (0, ["127.0.0.1", "localhost", "::1", "localhost"])
+    assert "nameserver" not in log
+    assert "written" not in log
 
 
 def test_holders_that_a_killed_node_left_are_removed(launcher, image, start) -> None:

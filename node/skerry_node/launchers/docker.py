@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import docker
@@ -158,9 +159,26 @@ class DockerLauncher:
             holder = self._prepared[spec.attempt]
         for relaxation in self._profile.relaxed(spec.image):
             log.warning("Run %s: the sandbox is relaxed: %s", spec.attempt, relaxation)
+        _write_hosts(sandbox.hosts_file(spec))
         intended = self._profile.config(spec, holder.id, environment, self._labels_of(spec))
-        container = self._create(spec, intended)
-        self._check(spec, container, intended)
+        try:
+            container = self._create(spec, intended)
+            self._check(spec, container, intended)
+            self._begin(spec, container)
+        except StartFailed as error:
+            if holder.runs or self._may_have_run(spec.attempt):
+                raise
+            raise Vanished("The namespace holder ended before the algorithm was started.") from error
+
+    def _may_have_run(self, attempt: Attempt) -> bool:
+        """Whether there is a container that is more than made; raises LauncherError."""
+        try:
+            with _engine("A container that was not started can't be looked at"):
+                return str(self._inspect(attempt)["State"]["Status"]) != Phase.CREATED
+        except Vanished:
+            return False
+
+    def _begin(self, spec: Spec, container: str) -> None:
         try:
             self._api.start(container)
         except APIError as error:
@@ -184,7 +202,7 @@ class DockerLauncher:
 
     def poll(self, attempt: Attempt, timeout: float) -> Ended | None:
         try:
-            self._api.wait(self._name(attempt), timeout=max(1, math.ceil(timeout)))
+            code = int(self._api.wait(self._name(attempt), timeout=max(1, math.ceil(timeout)))["StatusCode"])
         except NotFound as error:
             raise Vanished(f"The container of run {attempt.run} is gone.") from error
         except requests.RequestException as error:
@@ -193,8 +211,7 @@ class DockerLauncher:
             raise LauncherError("The Docker engine broke off while a container was watched.") from error
         except APIError as error:
             raise LauncherError(f"A container can't be watched: {_reason(error)}") from error
-        with _engine("A container that has ended can't be looked at"):
-            return self._ended(attempt, self._inspect(attempt))
+        return Ended(code) if code == 0 else self._explain(attempt, code)
 
     def logs(self, attempt: Attempt) -> str:
         try:
@@ -347,10 +364,10 @@ class DockerLauncher:
             return str(self._inspect(attempt)["HostConfig"]["NetworkMode"]).removeprefix("container:")
         return None
 
-    def _ended(self, attempt: Attempt, seen: dict[str, Any]) -> Ended:
-        state = seen["State"]
-        code = int(state["ExitCode"])
-        if state["OOMKilled"] and code != 0:
+    def _explain(self, attempt: Attempt, code: int) -> Ended:
+        with _engine("A container that has ended can't be looked at"):
+            seen = self._inspect(attempt)
+        if seen["State"]["OOMKilled"]:
             allowed = int(seen["HostConfig"]["Memory"]) >> 20
             return Ended(code, f"The run needed more memory than this node allows ({allowed} MiB).")
         failure = _EXEC_FAILED.search(self.logs(attempt)) if code in _NOT_EXECUTED else None
@@ -368,6 +385,12 @@ def _engine(trouble: str) -> Iterator[None]:
         raise LauncherError(f"{trouble}: {_reason(error)}") from error
     except requests.RequestException as error:
         raise EngineAway(f"{trouble}: the Docker engine does not answer.") from error
+
+
+def _write_hosts(path: Path) -> None:
+    """Readable by whatever user the run has, however the node was started."""
+    path.write_text(sandbox.HOSTS)
+    path.chmod(0o644)
 
 
 def _timed_out(error: requests.RequestException) -> bool:

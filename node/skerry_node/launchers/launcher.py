@@ -168,7 +168,11 @@ class Launcher(Protocol):
         """Where a start of this spec will show its files; after ``prepare``."""
 
     def start(self, spec: Spec, environment: Mapping[str, str]) -> None:
-        """Starts a prepared attempt. Raises StartFailed, ImageNotFound, AlreadyStarted."""
+        """Starts a prepared attempt. Raises StartFailed, ImageNotFound, AlreadyStarted.
+
+        Raises Vanished when the prepared place has ended and nothing was started in it: after ``remove``, the attempt
+        can be prepared and started once more.
+        """
 
     def listen(self, attempt: Attempt, port: int) -> socket.socket:
         """One more listener where the gate of a prepared or running attempt has its own; port 0 is any.

@@ -20,7 +20,7 @@ from skerry import logs
 from skerry.wire import canonical
 from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
-from skerry_server.events import announce, job_topic, node_topic, task_topic
+from skerry_server.events import announce, end_topic, job_topic, node_topic, task_topic
 from skerry_server.lifecycle import OPEN, State, advance, task_status
 from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
 from skerry_server.payloads import PayloadStore
@@ -282,9 +282,11 @@ def _follow(task: Task, states: Collection[State], now: datetime) -> None:
 
 def _tell(session: Session, tasks: Sequence[Task], now: datetime) -> None:
     """Of a job none of whose tasks is open nodes hear, too: they may clean up what they keep for it."""
-    ended = {task.job_id for task in tasks if task.finished_at is not None and task.job_id is not None}
+    finished = [task for task in tasks if task.finished_at is not None]
+    ended = {task.job_id for task in finished if task.job_id is not None}
     over = ended - open_jobs(session, sorted(ended))
-    announce(session, [*(task_topic(task.id) for task in tasks), *(job_topic(job) for job in over)], now)
+    ends = [*(end_topic(task.id) for task in finished), *(job_topic(job) for job in over)]
+    announce(session, [*(task_topic(task.id) for task in tasks), *ends], now)
 
 
 def descendants(session: Session, task_ids: Sequence[int]) -> list[Task]:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
 from skerry.wire import Status
-from skerry_server.events import presence_topic, task_topic, user_topic
+from skerry_server.events import end_topic, presence_topic, task_topic, user_topic
 from skerry_server.models import Run
 from skerry_server.policy import Actor, Kind
 from skerry_server.services.tasks import find_task
@@ -40,8 +40,17 @@ class Progress:
 def topics(session: Session, actor: Actor, task_id: int) -> list[str]:
     """What changes the progress: the task's runs, and the coming and going of their nodes; and who asks."""
     nodes = session.scalars(select(Run.node_id).where(Run.task_id == task_id, Run.node_id.is_not(None)))
-    own = [user_topic(actor.id)] if actor.kind is Kind.USER else []
-    return [task_topic(task_id), *own, *(presence_topic(node_id) for node_id in nodes if node_id is not None)]
+    presences = [presence_topic(node_id) for node_id in nodes if node_id is not None]
+    return [task_topic(task_id), *presences, *_own(actor)]
+
+
+def end_topics(actor: Actor, task_id: int) -> list[str]:
+    """The end of the task; and who asks."""
+    return [end_topic(task_id), *_own(actor)]
+
+
+def _own(actor: Actor) -> list[str]:
+    return [user_topic(actor.id)] if actor.kind is Kind.USER else []
 
 
 def progress(session: Session, actor: Actor, task_id: int, now: datetime) -> Progress:

@@ -12,7 +12,7 @@ import pytest
 from skerry_node.config import Share
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers import fakes
-from skerry_node.launchers.launcher import Ended, EngineAway, LauncherError
+from skerry_node.launchers.launcher import Ended, EngineAway, LauncherError, Vanished
 from skerry_node.pipeline import Pipeline
 from skerry_node.server import BackOff
 from skerry_proxy.client import ProxyError
@@ -84,6 +84,40 @@ def test_logs_that_the_owner_keeps(parts, proxy, server, make_order) -> None:
     stopped.stop("killed by user")
     thread.join(10)
     assert [text[::-1] for _, _, text in server.finished] == [sentence]
+
+
+class NamespaceEnds(fakes.FakeLauncher):
+    """So many namespaces end before anything is started in them."""
+
+    def __init__(self, images, ends: int) -> None:
+        super().__init__(images)
+        self.ends, self.prepared = ends, 0
+
+    def prepare(self, attempt):
+        self.prepared += 1
+        return super().prepare(attempt)
+
+    def start(self, spec, environment) -> None:
+        if self.prepared <= self.ends:
+            raise Vanished("The namespace holder ended before the algorithm was started.")
+        super().start(spec, environment)
+
+
+def test_a_namespace_that_ends_before_the_start_is_made_once_more(parts, proxy, launcher, carry_out) -> None:
+    once = NamespaceEnds(launcher.images, 1)
+    carry_out(replace(parts, launcher=once))
+    assert proxy.delivered == [("completed", "copied\n", b'{"method": "mean"}')]
+    assert (len(once.starts), once.prepared, proxy.served) == (1, 2, 2)
+    assert leftovers(parts) == []
+
+
+def test_a_namespace_that_ends_again_fails_the_run(parts, proxy, launcher, carry_out) -> None:
+    ever = NamespaceEnds(launcher.images, 9)
+    carry_out(replace(parts, launcher=ever))
+    [(status, log, _)] = proxy.delivered
+    assert (status, ever.prepared, ever.starts) == ("start failed", 2, [])
+    assert "namespace holder ended" in log
+    assert leftovers(parts) == []
 
 
 def test_an_unknown_database(parts, proxy, carry_out) -> None:

@@ -42,6 +42,7 @@ def test_only_the_databases_that_are_named_are_mounted_and_read_only(intended) -
     assert mounts == {
         "/mnt/data": False,
         "/mnt/tmp": False,
+        "/etc/hosts": True,
         "/mnt/databases/default/a.csv": True,
         "/mnt/databases/scans": True,
     }

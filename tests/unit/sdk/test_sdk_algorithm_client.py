@@ -37,8 +37,9 @@ def run(id_: int, status: str = "completed", log: str | None = None) -> dict:
     return {"id": id_, "status": status, "log": log, "organization": {"id": id_ - 10}, "task": {"id": 7}}
 
 
-def waiting(finished: bool = True, seen: str = "s1") -> dict:
-    return {"id": 7, "status": "active", "finished": finished, "seen": seen, "runs": []}
+def waiting(*statuses: str, finished: bool = True) -> dict:
+    runs = [{"id": 11 + number, "status": status} for number, status in enumerate(statuses)]
+    return {"id": 7, "status": "active", "finished": finished, "seen": "s1", "runs": runs}
 
 
 def test_a_child_task(server, client) -> None:
@@ -84,20 +85,18 @@ def test_an_input_that_is_none(server, client, wrong) -> None:
 
 
 def test_results_in_the_order_of_the_organizations(server, client) -> None:
-    server.on("GET", "skerry/task/7/wait", waiting(finished=False), waiting(finished=False, seen="s2"), waiting())
-    server.on("GET", "run", {"data": [run(12), run(11)]})
+    server.on("GET", "skerry/task/7/wait", waiting(finished=False), waiting(finished=False), waiting("completed"))
     rows = [{"id": 12, "result": b64(b'{"n": 2}')}, {"id": 11, "result": b64(b"[1]")}]
     server.on("GET", "result", {"data": rows})
     assert client.wait_for_results(7) == [[1], {"n": 2}]
     waits = server.calls("GET", "skerry/task/7/wait")
-    assert [call.params.get("seen") for call in waits] == [None, "s1", "s2"]
+    assert [call.params["until"] for call in waits] == ["finished"] * 3
     assert server.calls("GET", "result")[0].params == {"task_id": "7"}
 
 
 def test_waiting_goes_on_while_the_gate_is_away(server, client) -> None:
     server.on("GET", "skerry/task/7/wait", waiting(finished=False), None, (503, {"msg": "later"}), None, waiting())
-    server.on("GET", "run", None, {"data": [run(11)]})
-    server.on("GET", "result", {"data": [{"id": 11, "result": b64(b"1")}]})
+    server.on("GET", "result", None, {"data": [{"id": 11, "result": b64(b"1")}]})
     assert client.wait_for_results(7) == [1]
 
 
@@ -118,7 +117,7 @@ def test_what_creates_something_without_a_name_is_asked_once(server, client) -> 
 
 
 def test_a_failed_child_says_who_and_why(server, client) -> None:
-    server.on("GET", "skerry/task/7/wait", waiting())
+    server.on("GET", "skerry/task/7/wait", waiting("completed", "crashed", "killed by user"))
     log = "info > x\nerror > too few rows"
     sealed = b64(b"SKR1" + b"\0" * 50)
     runs = [run(13, "killed by user", sealed), run(12, "crashed", log), run(11)]

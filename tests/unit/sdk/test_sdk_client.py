@@ -285,7 +285,14 @@ def test_results_come_in_the_order_of_the_organizations(script, client) -> None:
     results(script, b"[1]", b'{"two": 2}', b"3")
     assert create(client, organizations=[1, 2, 3]).wait(progress=False).results() == [[1], {"two": 2}, 3]
     waits = script.calls("GET", "skerry/task/5/wait")
-    assert [call.params.get("seen") for call in waits] == [None, "s1", "s2"]
+    assert [call.params.get("until") for call in waits] == ["finished"] * 3
+
+
+def test_who_shows_how_it_goes_hears_of_each_change(script, client) -> None:
+    script.on("GET", "skerry/task/5/wait", state("active"), state("completed", seen="s2"))
+    create(client, organizations=[1]).wait()
+    waits = script.calls("GET", "skerry/task/5/wait")
+    assert [(call.params.get("seen"), call.params.get("until")) for call in waits] == [(None, None), ("s1", None)]
 
 
 def test_results_wait_by_themselves(script, client) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from skerry.calls import Call
 from skerry.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -18,7 +19,7 @@ from skerry.errors import (
     ServerUnreachable,
 )
 from skerry.session import Session
-from skerry.transport import GATE_AWAY, Call, Transport, is_loopback
+from skerry.transport import Transport, is_loopback
 
 pytestmark = pytest.mark.unit
 GET = Call("GET", "thing", repeatable=True)
@@ -142,14 +143,6 @@ def test_what_carries_a_key_is_repeated(server, transport) -> None:
     server.on("POST", "thing", None, {"id": 1})
     assert transport.json(replace(POST, repeatable=True)) == {"id": 1}
     assert [asked.json for asked in server.asked] == [{"a": 1}] * 2
-
-
-def test_a_gates_502_is_final(server, time_) -> None:
-    server.on("GET", "thing", (502, {"msg": "can't be opened"}), (503, {}))
-    gate = Transport(server.url, away=GATE_AWAY, clock=time_.clock, sleep=time_.sleep)
-    with pytest.raises(ServerError, match="can't be opened"):
-        gate.json(GET)
-    assert len(server.asked) == 1
 
 
 def test_an_answer_that_does_not_come(server, transport) -> None:
@@ -285,14 +278,3 @@ def test_a_log_in_that_has_expired(server, session, time_, make_token) -> None:
     time_.now += 10_000
     with pytest.raises(AuthenticationError, match="call authenticate"):
         session.json(GET)
-
-
-def test_a_unix_socket_that_nobody_listens_on(tmp_path) -> None:
-    """It certainly was not sent, so even what may not be repeated is tried again."""
-    pauses: list[float] = []
-    transport = Transport("http://127.0.0.1:8642", socket=str(tmp_path / "gate.sock"), sleep=pauses.append)
-    clock = iter(range(0, 1000, 10))
-    transport._clock = lambda: float(next(clock))
-    with pytest.raises(ServerUnreachable, match="can't be reached"):
-        transport.json(Call("POST", "task", json={}))
-    assert pauses

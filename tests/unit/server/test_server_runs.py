@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from typing import Any
 
 import pytest
 from server_federation import Api, Federation, plain
 
 from skerry_server.events import node_topic
-from skerry_server.waiting import WAIT_HEADER
+from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER
 
 pytestmark = pytest.mark.unit
 
@@ -485,3 +486,19 @@ def test_the_log_names_runs_and_keeps_secrets(
     assert text.count(f"run {order['run']} of task") == 2
     for secret in ("canary", plain("canary-in"), plain("canary-out"), order["token"], researcher.token):
         assert str(secret) not in text
+
+
+def test_a_wait_until_the_end_hears_of_nothing_else(federation: Federation, researcher: Api) -> None:
+    task = federation.make_task(researcher)
+    path = f"skerry/task/{task['id']}/wait"
+
+    def ask() -> tuple[bool, dict]:
+        answer = researcher.ask("GET", path, query_string={"until": "finished", "timeout": 60})
+        return WAIT_HEADER in answer.headers, json.loads(answer.headers.get(TICKET_HEADER, "{}"))
+
+    held, ticket = ask()
+    order = federation.claim()
+    assert (held, ask()) == (True, (True, ticket))
+    federation.finish(order)
+    assert not ask()[0]
+    assert researcher.ask("GET", path, query_string={"until": "changed"}).status_code == 400

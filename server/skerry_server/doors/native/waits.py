@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint
 from pydantic import Field
@@ -16,13 +16,18 @@ from skerry_server.services import waits
 
 
 class WaitQuery(Query):
+    """``until``: nothing is news but the end. Each change that is told costs whoever waits a call more."""
+
     seen: Annotated[str, Field(max_length=64)] = ""
     timeout: Annotated[float, Field(ge=0, le=60)] = 30
+    until: Literal["finished"] | None = None
 
 
 @calls(Kind.USER, Kind.RUN, query=WaitQuery)
 def wait(call: Call, id_: int, query: WaitQuery) -> dict[str, Any] | Wait:
-    ticket = call.server.hub.ticket(waits.topics(call.session, call.actor, id_))
+    ticket = call.server.hub.ticket(
+        waits.end_topics(call.actor, id_) if query.until else waits.topics(call.session, call.actor, id_)
+    )
     call.look_anew()
     progress = waits.progress(call.session, call.actor, id_, call.now)
     shown = {
@@ -44,7 +49,8 @@ def wait(call: Call, id_: int, query: WaitQuery) -> dict[str, Any] | Wait:
     }
     seen = hashlib.sha256(canonical(shown)).hexdigest()[:16]
     answer = {**shown, "seen": seen}
-    return Wait(answer, ticket, query.timeout) if seen == query.seen and not progress.finished else answer
+    news = progress.finished or not (query.until or seen == query.seen)
+    return answer if news else Wait(answer, ticket, query.timeout)
 
 
 def register(door: Blueprint) -> None:

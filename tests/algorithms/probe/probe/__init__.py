@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ import requests
 
 from skerry import AlgorithmClient, RunMetadata, central, data, info, metadata, partial
 from skerry.errors import AlgorithmError
-from skerry.unix_sockets import UnixAdapter
+from skerry.gate import GateConnection
 
 
 @partial
@@ -274,15 +275,18 @@ def call_gate(calls: list[list[str]]) -> list[int]:
     return [_call(method, path) for method, path in calls]
 
 
+def _ask_unix_gate(path: Path, head: dict[str, str]) -> int:
+    with closing(GateConnection("gate", path=str(path))) as connection:
+        connection.request("GET", "/organization", headers=head)
+        return connection.getresponse().status
+
+
 @partial
 def call_unix_gate() -> dict[str, Any]:
     """By the socket: who owns it, what it answers with and without the run's token, and whether it can be replaced."""
     path, token = Path(os.environ["GATE_SOCKET"]), Path(os.environ["TOKEN_FILE"]).read_text()
     about = path.stat()
-    with requests.Session() as session:
-        session.mount("http://", UnixAdapter(str(path)))
-        shown = {"Authorization": f"Bearer {token}"}
-        statuses = [session.get("http://gate/organization", headers=h, timeout=30).status_code for h in ({}, shown)]
+    statuses = [_ask_unix_gate(path, head) for head in ({}, {"Authorization": f"Bearer {token}"})]
     return {
         "path": str(path),
         "own": about.st_uid == os.getuid(),
