@@ -262,7 +262,8 @@ class Pipeline:
         try:
             self._start(self._enter(image, rule))
         except Vanished as error:
-            log.warning("Run %s is prepared once more: %s", self.key, error)
+            ids = logs.about(run=self.key.run, task=self.order.task.id)
+            log.warning("Run %s is prepared once more: %s", self.key, error, extra=ids)
             with ending(Status.START_FAILED, Vanished):
                 self._leave()
                 self._start(self._enter(image, rule))
