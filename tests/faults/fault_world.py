@@ -101,6 +101,7 @@ class Engine:
         self.wire = Wire.to_socket(near, self._socket)
         self.host_for_nodes = f"unix://{near}"
         self._pidfile = place / "pid"
+        self._containerd = place / "exec" / "containerd" / "containerd.pid"
         self._log = place / "log"
         self._command = [
             *(
@@ -131,8 +132,16 @@ class Engine:
 
     def _spawn(self) -> None:
         self._pidfile.unlink(missing_ok=True)
+        self._forget_containerd()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+
+    def _forget_containerd(self) -> None:
+        """It dies with its dockerd. The next one would wait for it, for as long as nobody has collected the zombie."""
+        pid = _read(self._containerd).strip()
+        while pid and _read(Path(f"/proc/{pid}/comm")) == "containerd\n" and not _is_zombie(pid):
+            time.sleep(_GLANCE)
+        self._containerd.unlink(missing_ok=True)
 
     def answers(self) -> bool:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
@@ -498,6 +507,10 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def _is_zombie(pid: str) -> bool:
+    return ") Z " in _read(Path(f"/proc/{pid}/stat"))
 
 
 def _steps(records: Sequence[dict[str, Any]]) -> Iterator[Step]:
