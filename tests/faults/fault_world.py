@@ -208,9 +208,7 @@ class Part:
     def send_proxy(self, signal_: int) -> bool:
         """False when it has none."""
         pid = self.proxy()
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal_)
+        _signal(pid, signal_)
         return pid is not None
 
     def children(self) -> list[int]:
@@ -355,16 +353,18 @@ class World:
     @contextmanager
     def frozen(self, names: Sequence[str]) -> Iterator[None]:
         """These nodes and their proxies stand still; what they have done until then has been read."""
-        for name in names:
-            self.parts[name].send(signal.SIGSTOP)
-            self.parts[name].send_proxy(signal.SIGSTOP)
+        stopped = [(self.parts[name], self.parts[name].proxy()) for name in names]
+        for part, proxy in stopped:
+            part.send(signal.SIGSTOP)
+            _signal(proxy, signal.SIGSTOP)
         self.catch_up()
         try:
             yield
         finally:
-            for part in (self.parts[name] for name in names):
+            for part, proxy in stopped:
+                # By its pid: a proxy whose node was killed has to go on, to find that out and end.
                 if not part.proxy_paused:
-                    part.send_proxy(signal.SIGCONT)
+                    _signal(proxy, signal.SIGCONT)
                 if not part.paused:
                     part.send(signal.SIGCONT)
 
@@ -507,6 +507,12 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def _signal(pid: int | None, signal_: int) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal_)
 
 
 def _is_zombie(pid: str) -> bool:
