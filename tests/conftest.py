@@ -80,6 +80,15 @@ def balancer_program() -> None:
 
 
 @pytest.fixture(scope="session")
+def own_machines() -> None:
+    """What gives a process a clock and a disk of its own."""
+    if not Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1").exists():
+        skip_or_fail("libfaketime is not installed (tests/programs.sh installs it)")
+    if not may_enter_namespaces():
+        skip_or_fail("only root may mount")
+
+
+@pytest.fixture(scope="session")
 def gvisor(engine: None) -> None:
     """An engine that has gVisor as a runtime."""
     client = docker_client()

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What the tests run beside skerry: PostgreSQL, a load balancer, a store that speaks S3, an image registry, WireGuard, nftables, gVisor. Installs Debian's packages for those that are missing.
+# What the tests run beside skerry: PostgreSQL, a load balancer, clocks that jump, a store that speaks S3, an image registry, WireGuard, nftables, gVisor. Installs Debian's packages for those that are missing.
 #
 # Where that can't be, the tests that need them say so and are skipped; in CI they fail.
 set -u
@@ -12,6 +12,7 @@ missing() {
     [ -x /usr/lib/postgresql/15/bin/initdb ] || printf 'postgresql-15 '
     command -v haproxy >/dev/null || printf 'haproxy '
     { command -v radosgw && command -v ceph-mon && command -v ceph-osd && command -v ceph; } >/dev/null || printf 'radosgw ceph-mon ceph-osd ceph-common '
+    [ -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] || printf 'libfaketime '
     command -v docker-registry >/dev/null || printf 'docker-registry '
     command -v htpasswd >/dev/null || printf 'apache2-utils '
     command -v wireguard-go >/dev/null || printf 'wireguard-go '

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +139,16 @@ def replicas(
 
 @contextmanager
 def haproxy(folder: Path, ports: list[int]) -> Iterator[str]:
-    """The documentation's example with other addresses and without TLS; the URL of the API behind it."""
+    """The URL of the API behind it, once a process of the server answers there."""
+    with balancer(folder, ports) as port:
+        url = f"http://127.0.0.1:{port}/api"
+        Caller(url, "").ok("GET", "skerry/health/ready")
+        yield url
+
+
+@contextmanager
+def balancer(folder: Path, ports: Sequence[int]) -> Iterator[int]:
+    """HAProxy by the documentation's example with other addresses and without TLS; its port."""
     port, config = free_port(), folder / "haproxy.cfg"
     text = re.sub(r"bind .*", f"bind 127.0.0.1:{port}", EXAMPLE.read_text())
     for name, behind in zip(re.findall(r"server (\w+) 10", text), ports, strict=True):
@@ -148,9 +157,7 @@ def haproxy(folder: Path, ports: list[int]) -> Iterator[str]:
     with (folder / "haproxy.log").open("w") as log:
         process = subprocess.Popen(["/usr/sbin/haproxy", "-db", "-f", config], stdout=log, stderr=subprocess.STDOUT)
     try:
-        url = f"http://127.0.0.1:{port}/api"
-        Caller(url, "").ok("GET", "skerry/health/ready")
-        yield url
+        yield port
     finally:
         process.kill()
         process.wait()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from skerry.errors import Conflict, InvalidInput, NotFound, NotRecorded, ServerError, ServerUnreachable, SkerryError
+from skerry.errors import Conflict, NotFound, NotRecorded, ServerError, ServerUnreachable, SkerryError
 from skerry.wire import Status
 from skerry_node.approvals import Approvals
 from skerry_node.config import Config
@@ -184,12 +184,15 @@ class Course:
             self.check_stopped()
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """Asks server, engine or disk until there is an answer. Raises GivenUp when fenced or stopped."""
+        """Asks server, engine or disk until there is an answer. Raises GivenUp when fenced or stopped.
+
+        Nothing else gives a run up: the server would give it again, and it would be started a second time.
+        """
         back_off = BackOff()
         while True:
             try:
                 return call()
-            except (Conflict, NotFound, InvalidInput) as error:
+            except (Conflict, NotFound) as error:
                 raise GivenUp(str(error)) from error
             except (ServerUnreachable, ServerError, LauncherError, NotRecorded, OSError) as error:
                 log.info("Run %s: %s", self.key, error)

@@ -201,7 +201,7 @@ class Daemon:
 
     def _meet_server(self) -> Self | None:
         """Waits for the server as long as it takes; None when the node is stopped meanwhile."""
-        back_off = BackOff()
+        back_off = BackOff(_LONGEST_PAUSE)
         while not self._closing.is_set():
             try:
                 self._server.log_in()

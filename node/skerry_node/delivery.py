@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import replace
@@ -128,12 +129,14 @@ class Delivery:
         course.patiently(lambda: course.parts.server.finish(course.key, outcome.status, outcome.log))
 
     def report_breakdown(self) -> None:
-        """The run must end in some state even if the node has a fault; the sentence is a constant."""
+        """The run must end in some state even if the node has a fault; the sentence is a constant.
+
+        Raises NodeStops when the server has not heard of it by then.
+        """
+        course = self._course
         sentence = add_sentence("", "The node failed while it carried out this run; its log says why.")
-        try:
-            self._course.parts.server.finish(self._course.key, Status.UNKNOWN_ERROR, sentence)
-        except (ServerUnreachable, ServerError) as error:
-            log.warning("Run %s can't be reported: %s", self._course.key, error)
+        with contextlib.suppress(GivenUp):
+            course.patiently(lambda: course.parts.server.finish(course.key, Status.UNKNOWN_ERROR, sentence))
 
     def leave_log(self) -> None:
         """A killed run's user still gets to read what it had written; whoever else ended it does not ask for it."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from skerry.errors import InvalidInput
 from skerry.peering import MOST_PORTS
@@ -12,12 +14,13 @@ from skerry.wire import Status
 from skerry_node import vpn
 from skerry_node.course import Course, GivenUp, NodeStops, RunEnded, ending
 from skerry_node.launchers.launcher import Image, LauncherError
-from skerry_node.orders import Others, Reserved
+from skerry_node.orders import Others
 from skerry_node.story import Story
 from skerry_node.vpn import Tunnel
 from skerry_proxy.client import ProxyError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Peering:
@@ -51,18 +54,12 @@ class Peering:
         if course.parts.config.policies.vpn != "allow":
             tunnels.close(course.key)
             return
-        reserved = course.patiently(self._reserve_address)
+        reserved = course.patiently(_refusable(lambda: course.parts.server.reserve_address(course.key)))
         with ending(Status.FAILED, LauncherError, ProxyError):
             namespace = course.parts.launcher.open_namespace(course.key)
             tunnel = tunnels.open(course.key, vpn.place(namespace, reserved.address, reserved.subnet, ports))
             self._introduce(tunnel)
         threading.Thread(target=self._keep, args=(tunnel,), name=f"vpn {course.key}", daemon=True).start()
-
-    def _reserve_address(self) -> Reserved:
-        try:
-            return self._course.parts.server.reserve_address(self._course.key)
-        except InvalidInput as error:
-            raise RunEnded(Status.FAILED, str(error)) from error
 
     def _introduce(self, tunnel: Tunnel) -> None:
         """Raises LauncherError, ProxyError, GivenUp."""
@@ -70,7 +67,7 @@ class Peering:
         parts, resume, job = course.parts, course.entry.resume, course.order.task.job_id
         assert resume is not None  # noqa: S101 - for the reader and mypy
         statement = course.ask_proxy(lambda: parts.proxy.introduce(resume, job, said))
-        others = course.patiently(lambda: parts.server.introduce(course.key, statement))
+        others = course.patiently(_refusable(lambda: parts.server.introduce(course.key, statement)))
         self._story.tell("run.vpn", address=said["address"], endpoint=said["endpoint"], ports=said["ports"])
         self._let_in(tunnel, others)
         # The call that waits at the server says nothing of this run's peers yet, so it would hear nothing of them.
@@ -142,3 +139,13 @@ class Peering:
     def close(self) -> None:
         if self._course.parts.tunnels is not None:
             self._course.parts.tunnels.close(self._course.key)
+
+
+def _refusable(call: Callable[[], T]) -> Callable[[], T]:
+    """What the server does not take ends the run, which has not been started yet."""
+
+    def asked() -> T:
+        with ending(Status.FAILED, InvalidInput):
+            return call()
+
+    return asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -109,9 +110,13 @@ class Pipeline:
         except Exception:
             log.exception("Run %s broke off in the node", self.key)
             self._story.tell("run.break_off")
-            if not self._parts.closing.is_set():
-                self._delivery.report_breakdown()
-                self._clean()
+            self._end_broken()
+
+    def _end_broken(self) -> None:
+        """The journal keeps the run until the server has heard of its end, and would not give it again."""
+        with contextlib.suppress(NodeStops):
+            self._delivery.report_breakdown()
+            self._clean()
 
     def _carry_out(self) -> None:
         if self._course.entry.stage is not Stage.SEALED:

@@ -56,6 +56,7 @@ _CONNECTING = {
     "application_name": "skerry",
     "options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items()),
 }
+_DISK_FULL = "53100"
 _Answer = TypeVar("_Answer")
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -181,6 +182,12 @@ def _is_lost(error: DBAPIError | NotRecorded) -> bool:
 def sqlstate(error: BaseException | None) -> str | None:
     """PostgreSQL's code of the error, None of anything else."""
     return getattr(getattr(error, "orig", None), "sqlstate", None)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the database's disk is."""
+    found = getattr(error, "orig", None)
+    return getattr(found, "sqlite_errorname", None) == "SQLITE_FULL" or sqlstate(error) == _DISK_FULL
 
 
 def _is_sqlite(engine: Engine) -> bool:

@@ -23,6 +23,7 @@ from skerry_server import metrics
 from skerry_server.app import create_app
 from skerry_server.server import Server
 from skerry_server.settings import Settings, check_exposure
+from skerry_server.sweeping import Sweeper
 from skerry_server.waiting import App, Receive, Scope, Send, WaitingRoom
 
 _LOG = logging.getLogger(__name__)
@@ -151,9 +152,10 @@ def _nothing() -> None:
 
 async def sweep_regularly(server: Server) -> None:
     """Looks after silent nodes and lost runs, for ever."""
+    sweeper = Sweeper(server)
     while True:
         try:
-            await asyncio.to_thread(server.sweep)
+            await asyncio.to_thread(sweeper.sweep)
         except Exception:  # noqa: BLE001 - a loop top
             _LOG.exception("sweeping failed; it is tried again")
         await asyncio.sleep(_SWEEP_SECONDS)

@@ -108,6 +108,11 @@ class Server:
             founded = has_users(session)
         (bootstrap.withdraw if founded else bootstrap.offer)(self.settings.state)
 
+    def renew_leases(self) -> None:
+        """All that there are, from now on."""
+        with self.database.writing() as session:
+            renew_leases(session, self.clock() + self.lease)
+
     def end(self) -> None:
         """What is due after the last one."""
         self.database.repeating(self._end)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 import jwt
-from flask import Flask, current_app
+from flask import Flask, Response, current_app, jsonify
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token, get_jwt, verify_jwt_in_request
 
 from skerry_server.errors import LoginFailed
@@ -38,7 +38,13 @@ def install(app: Flask, settings: Tokens, secret: str) -> JWTManager:
         JWT_VERIFY_SUB=False,  # vantage6's clients build URLs from an integer
         JWT_ERROR_MESSAGE_KEY="msg",
     )
+    app.register_error_handler(jwt.ImmatureSignatureError, _from_another_time)
     return JWTManager(app)
+
+
+def _from_another_time(_error: jwt.ImmatureSignatureError) -> tuple[Response, int]:
+    """The clock was set back since this token was given. Its holder gets a new one, as for one that expired."""
+    return jsonify(msg="Token has expired"), 401
 
 
 def for_user(user: User) -> dict[str, str]:

@@ -1,20 +1,19 @@
 """A small TCP proxy before an HTTP server that does harm, one request at a time.
 
-It knows as much of HTTP as it needs to tell requests from each other: one request a connection, and lengths. ``pick``
-says what is done to a request; ``notice`` hears, while the bytes are held, how far one has come.
+It knows as much of HTTP as it needs to tell requests from each other: one request a connection, and lengths. ``notice``
+hears, while the bytes are held, how far a request has come; ``pick`` says at each of these moments what is done to it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,6 +21,7 @@ _HEAD = 64 * 1024
 _PIECE = 64 * 1024
 _BUFFERED = 8 << 20
 _IDLE_SECONDS = 90.0
+_DELAY, _ANOTHER = 0.3, 0.5
 _HTML = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 _JSON = b'{"msg": "planted"}'
 _RUN = re.compile(r"/run/(\d+)/(finish|result)\b")
@@ -50,9 +50,18 @@ class Harm(StrEnum):
     """502 with a page of HTML, as a load balancer sends it."""
 
 
-_STATUS = {Harm.STATUS_502: 502, Harm.STATUS_503: 503, Harm.STATUS_429: 429, Harm.HTML: 502}
-DELIVERING = ("head", "half", "answered")
-"""The moments of a request that ends a run: nothing forwarded, half of its body, and answered but not handed back."""
+_STATUS: dict[Harm | None, int] = {
+    Harm.STATUS_502: 502,
+    Harm.STATUS_503: 503,
+    Harm.STATUS_429: 429,
+    Harm.HTML: 502,
+}
+_CUTS: dict[str, set[Harm | None]] = {
+    "head": {Harm.RESET},
+    "half": {Harm.RESET, Harm.CUT_REQUEST},
+    "answered": {Harm.RESET, Harm.LOSE_ANSWER},
+}
+"""What ends a request at its moments: nothing forwarded, half of its body, answered but not handed back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +79,10 @@ class Request:
 class FaultProxy:
     """``cut_towards``: "server" lets no request through, "client" no answer, until it is None again.
 
-    ``upstream``: the ports of the server's processes, which take turns; a request that one does not take goes to the
-    next, as a load balancer sends it.
+    ``upstream``: the port of the server, or of the load balancer before it.
     """
 
-    upstream: Sequence[int]
+    upstream: int
     pick: Callable[[Request], Harm | None] = lambda _: None
     notice: Callable[[str, Request], None] = lambda *_: None
     watch: Callable[[bytes], None] = lambda _: None
@@ -82,7 +90,6 @@ class FaultProxy:
     _listener: socket.socket = field(init=False)
     _passed: threading.Condition = field(default_factory=threading.Condition)
     _count: int = 0
-    _turns: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -118,65 +125,61 @@ class FaultProxy:
 
     def _pass(self, client: socket.socket, head: bytes, rest: bytes) -> None:
         request = _parse(head)
-        harm = self.pick(request)
-        self._tell("head", request)
-        self._await_way("server")
-        if harm in _STATUS:
-            _refuse(client, request, rest, _STATUS[harm], html=harm is Harm.HTML)
-        elif harm is Harm.RESET:
-            _reset(client)
-        else:
-            self._forward(client, request, _close_after(head), rest, harm)
+        body = _Body(_body(client, request, rest))
+        if self._comes_to("head", client, request, body):
+            self._forward(client, request, _close_after(head), body)
         with self._passed:
             self._count += 1
             self._passed.notify_all()
 
-    def _forward(self, client: socket.socket, request: Request, head: bytes, rest: bytes, harm: Harm | None) -> None:
+    def _comes_to(self, moment: str, client: socket.socket, request: Request, body: _Body) -> bool:
+        """Whether the request, or its answer, goes on from there; else its client has heard all that it will."""
+        self._tell(moment, request)
+        harm = self.pick(request)
+        self._await_way("client" if moment == "answered" else "server")
         if harm is Harm.DELAY:
-            time.sleep(0.3)
+            time.sleep(_DELAY)
         elif harm is Harm.REORDER:
             self._let_another_pass()
-        body = _body(client, request, rest)
-        if harm is Harm.REPLAY:
-            whole = b"".join(body)
-            with self._connect() as first:
-                first.sendall(head + whole)
-                _read_all(first, client)
-            body = iter([whole])
+        elif harm in _STATUS:
+            body.read()
+            client.sendall(_refusal(_STATUS[harm], html=harm is Harm.HTML))
+        elif harm in _CUTS[moment]:
+            _reset(client)
+        return harm not in _STATUS and harm not in _CUTS[moment]
+
+    def _forward(self, client: socket.socket, request: Request, head: bytes, body: _Body) -> None:
         with self._connect() as server:
-            if not self._send(server, request, head, body, cut=harm is Harm.CUT_REQUEST):
-                _reset(client)
+            if not self._send(server, client, request, head, body):
                 return
-            self._answer(client, server, request, harm)
-
-    def _send(self, server: socket.socket, request: Request, head: bytes, body: Iterator[bytes], *, cut: bool) -> bool:
-        """False when it was cut."""
-        server.sendall(head)
-        sent, told = 0, False
-        for piece in body:
-            first, second = piece[: max(request.length // 2 - sent, 0)], piece[max(request.length // 2 - sent, 0) :]
-            server.sendall(first)
-            sent += len(piece)
-            if not told and sent >= request.length // 2:
-                told = True
-                self._tell("half", request)
-                if cut:
-                    return False
-            server.sendall(second)
-        return not cut
-
-    def _answer(self, client: socket.socket, server: socket.socket, request: Request, harm: Harm | None) -> None:
-        answer = _read_all(server, client)
+            answer = _read_all(server, client)
         self.watch(answer)
-        self._tell("answered", request)
-        self._await_way("client")
-        if harm is Harm.LOSE_ANSWER or not answer:
+        if not self._comes_to("answered", client, request, body):
+            return
+        if self.pick(request) is Harm.REPLAY:
+            with self._connect() as server:
+                server.sendall(head + body.read())
+                answer = _read_all(server, client)
+        self._hand_back(client, answer, cut=self.pick(request) is Harm.CUT_ANSWER)
+
+    def _send(self, server: socket.socket, client: socket.socket, request: Request, head: bytes, body: _Body) -> bool:
+        """False when it did not come farther than its half."""
+        server.sendall(head)
+        half, sent, told = request.length // 2, 0, False
+        for piece in body:
+            server.sendall(piece[: max(half - sent, 0)])
+            rest, sent = piece[max(half - sent, 0) :], sent + len(piece)
+            if not told and sent >= half:
+                told = True
+                if not self._comes_to("half", client, request, body):
+                    return False
+            server.sendall(rest)
+        return True
+
+    def _hand_back(self, client: socket.socket, answer: bytes, *, cut: bool) -> None:
+        client.sendall(answer[: len(answer) // 2] if cut else answer)
+        if cut or not answer:
             _reset(client)
-        elif harm is Harm.CUT_ANSWER:
-            client.sendall(answer[: len(answer) // 2])
-            _reset(client)
-        else:
-            client.sendall(answer)
 
     def _tell(self, moment: str, request: Request) -> None:
         if request.run is not None:
@@ -190,15 +193,10 @@ class FaultProxy:
     def _let_another_pass(self) -> None:
         with self._passed:
             count = self._count
-            self._passed.wait_for(lambda: self._count > count, timeout=1.0)
+            self._passed.wait_for(lambda: self._count > count, timeout=_ANOTHER)
 
     def _connect(self) -> socket.socket:
-        turn = next(self._turns)
-        ports = [self.upstream[(turn + more) % len(self.upstream)] for more in range(len(self.upstream))]
-        for port in ports[:-1]:
-            with contextlib.suppress(ConnectionRefusedError):
-                return socket.create_connection(("127.0.0.1", port), timeout=_IDLE_SECONDS)
-        return socket.create_connection(("127.0.0.1", ports[-1]), timeout=_IDLE_SECONDS)
+        return socket.create_connection(("127.0.0.1", self.upstream), timeout=_IDLE_SECONDS)
 
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
@@ -226,6 +224,25 @@ def _close_after(head: bytes) -> bytes:
     """The same, and nothing after it on that connection."""
     kept = [line for line in head.split(b"\r\n")[:-2] if not line.lower().startswith(b"connection:")]
     return b"\r\n".join([*kept, b"Connection: close", b"", b""])
+
+
+class _Body:
+    """The pieces of a request's body, kept as they come: what is answered unread takes its answer back."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._kept = bytearray()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._kept += piece
+            yield piece
+
+    def read(self) -> bytes:
+        """All of it, whoever has read how much of it."""
+        for _ in self:
+            pass
+        return bytes(self._kept)
 
 
 def _body(client: socket.socket, request: Request, rest: bytes) -> Iterator[bytes]:
@@ -268,13 +285,10 @@ def _read_all(server: socket.socket, client: socket.socket) -> bytes:
     return bytes(got)
 
 
-def _refuse(client: socket.socket, request: Request, rest: bytes, status: int, *, html: bool) -> None:
-    """Reads the whole request first: what is closed with something unread takes its answer back."""
-    for _ in _body(client, request, rest):
-        pass
+def _refusal(status: int, *, html: bool) -> bytes:
     kind, body = (b"text/html", _HTML) if html else (b"application/json", _JSON)
     head = b"HTTP/1.1 %d Planted\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-    client.sendall(head % (status, kind, len(body)) + body)
+    return head % (status, kind, len(body)) + body
 
 
 def _reset(client: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """``make faults``: RUNS faulted runs (2,000), on an engine of the suite's own; the table, and how many violations.
 
-WORLDS: sqlite (one server process) and postgresql (two, which take turns); they share the runs.
+WORLDS: sqlite (one server process) and postgresql (two behind HAProxy); they share the runs. SEED: for the
+driver's choices.
 """
 
 from __future__ import annotations
@@ -9,25 +10,28 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from clusters import Cluster, cluster
-from fault_driver import CUTS, KILLS, ROOM, Driver, harm, table
+from fault_driver import Driver, harm
 from fault_history import History, check
-from fault_proxy import Harm
+from fault_strikes import EVERYTHING, possible
+from fault_table import Ledger, table
+from fault_wire import Wire
 from fault_world import IMAGE, SKERRY, Engine, World, running
 
 ROOT = Path(__file__).parent.parent.parent
-HANDS = 18
+HANDS = 24
 
 
 def main() -> int:
@@ -54,14 +58,15 @@ def build() -> None:
 
 @dataclass
 class Postgresql:
-    """A database in a cluster of the suite's own."""
+    """A database in a cluster of the suite's own, at the far end of a wire."""
 
     cluster: Cluster
     name: str
+    wire: Wire
 
     @property
     def url(self) -> str:
-        return self.cluster.url(self.name)
+        return self.cluster.url(self.name).replace(f":{self.cluster.port}/", f":{self.wire.port}/")
 
     def rows(self, _: Path, query: str) -> list[tuple[Any, ...]]:
         with self.cluster.connect(self.name) as connection:
@@ -70,8 +75,23 @@ class Postgresql:
     def folders(self) -> list[Path]:
         return [self.cluster.folder]
 
-    def kill(self) -> None:
-        self.cluster.stop("immediate")
+    def end(self, how: str) -> None:
+        self.cluster.stop(how)
+
+    def pause(self) -> Callable[[], None]:
+        pids = self._pids()
+        _send(pids, signal.SIGSTOP)
+        return lambda: _send(pids, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """PostgreSQL's first process and those that it made."""
+        first = int((self.cluster.folder / "data" / "postmaster.pid").read_text().split()[0])
+        made = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return [first, *map(int, made)]
+
+    def cut(self) -> Callable[[], None]:
+        self.wire.cut()
+        return self.wire.join
 
     def alive(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError), self.cluster.connect(self.name):
@@ -85,27 +105,30 @@ class Postgresql:
                 self.cluster.start()
 
 
+def _send(pids: Sequence[int], signal_: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal_)
+
+
 @contextmanager
-def opened(which: str) -> Iterator[World]:
+def opened(which: str, engine: Engine) -> Iterator[World]:
     name, say = f"faults-{secrets.token_hex(3)}", lambda line: print(f"faults: {line}", flush=True)
-    if which == "sqlite":
-        with running(name, say=say) as world:
-            yield world
-        return
-    with cluster(Path("/usr/lib/postgresql/15/bin"), durable=True) as made:
-        database = Postgresql(made, made.make_database())
-        with running(name, say=say, replicas=2, database=database) as world:
-            yield world
+    with ExitStack() as ended:
+        options: dict[str, Any] = {"say": say, "engine": engine.host_for_nodes}
+        if which == "postgresql":
+            made = ended.enter_context(cluster(Path("/usr/lib/postgresql/15/bin"), durable=True))
+            wire = Wire.to_port(lambda: made.port)
+            ended.callback(wire.close)
+            options |= {"replicas": 2, "database": Postgresql(made, made.make_database(), wire)}
+        yield ended.enter_context(running(name, **options))
 
 
-def go(which: str, runs: int, seed: int, engine: Engine) -> tuple[int, int, int]:
-    """The numbers of runs, faults and violations in one world."""
-    canary, kinds = f"canary{secrets.token_hex(8)}", [*KILLS, *CUTS, *ROOM]
-    if which == "postgresql":
-        kinds.append("postgresql")
-    with opened(which) as world:
-        driver = Driver(world, engine, canary=canary, harms=0.02, seed=seed)
-        with harm(driver, kinds):
+def go(which: str, runs: int, seed: int, engine: Engine) -> tuple[Ledger, int, int]:
+    """What was seen in one world, and the numbers of runs and violations."""
+    with opened(which, engine) as world:
+        driver = Driver(world, engine, possible(which), canary=f"canary{secrets.token_hex(8)}", seed=seed)
+        with harm(driver):
             driver.work(runs, HANDS)
         driver.settle(120)
         world.stop_parts()
@@ -113,10 +136,10 @@ def go(which: str, runs: int, seed: int, engine: Engine) -> tuple[int, int, int]
         violations = check(history)
         if violations:
             keep(world, which)
-    tell(which, driver, history, kinds)
+    tell(which, driver.seen, history)
     for violation in violations:
         print(f"violation: {violation}")
-    return len(history.runs), driver.seen.faults.total(), len(violations)
+    return driver.seen, len(history.runs), len(violations)
 
 
 def keep(world: World, which: str) -> None:
@@ -129,25 +152,30 @@ def keep(world: World, which: str) -> None:
     print(f"faults: the logs of all parts are in {kept}")
 
 
-def tell(which: str, driver: Driver, history: History, kinds: list[str]) -> None:
-    print(f"faults: {which}: how often each fault met a run in each phase")
-    for line in table(driver.seen, [*kinds, *Harm]):
-        print(line)
+def tell(which: str, seen: Ledger, history: History) -> None:
     started = {start.run for start in history.starts}
     unsure = sum(row.state == "start_failed" and row.run in started for row in history.runs)
-    print(f"faults: endings {dict(Counter(row.state for row in history.runs))}")
-    print(f"faults: {unsure} runs ended start_failed though their algorithm had started")
-    print(f"faults: {driver.seen.unasked} tasks were not acknowledged to their asker")
+    print(f"faults: {which}: {len(history.runs)} runs, {seen.faults.total()} faults")
+    print(f"faults: {which}: endings {dict(Counter(row.state for row in history.runs))}")
+    print(f"faults: {which}: {unsure} runs ended start_failed though their algorithm had started")
+    print(f"faults: {which}: {seen.unasked} tasks were given up by their asker", flush=True)
 
 
 def report(runs: int, seed: int, worlds: list[str], engine: Engine) -> int:
     began = time.monotonic()
     print(f"faults: seed {seed}", flush=True)
-    totals = [go(which, runs // len(worlds), seed, engine) for which in worlds]
-    done, faults, violations = (sum(numbers) for numbers in zip(*totals, strict=True))
+    seen, done, violations = zip(*(go(which, runs // len(worlds), seed, engine) for which in worlds), strict=True)
+    struck = sum((one.faults for one in seen), Counter())
+    print("faults: how often each fault met a run in each phase")
+    kinds = [kind for kind in EVERYTHING if any(kind in possible(which) for which in worlds)]
+    for line in table(sum((one.met for one in seen), Counter()), struck, kinds):
+        print(line)
+    for kind in EVERYTHING:
+        if missing := [which for which in worlds if kind not in possible(which)]:
+            print(f"faults: {kind}: can't be on {', '.join(missing)}, whose database is the server's own file")
     print(f"faults: {time.monotonic() - began:.0f} s")
-    print(f"faults: {done} runs, {faults} faults, {violations} violations")
-    return 1 if violations else 0
+    print(f"faults: {sum(done)} runs, {struck.total()} faults, {sum(violations)} violations")
+    return 1 if sum(violations) else 0
 
 
 if __name__ == "__main__":

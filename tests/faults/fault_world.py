@@ -7,23 +7,27 @@ import hashlib
 import json
 import os
 import random
-import resource
 import signal
+import socket
 import socketserver
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from fault_history import End, History, NodeStart, RunRow, Start, Step, TaskRow
+from fault_host import Clock, Disk
 from fault_proxy import FaultProxy
+from fault_wire import Wire
+from replicas import balancer
 
 from skerry import UserClient
 from skerry.audit import Verifier
@@ -34,14 +38,15 @@ from skerry.dev.folder import Folder, State
 from skerry.dev.leftovers import mounts_below
 from skerry.dev.machine import choose_port
 from skerry.dev.processes import Process
-from skerry.errors import BrokenChain
+from skerry.errors import AuthenticationError, BrokenChain
 
 SKERRY = Path(sys.executable).with_name("skerry")
 SERVER = "server"
 IMAGE = "skerry-tests/tally"
 _OPEN = ("pending", "initializing", "active")
 _GLANCE = 0.02
-_TAIL = 0.002
+_TAIL = 0.003
+_START_SECONDS = 90.0
 
 
 class Counter(socketserver.ThreadingTCPServer):
@@ -68,6 +73,10 @@ class Counter(socketserver.ThreadingTCPServer):
     def handle_error(self, *_: object) -> None:
         """Their way here breaks off, too; they come again."""
 
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
 
 class _Teller(socketserver.StreamRequestHandler):
     timeout = 20
@@ -80,15 +89,32 @@ class _Teller(socketserver.StreamRequestHandler):
 
 
 class Engine:
-    """A Docker engine of the suite's own, with containers that outlive it. ``folder`` holds its images."""
+    """A Docker engine of the suite's own, with containers that outlive it. ``folder`` holds its images.
+
+    It has a network namespace of its own: an engine without a bridge removes the one that another engine made.
+    """
 
     def __init__(self, folder: Path, place: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
-        self.host = f"unix://{place}/d.sock"
+        self._socket, near = place / "d.sock", place / "wire.sock"
+        self.host = f"unix://{self._socket}"
+        self.wire = Wire.to_socket(near, self._socket)
+        self.host_for_nodes = f"unix://{near}"
         self._pidfile = place / "pid"
+        self._containerd = place / "exec" / "containerd" / "containerd.pid"
         self._log = place / "log"
         self._command = [
-            *("dockerd", "-H", self.host, "--data-root", str(folder), "--exec-root", str(place / "exec")),
+            *(
+                "unshare",
+                "--net",
+                "dockerd",
+                "-H",
+                self.host,
+                "--data-root",
+                str(folder),
+                "--exec-root",
+                str(place / "exec"),
+            ),
             *("--pidfile", str(self._pidfile), "--bridge=none", "--iptables=false", "--ip-forward=false"),
             "--live-restore",
         ]
@@ -106,50 +132,90 @@ class Engine:
 
     def _spawn(self) -> None:
         self._pidfile.unlink(missing_ok=True)
+        self._forget_containerd()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
 
-    def answers(self) -> bool:
-        return not subprocess.run(["docker", "-H", self.host, "version"], capture_output=True, check=False).returncode
+    def _forget_containerd(self) -> None:
+        """It dies with its dockerd. The next one would wait for it, for as long as nobody has collected the zombie."""
+        pid = _read(self._containerd).strip()
+        while pid and _read(Path(f"/proc/{pid}/comm")) == "containerd\n" and not _is_zombie(pid):
+            time.sleep(_GLANCE)
+        self._containerd.unlink(missing_ok=True)
 
-    def kill(self) -> None:
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self._socket))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(100)
+        return False
+
+    def end(self, signal_: int) -> None:
         """dockerd alone: its containers live on, and it takes them up again."""
         assert self._process is not None
-        self._process.kill()
+        self._process.send_signal(signal_)
         self._process.wait()
 
+    def pause(self) -> Callable[[], None]:
+        """It does nothing until what is returned is called."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        return partial(self._process.send_signal, signal.SIGCONT)
+
     def kill_containers(self) -> None:
-        for one in self._containers("-q"):
-            subprocess.run(["docker", "-H", self.host, "kill", one], capture_output=True, check=False)
+        self._do(["kill"], self._containers("-q"))
 
     def clear(self) -> None:
         """No container is left: all of them are the suite's own, and would outlive the engine."""
-        for one in self._containers("-aq"):
-            subprocess.run(["docker", "-H", self.host, "rm", "-f", "-v", one], capture_output=True, check=False)
+        self._do(["rm", "-f", "-v"], self._containers("-aq"))
+
+    def _do(self, verb: Sequence[str], containers: Sequence[str]) -> None:
+        if containers:
+            command = ["docker", "-H", self.host, *verb, *containers]
+            subprocess.run(command, capture_output=True, check=False)
 
     def _containers(self, which: str) -> list[str]:
         command = ["docker", "-H", self.host, "ps", which]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
     def stop(self) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait(60)
+        self.end(signal.SIGTERM)
+        self.wire.close()
 
 
 @dataclass
 class Part:
-    """A process that is started again whenever it has ended."""
+    """A process that is started again whenever it has ended, on a machine of its own."""
 
     name: str
     command: Sequence[str]
     process: Process
+    clock: Clock
+    disk: Disk
     since: float = field(default_factory=time.monotonic)
+    paused: bool = False
+    proxy_paused: bool = False
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**nodes.environment(), "PYTHONPATH": str(self.clock.folder)}
+
+    def send(self, signal_: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal_)
+
+    def send_proxy(self, signal_: int) -> bool:
+        """False when it has none."""
+        pid = self.proxy()
+        _signal(pid, signal_)
+        return pid is not None
 
     def children(self) -> list[int]:
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        found = [int(one) for task in path.parent.parent.iterdir() for one in _read(task / "children").split()]
-        return sorted(set(found))
+        path = Path(f"/proc/{self.process.pid}/task")
+        with contextlib.suppress(FileNotFoundError):
+            return sorted({int(one) for task in path.iterdir() for one in _read(task / "children").split()})
+        return []
 
     def proxy(self) -> int | None:
         """A node's own proxy."""
@@ -170,7 +236,14 @@ class Database(Protocol):
 
     def alive(self) -> bool: ...
 
-    def kill(self) -> None: ...
+    def end(self, how: str) -> None:
+        """``how``: immediate, or fast, in PostgreSQL's words."""
+
+    def pause(self) -> Callable[[], None]:
+        """It does nothing until what is returned is called."""
+
+    def cut(self) -> Callable[[], None]:
+        """No server gets at it until what is returned is called."""
 
     def start(self) -> None: ...
 
@@ -191,8 +264,14 @@ class Sqlite:
     def alive(self) -> bool:
         return True
 
-    def kill(self) -> None:
-        """It is the server's own file."""
+    def end(self, how: str) -> None:
+        raise NotImplementedError
+
+    def pause(self) -> Callable[[], None]:
+        raise NotImplementedError
+
+    def cut(self) -> Callable[[], None]:
+        raise NotImplementedError
 
     def start(self) -> None:
         """It is the server's own file."""
@@ -202,7 +281,12 @@ class World:
     """``heard``: is told of each step of a run, by its phase's name, in the thread that found out."""
 
     def __init__(
-        self, federation: Federation, counter: Counter, ways: tuple[FaultProxy, FaultProxy], database: Database
+        self,
+        federation: Federation,
+        counter: Counter,
+        ways: tuple[FaultProxy, FaultProxy],
+        database: Database,
+        ports: Sequence[int],
     ) -> None:
         self.federation = federation
         self.counter = counter
@@ -212,48 +296,85 @@ class World:
         state = self.folder.load()
         assert state is not None
         self._state: State = state
-        self._environment = nodes.environment()
-        self.parts = {name: Part(name, self._command(name), one) for name, one in state.processes.items()}
-        for number, port in enumerate(self.to_nodes.upstream[1:], start=2):
-            self._add_replica(f"{SERVER}-{number}", port)
-        self.server_names = [name for name in self.parts if name.startswith(SERVER)]
-        self.node_names = [name for name in self.parts if name not in self.server_names]
+        self.server_names = [SERVER, *(f"{SERVER}-{number}" for number in range(2, len(ports) + 1))]
+        self.node_names = [name for name in state.processes if name != SERVER]
+        self.parts = self._furnish(dict(zip(self.server_names, ports, strict=True)))
         self.organizations = [one["id"] for one in federation.facts["organizations"]]
+        self.node_of = dict(zip(self.organizations, self.node_names, strict=True))
         self._closing = threading.Event()
         self._offsets = dict.fromkeys(self.node_names, 0)
-        self._tailing = threading.Lock()
+        self._tailing = threading.RLock()
+        self._logging_in = threading.Lock()
         self.heard: Callable[[str, str, int], None] = lambda *_: None
         federation.facts["server"]["url"] = f"http://127.0.0.1:{self.to_clients.port}"
 
+    def _furnish(self, ports: Mapping[str, int]) -> dict[str, Part]:
+        """All parts, ended, each on a machine of its own; the processes of the server share theirs."""
+        first = dict(self._state.processes)
+        processes.stop(list(first.values()))
+        machines = {name: self._furnish_machine(name) for name in (SERVER, *self.node_names)}
+        commands = {name: self._command(name, ports.get(name)) for name in (*ports, *self.node_names)}
+        return {
+            name: Part(name, command, first.get(name, first[SERVER]), *machines[SERVER if name in ports else name])
+            for name, command in commands.items()
+        }
+
+    def _furnish_machine(self, name: str) -> tuple[Clock, Disk]:
+        home, megabytes = (self.folder.server, 128) if name == SERVER else (self._home(name), 64)
+        return Clock(self.folder.path / f"clock-{name}"), Disk(home, megabytes)
+
     def client(self) -> UserClient:
-        return self.federation.client()
+        """One more; all share one login, since a password costs the server a second of its time."""
+        facts = self.federation.facts
+        keys = {one["id"]: one["private_key_file"] for one in facts["organizations"]}
+        client = UserClient("http://127.0.0.1", self.to_clients.port, facts["server"]["api_path"])
+        client.resume(self._first.session.tokens.refresh)
+        client.setup_encryption(keys[facts["users"][0]["organization_id"]])
+        return client
+
+    def log_in_again(self, client: UserClient) -> None:
+        """As people do whom a server with a clock that was set has shut out."""
+        who = self.federation.facts["users"][0]
+        with self._logging_in:
+            try:
+                client.session.resume(self._first.session.tokens.refresh)
+            except AuthenticationError:
+                self._first.authenticate(who["username"], who["password"])
+                client.session.resume(self._first.session.tokens.refresh)
 
     def start(self) -> None:
         for work in (self._keep, self._tail):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
+        end = time.monotonic() + _START_SECONDS
+        while not all(self.has_recovered(name) for name in self.parts) and time.monotonic() < end:
+            time.sleep(_GLANCE)
+        self._first = self.federation.client()
 
-    def kill(self, name: str) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.parts[name].process.pid, signal.SIGKILL)
+    @contextmanager
+    def frozen(self, names: Sequence[str]) -> Iterator[None]:
+        """These nodes and their proxies stand still; what they have done until then has been read."""
+        stopped = [(self.parts[name], self.parts[name].proxy()) for name in names]
+        for part, proxy in stopped:
+            part.send(signal.SIGSTOP)
+            _signal(proxy, signal.SIGSTOP)
+        self.catch_up()
+        try:
+            yield
+        finally:
+            for part, proxy in stopped:
+                # By its pid: a proxy whose node was killed has to go on, to find that out and end.
+                if not part.proxy_paused:
+                    _signal(proxy, signal.SIGCONT)
+                if not part.paused:
+                    part.send(signal.SIGCONT)
 
-    def kill_proxy(self, node: str) -> bool:
-        pid = self.parts[node].proxy()
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return pid is not None
-
-    def take_room(self, name: str) -> Callable[[], None]:
-        """No file of that process can grow until what is returned is called."""
-        pid = self.parts[name].process.pid
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        _bound_files(pid, (0, before[1]))
-        return partial(_bound_files, pid, before)
+    def _home(self, node: str) -> Path:
+        return self.folder.node(int(node[5:]))
 
     def has_recovered(self, name: str) -> bool:
         """Not a node that is still starting."""
         part = self.parts[name]
-        ready = name in self.server_names or (self.folder.node(int(name[5:])) / "state" / "ready").exists()
+        ready = name in self.server_names or (self._home(name) / "state" / "ready").exists()
         return part.process.alive() and time.monotonic() - part.since > 1.0 and ready
 
     def catch_up(self) -> None:
@@ -268,18 +389,16 @@ class World:
         for one in (self.node_names, self.server_names):
             processes.stop([self.parts[name].process for name in one])
 
-    def _add_replica(self, name: str, port: int) -> None:
-        command = [*self._command(SERVER)[:-1], str(port)]
-        process = processes.start(command, self.folder.log(name), self._environment)
-        self.parts[name] = Part(name, command, process)
-        self._state.processes[name] = process
-        self.folder.store(self._state)
+    def close(self) -> None:
+        """After ``stop_parts``."""
+        for disk in {part.disk for part in self.parts.values()}:
+            disk.close()
 
-    def _command(self, name: str) -> list[str]:
-        if name.startswith(SERVER):
+    def _command(self, name: str, port: int | None) -> list[str]:
+        if port is not None:
             config = str(next(self.folder.server.glob("*.yaml")))
-            return [str(SKERRY), "server", "start", "--config", config, "--port", str(self._state.port)]
-        return [str(SKERRY), "node", "start", "--config", str(self.folder.node(int(name[5:])) / "node.yaml")]
+            return [str(SKERRY), "server", "start", "--config", config, "--port", str(port)]
+        return [str(SKERRY), "node", "start", "--config", str(self._home(name) / "node.yaml")]
 
     def _keep(self) -> None:
         while not self._closing.wait(_GLANCE):
@@ -289,9 +408,9 @@ class World:
 
     def _start_again(self, name: str, part: Part) -> None:
         if name in self.node_names:
-            (self.folder.node(int(name[5:])) / "state" / "ready").unlink(missing_ok=True)
-        time.sleep(random.uniform(0, 0.3))  # noqa: S311
-        part.process = processes.start(part.command, self.folder.log(name), self._environment)
+            (self._home(name) / "state" / "ready").unlink(missing_ok=True)
+        time.sleep(random.uniform(0, 0.1))  # noqa: S311
+        part.process = processes.start(part.command, self.folder.log(name), part.environment)
         part.since = time.monotonic()
         self._state.processes[name] = part.process
         self.folder.store(self._state)
@@ -319,7 +438,7 @@ class World:
                 self.heard(name, record["action"], record["about"]["run"])
 
     def _trail(self, name: str) -> Path:
-        return self.folder.node(int(name[5:])) / "state" / "audit" / "audit.jsonl"
+        return self._home(name) / "state" / "audit" / "audit.jsonl"
 
     # --- what was recorded -------------------------------------------------------------------------------
 
@@ -347,7 +466,7 @@ class World:
     def is_quiet(self) -> bool:
         """No run is open, and no node has anything left to do."""
         [(open_,)] = self.database.rows(self.folder.server, f"SELECT count(*) FROM run WHERE state IN {_OPEN}")  # noqa: S608
-        homes = (self.folder.node(int(name[5:])) for name in self.node_names)
+        homes = (self._home(name) for name in self.node_names)
         return not open_ and not any(list((home / "state" / "runs").iterdir()) for home in homes)
 
     def _chains(self) -> dict[str, list[bytes]]:
@@ -361,7 +480,7 @@ class World:
 
     def _plaintext(self, canary: str) -> Iterator[str]:
         """Nothing of the server's, and nothing that a node keeps, shows what an algorithm wrote."""
-        homes = [self.folder.node(int(name[5:])) for name in self.node_names]
+        homes = [self._home(name) for name in self.node_names]
         for folder in (self.folder.server, self.folder.logs, *homes, *self.database.folders()):
             for path in folder.rglob("*"):
                 if path.is_file() and not path.is_symlink() and canary.encode() in path.read_bytes():
@@ -369,7 +488,7 @@ class World:
 
     def _left(self) -> Iterator[str]:
         for name in self.node_names:
-            home = self.folder.node(int(name[5:]))
+            home = self._home(name)
             yield from (f"{name}'s {entry.name}" for entry in (home / "state" / "runs").iterdir())
             installation = nodes.installation(self.folder, int(name[5:]))
             what = ["--filter", f"label=skerry.installation={installation}", "--filter", "label=skerry.kind=algorithm"]
@@ -383,16 +502,21 @@ class World:
         yield from (f"mount {one}" for one in mounts_below(self.folder.path) if "/runs/" in one)
 
 
-def _bound_files(pid: int, limits: tuple[int, int]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
-
-
 def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
         return ""
+
+
+def _signal(pid: int | None, signal_: int) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal_)
+
+
+def _is_zombie(pid: str) -> bool:
+    return ") Z " in _read(Path(f"/proc/{pid}/stat"))
 
 
 def _steps(records: Sequence[dict[str, Any]]) -> Iterator[Step]:
@@ -425,15 +549,15 @@ def digest(result: Any) -> str:
 
 
 @contextmanager
-def tables_at(url: str | None) -> Iterator[None]:
-    """A server that ``skerry dev`` founds meanwhile has its tables there; it knows of no other than SQLite itself."""
+def server_settings(lines: str) -> Iterator[None]:
+    """A server that ``skerry dev`` founds meanwhile has these, too; it knows of none but SQLite and one process."""
     original = bringing_up._run
 
     def run(folder: Folder, state: State, arguments: Sequence[str], words: str = "") -> None:
         original(folder, state, arguments, words)
-        if url is not None and tuple(arguments[:2]) == ("server", "new"):
+        if tuple(arguments[:2]) == ("server", "new"):
             with next(folder.server.glob("*.yaml")).open("a") as file:
-                file.write(f"database: {json.dumps(url)}\n")
+                file.write(lines)
 
     bringing_up._run = run
     try:
@@ -450,38 +574,39 @@ def running(
     parallel: int = 6,
     replicas: int = 1,
     database: Database | None = None,
+    engine: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Iterator[World]:
-    """A federation on the engine at DOCKER_HOST, with a fault proxy before its server for nodes, and one for users."""
+    """A federation with a fault proxy before its server for nodes, and one for users; HAProxy before replicas.
+
+    ``engine``: where nodes find it, if not at DOCKER_HOST.
+    """
     ports, database = [choose_port(None) for _ in range(replicas)], database or Sqlite()
-    ways = (FaultProxy(ports), FaultProxy(ports))
-    for way in ways:
-        way.start()
-    made: list[World] = []
-    counter = Counter(lambda kind, run: made[0].heard("", f"counter.{kind}", run) if made else None)
-    settings: dict[str, Any] = {
-        "server": {"url": f"http://127.0.0.1:{ways[0].port}"},
-        "gates": [{"name": "counter", "destination": f"127.0.0.1:{counter.server_address[1]}"}],
-        "limits": {"parallel_runs": parallel},
-    }
-    if "DOCKER_HOST" in os.environ:
-        settings["docker"] = {"host": os.environ["DOCKER_HOST"]}
-    plan, places = (
-        Plan(name=name, nodes=count, launcher="docker", port=ports[0], node_settings=settings),
-        Places.of_user(),
-    )
-    with tables_at(database.url):
-        federation = up(plan, places, say)
-    try:
-        made.append(World(federation, counter, ways, database))
-        made[0].start()
-        try:
-            yield made[0]
-        finally:
-            made[0].stop_parts()
-    finally:
+    with ExitStack() as ended:
+        before = ports[0]
+        if replicas > 1:
+            before = ended.enter_context(balancer(Path(ended.enter_context(TemporaryDirectory())), ports))
+        ways = (FaultProxy(before), FaultProxy(before))
         for way in ways:
-            way.close()
-        counter.shutdown()
-        counter.server_close()
-        down(name, places, say)
+            ended.callback(way.close)
+            way.start()
+        made: list[World] = []
+        counter = Counter(lambda kind, run: made[0].heard("", f"counter.{kind}", run) if made else None)
+        ended.callback(counter.close)
+        settings: dict[str, Any] = {
+            "server": {"url": f"http://127.0.0.1:{ways[0].port}"},
+            "gates": [{"name": "counter", "destination": f"127.0.0.1:{counter.server_address[1]}"}],
+            "limits": {"parallel_runs": parallel},
+        }
+        if host := engine or os.environ.get("DOCKER_HOST"):
+            settings["docker"] = {"host": host}
+        plan = Plan(name=name, nodes=count, launcher="docker", port=ports[0], node_settings=settings)
+        lines = 'trusted_proxies: ["127.0.0.1"]\n' if replicas > 1 else ""
+        with server_settings(lines + (f"database: {json.dumps(database.url)}\n" if database.url else "")):
+            federation = up(plan, Places.of_user(), say)
+        ended.callback(down, name, Places.of_user(), say)
+        made.append(World(federation, counter, ways, database, ports))
+        ended.callback(made[0].close)
+        ended.callback(made[0].stop_parts)
+        made[0].start()
+        yield made[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -21,6 +22,7 @@ from skerry import logs
 from skerry.audit import What
 from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
+from skerry_server.database import is_full
 from skerry_server.doors.fields import NO_NUL
 from skerry_server.errors import (
     Busy,
@@ -67,6 +69,9 @@ _STATUS: Mapping[type[Refused], int] = {
     TooManyFailures: 429,
     Busy: 503,
 }
+_DATABASE_AWAY = "The server's database can't be used at the moment: try again in a few seconds."
+_FULL = "The server's disk is full, and nothing of this request was done: its administrator must make room; try again."
+_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KEPT = (StaleAttempt, RunOver, PermissionDenied, UnknownKey)
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -138,6 +143,7 @@ def install(app: Flask, server: Server) -> None:
     app.register_error_handler(DataError, _not_kept)
     app.register_error_handler(OperationalError, _away)
     app.register_error_handler(PoolTimeout, _away)
+    app.register_error_handler(OSError, _no_room)
     app.register_error_handler(ClientGone, _gone)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
@@ -441,8 +447,18 @@ def _not_kept(error: DataError) -> Response:
 
 def _away(error: OperationalError | PoolTimeout) -> Response:
     """The database restarts, is full, or is asked for more than it can do: the caller tries again."""
-    _LOG.error("%s %s was put off: %s", request.method, request.path, getattr(error, "orig", None) or error)
-    response = _problem("The server's database can't be used at the moment: try again in a few seconds.", 503)
+    full = is_full(error)
+    return _put_off(_FULL if full else _DATABASE_AWAY, getattr(error, "orig", None) or error)
+
+
+def _no_room(error: OSError) -> Response:
+    """A payload, unlike a row, is written by the server itself."""
+    return _put_off(_FULL, error) if error.errno in _FULL_ERRORS else _unexpected(error)
+
+
+def _put_off(message: str, why: object) -> Response:
+    _LOG.error("%s %s was put off: %s", request.method, request.path, why)
+    response = _problem(message, 503)
     response.headers["Retry-After"] = "2"
     return response
 

@@ -119,8 +119,8 @@ def note_absence(session: Session, now: datetime) -> None:
 
 
 def renew_leases(session: Session, until: datetime) -> None:
-    """For a server that starts: no node could renew while it was away, so that silence is none of theirs."""
-    held = update(Run).where(Run.state.in_(HELD), Run.lease_expires < until)
+    """For a server that starts, or whose clock was set: that silence is none of the nodes'."""
+    held = update(Run).where(Run.state.in_(HELD))
     session.execute(held.values(lease_expires=until), execution_options={UNRECORDED: True})
 
 

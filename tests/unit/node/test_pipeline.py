@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from skerry.errors import InvalidInput, ServerUnreachable
 from skerry_node.config import Share
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers import fakes
@@ -218,6 +219,34 @@ def test_a_fault_of_the_node_still_ends_the_run(parts, proxy, server, monkeypatc
     [(_, status, text)] = server.finished
     assert status == "unknown error"
     assert "division" not in text
+
+
+def test_a_fault_is_told_until_the_server_has_heard_of_it(parts, proxy, server, monkeypatch, carry_out) -> None:
+    """Else it would give the run again, and the journal would know nothing of its start."""
+    monkeypatch.setattr(proxy, "open", lambda *_: 1 / 0)
+    fail_first(monkeypatch, server, "finish", ServerUnreachable("Away."))
+    carry_out(parts)
+    assert [status for _, status, _ in server.finished] == ["unknown error"]
+    assert leftovers(parts) == []
+
+
+def test_a_call_that_the_server_does_not_take_gives_no_run_up(parts, proxy, server, monkeypatch, make_order) -> None:
+    """After a jump of its clock the server may take no token for a while."""
+    fail_first(monkeypatch, server, "run_token", InvalidInput("The token is not yet valid (iat)", 422))
+    Pipeline(parts, Entry(make_order().model_copy(update={"token_expires_in": 0}))).carry_out()
+    assert [status for status, _, _ in proxy.delivered] == ["completed"]
+    assert len(parts.launcher.starts) == 1
+
+
+def fail_first(monkeypatch, thing, name: str, error: Exception) -> None:
+    real, errors = getattr(thing, name), [error]
+
+    def call(*arguments):
+        if errors:
+            raise errors.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(thing, name, call)
 
 
 def test_a_kill_ends_it_at_once_and_leaves_its_log(parts, proxy, server, make_order) -> None:

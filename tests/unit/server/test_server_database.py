@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from server_federation import Api, Federation, make_settings, plain
-from sqlalchemy import Connection, Engine, Inspector, create_engine, inspect, select, text
+from sqlalchemy import Connection, Engine, Inspector, create_engine, event, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from skerry.errors import ConfigurationError
@@ -231,6 +232,34 @@ def test_a_stream_that_breaks_off_leaves_no_file(store: PayloadStore, tmp_path: 
     with pytest.raises(ConnectionError):
         store.keep(stream(), 1 << 30)
     assert list((tmp_path / "payloads").iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(federation: Federation, researcher: Api, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        said = refused_for_room(federation, researcher, 200_000)
+    assert list(federation.server.settings.payload_folder.iterdir()) == []
+    assert researcher.get("task")["data"] == []
+    assert "its administrator must make room" in said
+    federation.make_task(researcher, organizations=[{"id": 2, "input": plain("x" * 200_000)}])
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+def test_a_full_database_is_said(federation: Federation, researcher: Api) -> None:
+    engine = federation.server.database.engine
+    engine.dispose()
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))
+    assert "its administrator must make room" in refused_for_room(federation, researcher, 20_000)
+
+
+def refused_for_room(federation: Federation, researcher: Api, size: int) -> str:
+    body = federation.task_body(organizations=[{"id": 2, "input": plain("x" * size)}])
+    answer = researcher.ask("POST", "task", body)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    return answer.json["msg"]
 
 
 def test_what_no_row_names_is_swept_away(server: Server) -> None:

@@ -202,6 +202,8 @@ def test_a_run_token_of_another_attempt(federation: Federation, researcher: Api)
 def test_expired(federation: Federation) -> None:
     caller = forged(federation.client, federation.root.token, exp=10)
     assert caller.refused(401, "GET", "user/1") == "Token has expired"
+    early = forged(federation.client, federation.root.token, iat=1 << 33, nbf=1 << 33, exp=1 << 34)
+    assert early.refused(401, "GET", "user/1") == "Token has expired"
     assert federation.anybody.refused(401, "GET", "user/1") == "Missing Authorization Header"
     assert Api(federation.client, "garbage").refused(422, "GET", "user/1") == "Not enough segments"
 

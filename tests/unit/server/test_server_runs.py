@@ -11,6 +11,7 @@ import pytest
 from server_federation import Api, Federation, plain
 
 from skerry_server.events import node_topic
+from skerry_server.sweeping import Sweeper
 from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER
 
 pytestmark = pytest.mark.unit
@@ -331,6 +332,23 @@ def test_a_server_that_was_away_for_long_loses_no_run(federation: Federation, re
     assert researcher.get(f"task/{task['id']}/status")["status"] == "initializing"
     federation.clock.turn(seconds=120 + 3601)
     federation.server.sweep()
+    assert researcher.get(f"task/{task['id']}/status")["status"] == "unknown error"
+
+
+@pytest.mark.parametrize("seconds", [100_000, -100_000])
+def test_a_clock_that_is_set_loses_no_run_and_delays_no_loss(
+    federation: Federation, researcher: Api, seconds: int
+) -> None:
+    task = federation.make_task(researcher)
+    federation.claim()
+    steady = [0.0]
+    sweeper = Sweeper(federation.server, lambda: steady[0])
+    federation.clock.turn(seconds=seconds)
+    sweeper.sweep()
+    assert researcher.get(f"task/{task['id']}/status")["status"] == "initializing"
+    federation.clock.turn(seconds=120 + 3601)
+    steady[0] += 120 + 3601
+    sweeper.sweep()
     assert researcher.get(f"task/{task['id']}/status")["status"] == "unknown error"
 
 
