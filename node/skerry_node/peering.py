@@ -62,7 +62,7 @@ class Peering:
         threading.Thread(target=self._keep, args=(tunnel,), name=f"vpn {course.key}", daemon=True).start()
 
     def _introduce(self, tunnel: Tunnel) -> None:
-        """Raises LauncherError, ProxyError, GivenUp."""
+        """Raises LauncherError, ProxyError, GivenUp, RunEnded."""
         course, said = self._course, tunnel.describe()
         parts, resume, job = course.parts, course.entry.resume, course.order.task.job_id
         assert resume is not None  # noqa: S101 - for the reader and mypy
@@ -107,7 +107,7 @@ class Peering:
         with self._meeting:
             try:
                 self._introduce(tunnel)
-            except (LauncherError, ProxyError, GivenUp, NodeStops) as error:
+            except (LauncherError, ProxyError, GivenUp, NodeStops, RunEnded) as error:
                 log.warning("Run %s: it can't be introduced again yet: %s", self._course.key, error)
 
     def drain(self) -> None:
@@ -130,7 +130,7 @@ class Peering:
                     self._introduce(tunnel)
             except (GivenUp, NodeStops):
                 return
-            except (LauncherError, ProxyError) as error:
+            except (LauncherError, ProxyError, RunEnded) as error:
                 log.warning("Run %s: its VPN broke off: %s", course.key, error)
                 self.broken = "The run's way to its peers broke off, and the node could not make it again."
                 course.stop_container()
@@ -142,7 +142,7 @@ class Peering:
 
 
 def _refusable(call: Callable[[], T]) -> Callable[[], T]:
-    """What the server does not take ends the run, which has not been started yet."""
+    """What the server does not take ends the run: asked again, it would not take it either."""
 
     def asked() -> T:
         with ending(Status.FAILED, InvalidInput):
