@@ -40,7 +40,6 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._offset),
             "FAKETIME_CACHE_DURATION": str(NOTICED_SECONDS),
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DISABLE_SHM": "1",
             # Else each thread that waits for Python's lock looks at it without a pause.
             "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             "NO_FAKE_STAT": "1",
@@ -59,6 +58,14 @@ class Clock:
         draft.write_text(f"{offset}\n")
         draft.chmod(0o644)
         draft.rename(self._offset)
+
+
+def remove_clocks() -> None:
+    """What libfaketime left in shared memory of processes that were killed."""
+    for path in Path("/dev/shm").glob("*faketime_*"):
+        pid = path.name.rpartition("_")[2]
+        if not Path("/proc", pid).exists():
+            path.unlink(missing_ok=True)
 
 
 class Disk:

@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from fault_history import End, History, NodeStart, RunRow, Start, Step, TaskRow
-from fault_host import Clock, Disk
+from fault_host import Clock, Disk, remove_clocks
 from fault_proxy import FaultProxy
 from fault_wire import Wire
 from replicas import balancer
@@ -604,6 +604,7 @@ def running(
         lines = 'trusted_proxies: ["127.0.0.1"]\n' if replicas > 1 else ""
         with server_settings(lines + (f"database: {json.dumps(database.url)}\n" if database.url else "")):
             federation = up(plan, Places.of_user(), say)
+        ended.callback(remove_clocks)
         ended.callback(down, name, Places.of_user(), say)
         made.append(World(federation, counter, ways, database, ports))
         ended.callback(made[0].close)
