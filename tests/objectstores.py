@@ -51,7 +51,7 @@ rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw enable gc threads = false
 rgw enable lc threads = false
 """
-_SECONDS = 60.0
+_SECONDS = 240.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _prepare(folder: Path, store: ObjectStore) -> Iterator[list[str]]:
     _run("ceph-mon", "-i", "a", "--mkfs", "--monmap", folder / "map", "-c", config)
     yield ["ceph-mon", "-i", "a"]
     number = str(uuid.uuid4())
-    _run("ceph", "-c", config, "--connect-timeout", "60", "osd", "new", number, "0")
+    _run("ceph", "-c", config, "--connect-timeout", "240", "osd", "new", number, "0")
     _run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", number, "-c", config)
     yield ["ceph-osd", "-i", "0"]
     keys = ("--access-key", store.access_key_id, "--secret-key", store.secret_access_key)

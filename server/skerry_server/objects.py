@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,10 @@ PART = "part-"
 
 
 class Objects(Protocol):
-    """Keeps bytes by a name, which is a UUID without hyphens. Any method may raise OSError, or Busy when it is away."""
+    """Keeps bytes by a name. Any method may raise OSError, or Busy when it is away."""
+
+    def new_name(self) -> str:
+        """One that no other object has, of this server or another."""
 
     def adopt(self, draft: Path, name: str) -> None:
         """Takes a file, which has no other name then: when this returns the bytes outlive a failure of power."""
@@ -25,7 +29,7 @@ class Objects(Protocol):
         """Nothing happens when there is none."""
 
     def unchanged_since(self, moment: float) -> Iterator[str]:
-        """The names of all that were written before."""
+        """The names of all that this server wrote before."""
 
     def is_usable(self) -> bool:
         """Whether it could be written to now."""
@@ -36,6 +40,9 @@ class FileObjects:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def new_name(self) -> str:
+        return uuid.uuid4().hex
 
     def adopt(self, draft: Path, name: str) -> None:
         _sync(draft, os.O_RDONLY)

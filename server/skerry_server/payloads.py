@@ -170,7 +170,7 @@ class PayloadStore:
             payload = Payload(size=size, inline=path.read_bytes())
             path.unlink()
             return payload
-        name = uuid.uuid4().hex
+        name = self.objects.new_name()
         self.objects.adopt(path, name)
         return Payload(size=size, file=name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
@@ -31,21 +32,25 @@ _AT_ONCE = 2
 """Parts of one upload that are under way; all of them are in memory."""
 
 _LOOKED_EVERY = 15.0
+_MARK = 12
 _RETRIES: stores.RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 
 
-def open_bucket(settings: Settings, store: S3Store) -> S3Objects:
+def open_bucket(settings: Settings, store: S3Store, server_id: str) -> S3Objects:
     """Raises ConfigurationError, or OSError for the file of the authority; nothing is asked of the store yet."""
     check_store(store)
     authority = (settings.folder / store.ca_file).read_text("ascii") if store.ca_file is not None else None
-    return S3Objects(store, s3_keys(settings, store), authority)
+    return S3Objects(store, s3_keys(settings, store), authority, server_id[:_MARK])
 
 
 class S3Objects:
     """A bucket. It is asked for nothing but what is named here: put, multipart upload, get, list and delete."""
 
-    def __init__(self, settings: S3Store, keys: S3Keys, authority: str | None) -> None:
-        """``authority``: the PEM text of a private certificate authority."""
+    def __init__(self, settings: S3Store, keys: S3Keys, authority: str | None, mark: str) -> None:
+        """``authority``: the PEM text of a private certificate authority.
+
+        ``mark``: how the names of this server's objects begin. Whatever else is in the bucket is never swept away.
+        """
         options: stores.ClientConfig = {
             "allow_http": settings.endpoint.startswith("http://"),
             "connect_timeout": "5s",
@@ -67,8 +72,12 @@ class S3Objects:
             )
         except exceptions.BaseError as error:
             raise ConfigurationError(f'"blob_store": {_first_line(error)}.') from error
+        self._mark = f"{mark}-"
         self._looked = 0.0
         self._usable = False
+
+    def new_name(self) -> str:
+        return f"{self._mark}{uuid.uuid4().hex}"
 
     def adopt(self, draft: Path, name: str) -> None:
         part = max(_PART, -(-draft.stat().st_size // _MOST_PARTS))
@@ -90,7 +99,10 @@ class S3Objects:
     def unchanged_since(self, moment: float) -> Iterator[str]:
         with _telling():
             for some in obstore.list(self._store):
-                yield from (found["path"] for found in some if found["last_modified"].timestamp() < moment)
+                yield from (found["path"] for found in some if self._is_ours(found, moment))
+
+    def _is_ours(self, found: obstore.ObjectMeta, before: float) -> bool:
+        return found["path"].startswith(self._mark) and found["last_modified"].timestamp() < before
 
     def is_usable(self) -> bool:
         """As it was found a moment ago: health is asked for often, and each look is a call."""

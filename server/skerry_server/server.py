@@ -85,7 +85,7 @@ class Server:
     @property
     def id(self) -> str:
         """The same for as long as the server keeps its secret, and no hint at it."""
-        return hashlib.sha256(b"skerry server id\0" + self.secret.encode()).hexdigest()[:32]
+        return _name(self.secret)
 
     @property
     def lease(self) -> timedelta:
@@ -166,26 +166,30 @@ def reading_database(settings: Settings) -> Iterator[Session]:
         database.close()
 
 
-def _open_payloads(settings: Settings) -> PayloadStore:
+def _name(secret: str) -> str:
+    return hashlib.sha256(b"skerry server id\0" + secret.encode()).hexdigest()[:32]
+
+
+def _open_payloads(settings: Settings, server_id: str) -> PayloadStore:
     """Raises ConfigurationError, or OSError for the folder."""
     folder, store = settings.payload_folder, settings.blob_store
     if not isinstance(store, S3Store):
         return PayloadStore.of_files(folder)
     from skerry_server.s3 import open_bucket  # noqa: PLC0415 - an optional extra
 
-    return PayloadStore(folder, open_bucket(settings, store))
+    return PayloadStore(folder, open_bucket(settings, store, server_id))
 
 
 def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> Server:
     """Makes the folders and tables where they are missing. Raises ConfigurationError."""
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        payloads = _open_payloads(settings)
+        secret = jwt_secret(settings)
+        payloads = _open_payloads(settings, _name(secret))
     except OSError as error:
         raise ConfigurationError(f"The state folder {settings.state} can't be made: {error.strerror}.") from error
     hub, trail = Hub(), Trail(kept_writer(settings.state), clock)
     database = Database(settings.database_url, hub, trail, connections=settings.limits.threads)
-    secret = jwt_secret(settings)
     database.migrate()
 
     def bring_policy_up_to_date() -> None:

@@ -136,6 +136,19 @@ def test_several_servers_share_a_bucket(s3_store: ObjectStore, tmp_path: Path) -
     assert list(store.objects.unchanged_since(time.time() + 3600)) == [payload.file]
 
 
+def test_another_servers_objects_are_not_swept_away(s3_store: ObjectStore, tmp_path: Path) -> None:
+    """Though they lie in the same bucket, and under the same prefix."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    first = in_bucket(tmp_path / "one", s3_store)
+    bucket = first.blob_store.bucket  # type: ignore[union-attr]
+    one = open_server(first).payloads
+    other = open_server(in_bucket(tmp_path / "other", s3_store, bucket=bucket)).payloads
+    kept = one.keep([BIG], 1 << 30)
+    assert s3_store.names(bucket) == [kept.file]
+    assert list(other.objects.unchanged_since(time.time() + 3600)) == []
+
+
 def test_wrong_keys(s3_store: ObjectStore, tmp_path: Path) -> None:
     settings = in_bucket(tmp_path, s3_store)
     (tmp_path / "keys.yaml").write_text(yaml.safe_dump({**s3_store.keys, "secret_access_key": uuid.uuid4().hex}))
