@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -92,13 +95,22 @@ def object_store() -> Iterator[ObjectStore]:
     try:
         with ExitStack() as stack:
             for command in _prepare(folder, made):
-                process = subprocess.Popen([*command, "-c", folder / "ceph.conf", "-f"], stderr=subprocess.DEVNULL)
-                stack.enter_context(process)
-                stack.callback(process.kill)
+                stack.enter_context(_kept_up([*command, "-c", str(folder / "ceph.conf"), "-f"]))
             _await(made.endpoint)
             yield made
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def _kept_up(command: list[str]) -> Iterator[None]:
+    """As a service manager would: Ceph counts on it, for a store may end at once that the monitor does not know yet."""
+    again = ["sh", "-c", 'while :; do "$@"; sleep 0.2; done', "sh", *command]
+    with subprocess.Popen(again, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _prepare(folder: Path, store: ObjectStore) -> Iterator[list[str]]:
@@ -111,12 +123,32 @@ def _prepare(folder: Path, store: ObjectStore) -> Iterator[list[str]]:
     _run("ceph-mon", "-i", "a", "--mkfs", "--monmap", folder / "map", "-c", config)
     yield ["ceph-mon", "-i", "a"]
     number = str(uuid.uuid4())
-    _run("ceph", "-c", config, "--connect-timeout", "240", "osd", "new", number, "0")
+    _ask(config, "new", number, "0")
     _run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", number, "-c", config)
     yield ["ceph-osd", "-i", "0"]
+    _await_up(config)
     keys = ("--access-key", store.access_key_id, "--secret-key", store.secret_access_key)
     _run("radosgw-admin", "-c", config, "user", "create", "--uid=tests", "--display-name=tests", *keys)
     yield ["radosgw", "-n", "client.rgw"]
+
+
+def _await_up(config: Path) -> None:
+    """Who asks for a pool before there is anywhere to put it may wait for ever."""
+    deadline = time.monotonic() + _SECONDS
+    while not json.loads(_ask(config, "stat"))["num_up_osds"]:
+        if time.monotonic() > deadline:
+            raise TimeoutError("Ceph's store of objects does not come up.")
+        time.sleep(0.2)
+
+
+def _ask(config: Path, *words: str) -> bytes:
+    """The monitor's answer about stores; at its start it now and then refuses."""
+    command = ("ceph", "-c", config, "--connect-timeout", "60", "osd", *words, "--format", "json")
+    for _ in range(5):
+        with suppress(subprocess.CalledProcessError):
+            return _run(*command)
+        time.sleep(0.5)
+    return _run(*command)
 
 
 def _await(endpoint: str) -> None:
@@ -129,5 +161,5 @@ def _await(endpoint: str) -> None:
     raise TimeoutError("Ceph's object gateway does not answer.")
 
 
-def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+def _run(*command: str | Path) -> bytes:
+    return subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS).stdout
