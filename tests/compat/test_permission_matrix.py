@@ -26,7 +26,7 @@ from skerry_server.app import create_app
 from skerry_server.models import AlgorithmStore, Collaboration, Organization, Role, Study, User
 from skerry_server.server import open_server
 from skerry_server.services.users import found_root
-from skerry_server.settings import BlobStore
+from skerry_server.settings import FileStore
 
 pytestmark = pytest.mark.unit
 
@@ -51,7 +51,7 @@ def world() -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=in_memory()) as folder:
         patch.setattr(passwords, "_HASHER", passwords.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         clock = Clock()
-        server = open_server(make_settings(Path(folder), blob_store=BlobStore()), clock)
+        server = open_server(make_settings(Path(folder), blob_store=FileStore()), clock)
         with server.database.writing() as session:
             found_root(session, "root", PASSWORD, "organization 1")
         world = World(Federation(server, create_app(server).test_client(), clock))
