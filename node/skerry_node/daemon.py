@@ -420,7 +420,7 @@ class Daemon:
                 continue
             except (ServerUnreachable, ServerError) as error:
                 log.warning("%s The node tries again.", error)
-                if isinstance(error, AuthenticationError):
+                if isinstance(error, AuthenticationError) and self._is_shut_out():
                     self._stop_all("the server no longer takes this node's key")
                 self._online = False
                 self._closing.wait(back_off.pause())
@@ -433,6 +433,16 @@ class Daemon:
             back_off.reset()
             self._keep_witness(work.head)
             self._do(work)
+
+    def _is_shut_out(self) -> bool:
+        """Whether the key itself is refused. A token alone may be of another time than the server's clock now is."""
+        try:
+            self._server.log_in()
+        except AuthenticationError:
+            return True
+        except (ServerUnreachable, ServerError) as error:
+            log.warning("%s", error)
+        return False
 
     def _ask(self) -> Work:
         """The first call, and the first after an absence, does not wait: its answer says that the node is online."""

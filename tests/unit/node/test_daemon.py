@@ -343,6 +343,27 @@ def test_a_wrong_key_ends_the_node_with_a_sentence(node) -> None:
         node.run()
 
 
+def test_a_token_of_another_time_ends_no_run(node, make_order, launcher) -> None:
+    """As when the server's clock is set; it would give the run again, and it would be started twice."""
+    node.thread.start()
+    node._server.answers.put(work(make_order("wait")))
+    until(lambda: launcher.watched)
+    asked = len(node._server.asked)
+    node._server.answers.put(AuthenticationError("Token has expired", 401))
+    until(lambda: len(node._server.asked) > asked + 1)
+    assert len(node._pipelines) == 1
+    assert not any(pipeline._course.stopped.is_set() for pipeline in node._pipelines.values())
+
+
+def test_a_node_that_is_shut_out_stops_its_runs(node, make_order, launcher) -> None:
+    node.thread.start()
+    node._server.answers.put(work(make_order("wait")))
+    until(lambda: launcher.watched)
+    node._server.logins = [AuthenticationError("no", 401)]
+    node._server.answers.put(AuthenticationError("no", 401))
+    until(lambda: not node._pipelines)
+
+
 def test_a_proxy_that_died_is_replaced_and_gets_its_gates_back(node, make_order, proxy, launcher) -> None:
     node.thread.start()
     node._server.answers.put(work(make_order("wait")))
