@@ -21,11 +21,12 @@ from skerry.invitations import Invitation
 from skerry.probes import PROBES
 from skerry_node import cli_approvals, cli_clean, cli_import, joining, metrics
 from skerry_node.checks import Finding, check_machine, judge_sandbox, try_sandbox
-from skerry_node.daemon import Daemon, State, is_locked
+from skerry_node.daemon import Daemon
 from skerry_node.launchers.choice import make_launcher
 from skerry_node.options import CONFIG as _CONFIG
 from skerry_node.options import load as _load
 from skerry_node.preflight import Report, expected
+from skerry_node.state import State, is_locked
 from skerry_node.template import write_template
 from skerry_node.trail import FOLDER, read_lines
 

@@ -10,9 +10,9 @@ import click
 
 from skerry_node import leftovers
 from skerry_node.config import Config
-from skerry_node.daemon import State, is_locked
 from skerry_node.leftovers import Leftover
 from skerry_node.options import CONFIG, load
+from skerry_node.state import State, is_locked
 
 
 @click.command()

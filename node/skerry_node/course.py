@@ -18,6 +18,7 @@ from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers.launcher import Attempt, EngineAway, Launcher, LauncherError, task_folder
+from skerry_node.losses import Losses
 from skerry_node.orders import Order
 from skerry_node.places import Places
 from skerry_node.pulled import PulledImages
@@ -77,6 +78,7 @@ class Parts:
     approvals: Approvals
     pulled: PulledImages
     trail: Trail
+    losses: Losses
     clock: Callable[[], float] = time.time
     tunnels: Tunnels | None = None
     ask_again: Callable[[], None] = lambda: None

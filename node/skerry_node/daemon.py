@@ -3,125 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
-import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from skerry import logs
 from skerry.audit import WITNESS, What
 from skerry.errors import (
-    AuthenticationError,
     ConfigurationError,
-    Conflict,
-    NotFound,
     NotRecorded,
     ServerError,
     ServerUnreachable,
     SkerryError,
 )
-from skerry.output import ERROR_MARK
-from skerry.wire import Refusal, Status, canonical
+from skerry.wire import Refusal, canonical
 from skerry_node import areas, preflight, reconcile, sharing
-from skerry_node import trail as trails
 from skerry_node.approvals import Approvals
 from skerry_node.checks import relaxations
 from skerry_node.config import Config
-from skerry_node.files import replace_file
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers.launcher import Attempt, Found, Launcher, LauncherError
+from skerry_node.losses import Losses
 from skerry_node.orders import Order, OthersOf, Self, ServerHead, Work
 from skerry_node.owner import Owner
 from skerry_node.pipeline import Parts, Pipeline, about
 from skerry_node.places import Places
 from skerry_node.preflight import Preflight, Report, inspect_sandbox, remove_leftovers
 from skerry_node.pulled import PulledImages
-from skerry_node.server import BackOff, Interrupted, Server
-from skerry_node.trail import Trail
+from skerry_node.server import BackOff, Interrupted, KeyRefused, Server
+from skerry_node.state import State
 from skerry_node.users import Users, default_base, preflight_user
 from skerry_node.vpn import Tunnels
 from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 
 log = logging.getLogger(__name__)
 
-SANDBOX = "sandbox"
 _TIDY_SECONDS, _PAUSE_SECONDS = 3600.0, 1.0
 _WITNESSED_EVERY = 600.0
-_LOST_SECONDS = 1.0
 _LONGEST_PAUSE = 10.0
 """A server that is back is found within so many seconds, by all its nodes at different moments of them."""
-_RECORD_LOST = f"{ERROR_MARK}The node's own record of this run was damaged; the run is not started a second time.\n"
-
-
-class State:
-    """The node's own folder: its installation's id and its lock. Raises ConfigurationError."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self._lock = _lock(folder / "lock")
-            self.installation = _read_installation(folder / "installation")
-        except OSError as error:
-            raise ConfigurationError(f"state_folder: {folder} can't be used ({error.strerror}).") from error
-        self.trail = Trail(folder / trails.FOLDER, trails.now)
-
-    def say_ready(self) -> None:
-        (self.folder / "ready").write_text(f"{os.getpid()}\n")
-
-    def say_sandbox(self, report: preflight.Report) -> None:
-        """Whether the sandbox held when it was last tried, for who looks from outside."""
-        lines = [str(os.getpid()), *(" ".join(str(problem).split()) for problem in report.problems)]
-        replace_file(self.folder / SANDBOX, "\n".join(lines))
-
-    def close(self) -> None:
-        for name in ("ready", SANDBOX):
-            (self.folder / name).unlink(missing_ok=True)
-        self.trail.close()
-        self._lock.close()
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a node runs on this folder."""
-    path = folder / "lock"
-    if not path.exists():
-        return False
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def _lock(path: Path) -> IO[str]:
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise ConfigurationError(
-            f"state_folder: another node uses {path.parent}; each needs one of its own."
-        ) from error
-    return file
-
-
-def _read_installation(path: Path) -> str:
-    """A random id, made once: it tells this node's containers from those of others on the machine."""
-    if not path.exists():
-        draft = path.with_name("installation.new")
-        draft.write_text(f"{secrets.token_hex(6)}\n")
-        draft.rename(path)
-    return path.read_text().strip()
 
 
 class Daemon:
@@ -137,7 +64,6 @@ class Daemon:
         self._lock = threading.Lock()
         self._pipelines: dict[Attempt, Pipeline] = {}
         self._places = Places(config.limits.parallel_runs, self._ask_again)
-        self._lost: set[Attempt] = set()
         self._online = False
         self._preflight = self._make_preflight() if launcher.sandboxed else None
         self._witnessed = float("-inf")
@@ -206,10 +132,10 @@ class Daemon:
             try:
                 self._server.log_in()
                 return self._check_self(self._server.describe_self())
-            except AuthenticationError as error:
+            except KeyRefused as error:
                 raise ConfigurationError(
                     f"api_key_file: the server does not take the key in {self._config.api_key_file}; ask its "
-                    "administrator for this node's key."
+                    f"administrator for this node's key. {error}"
                 ) from error
             except (ServerUnreachable, ServerError) as error:
                 log.warning("%s The node tries again.", error)
@@ -297,6 +223,7 @@ class Daemon:
             approvals,
             PulledImages(folder),
             self._state.trail,
+            Losses(journal, self._server, self._state.trail, self._closing),
             tunnels=Tunnels(config.vpn, self._state.installation) if self._launcher.sandboxed else None,
             ask_again=self._ask_again,
         )
@@ -364,13 +291,9 @@ class Daemon:
             log.warning("The container of run %s is left for the next start: %s", attempt, error)
 
     def _lose(self, attempt: Attempt) -> None:
-        """Until the server has heard its end, the journal keeps the attempt from being started again."""
-        ids = logs.about(run=attempt.run)
-        log.warning("Run %s may have been started, and nothing else is known of it", attempt, extra=ids)
-        self._tell("run.lose", What("run", attempt.run), {"run": attempt.run, "attempt": attempt.number})
-        self._parts.journal.lose(attempt)
+        log.warning("Run %s may have been started, and nothing else is known of it", attempt)
+        self._parts.losses.add(attempt)
         self._remove_container(attempt)
-        self._lost.add(attempt)
 
     def _keep_proxy(self, me: Self) -> None:
         """Replaces a proxy that has ended, and gives the new one its gates back."""
@@ -420,7 +343,7 @@ class Daemon:
                 continue
             except (ServerUnreachable, ServerError) as error:
                 log.warning("%s The node tries again.", error)
-                if isinstance(error, AuthenticationError) and self._is_shut_out():
+                if isinstance(error, KeyRefused):
                     self._stop_all("the server no longer takes this node's key")
                 self._online = False
                 self._closing.wait(back_off.pause())
@@ -433,16 +356,6 @@ class Daemon:
             back_off.reset()
             self._keep_witness(work.head)
             self._do(work)
-
-    def _is_shut_out(self) -> bool:
-        """Whether the key itself is refused. A token alone may be of another time than the server's clock now is."""
-        try:
-            self._server.log_in()
-        except AuthenticationError:
-            return True
-        except (ServerUnreachable, ServerError) as error:
-            log.warning("%s", error)
-        return False
 
     def _ask(self) -> Work:
         """The first call, and the first after an absence, does not wait: its answer says that the node is online."""
@@ -494,9 +407,7 @@ class Daemon:
             pipeline = self._pipelines.get(stop.key)
             if pipeline is not None:
                 _stop(pipeline, stop.reason)
-        lost = set(self._lost)
-        for attempt in sorted(lost):
-            self._end_lost(attempt)
+        lost = self._parts.losses.tell()
         for order in work.runs:
             if order.key not in lost:
                 self._take(order)
@@ -515,20 +426,7 @@ class Daemon:
     def _stop_all(self, reason: str) -> None:
         """A node that was deleted, or shut out, must not go on working for those who did that."""
         for pipeline in self._list_pipelines():
-            _stop(pipeline, reason)
-
-    def _end_lost(self, attempt: Attempt) -> None:
-        """Tells the server how a run ended of which the journal was damaged; tried again at each of its answers."""
-        try:
-            self._server.finish(attempt, Status.UNKNOWN_ERROR, _RECORD_LOST)
-        except (Conflict, NotFound) as error:
-            log.info("Run %s: %s", attempt, error)
-        except (ServerUnreachable, ServerError) as error:
-            log.warning("The end of run %s can't be reported yet: %s", attempt, error)
-            self._closing.wait(_LOST_SECONDS)
-            return
-        self._parts.journal.remove(attempt)
-        self._lost.discard(attempt)
+            _stop(pipeline, reason, told=False)
 
     def _take(self, order: Order) -> None:
         """A run that is here already, in whatever attempt, is not begun beside itself; and none in a bad sandbox.
@@ -541,6 +439,8 @@ class Daemon:
             return
         if any(attempt.run == order.run for attempt in self._pipelines):
             log.warning("Run %s is held already", order.key)
+            return
+        if order.key in self._parts.losses:
             return
         ids = logs.about(run=order.run, task=order.task.id)
         log.info("Run %s is claimed: %s", order.key, order.task.image, extra=ids)
@@ -598,9 +498,9 @@ def _bound(pipeline: Pipeline) -> contextlib.AbstractContextManager[None]:
     return logs.bound(run=pipeline.key.run, task=pipeline.order.task.id)
 
 
-def _stop(pipeline: Pipeline, reason: str) -> None:
+def _stop(pipeline: Pipeline, reason: str, *, told: bool = True) -> None:
     def stop() -> None:
         with _bound(pipeline):
-            pipeline.stop(reason)
+            pipeline.stop(reason, told=told)
 
     threading.Thread(target=stop, name=f"stop {pipeline.key}", daemon=True).start()

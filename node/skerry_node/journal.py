@@ -104,10 +104,12 @@ class Journal:
         shutil.rmtree(folder, ignore_errors=True)
 
     def lose(self, attempt: Attempt) -> None:
-        """Notes, on the disk, that the attempt may have been started and that nothing else is known of it."""
+        """Notes, on the disk, that the attempt may have been started; nothing else of it is kept."""
         folder = self.folder(attempt)
         folder.mkdir(mode=0o711, exist_ok=True)
         replace_file(folder / _LOST, "")
+        (folder / "entry.json").unlink(missing_ok=True)
+        self.sealed(attempt).unlink(missing_ok=True)
         areas.remove(folder / "data")
 
     def read(self) -> Records:

@@ -64,6 +64,7 @@ class Pipeline:
         self._starting = threading.Lock()
         self._databases: tuple[Source | databases.Service, ...] = ()
         self._cleaned = False
+        self._lost = False
         self._reported = entry.stage is not Stage.CLAIMED
         self._watched = entry.stage is Stage.CLAIMED
 
@@ -79,9 +80,13 @@ class Pipeline:
     def stage(self) -> Stage:
         return self._course.entry.stage
 
-    def stop(self, reason: str) -> None:
-        """Ends the run without a report: the server has ended it, or given it to another."""
+    def stop(self, reason: str, *, told: bool = True) -> None:
+        """Ends the run without a report: the server has ended it, or given it to another.
+
+        Not ``told`` by the server, it may be given again: it is lost where it may have been started.
+        """
         log.info("Run %s is stopped: %s", self.key, reason)
+        self._lost = not told
         self._story.tell("run.stop", Who("server"), why=reason)
         self._course.stopped.set()
         with self._starting:
@@ -105,7 +110,8 @@ class Pipeline:
         except GivenUp as reason:
             log.info("Run %s is given up: %s", self.key, reason)
             self._story.tell("run.give_up", why=str(reason))
-            self._delivery.leave_log()
+            if not self._lost:
+                self._delivery.leave_log()
             self._clean()
         except Exception:
             log.exception("Run %s broke off in the node", self.key)
@@ -461,7 +467,10 @@ class Pipeline:
 
     def _clean(self) -> None:
         self._clean_container()
-        self._parts.journal.remove(self.key)
+        if self._lost and self.stage is not Stage.CLAIMED:
+            self._parts.losses.add(self.key)
+        else:
+            self._parts.journal.remove(self.key)
         user = self._course.entry.user
         if self._parts.users is not None and user is not None:
             self._parts.users.give_back(user)

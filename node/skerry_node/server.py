@@ -64,6 +64,10 @@ class Interrupted(Exception):
     """The long call was broken off on purpose."""
 
 
+class KeyRefused(AuthenticationError):
+    """The node's API key itself, and not only a token of another time than the server's clock now is."""
+
+
 class BackOff:
     """Pauses that grow, with jitter, so that a hundred nodes don't come back in the same instant."""
 
@@ -131,8 +135,12 @@ class Server:
         self._waiting: http.client.HTTPConnection | None = None
 
     def log_in(self) -> None:
-        """Gets a new token; the others are renewed by themselves."""
-        token = _text(self._once("POST", "/token/node", {"api_key": self._api_key()}, None), "access_token")
+        """Gets a new token; the others are renewed by themselves. Raises KeyRefused."""
+        try:
+            answer = self._once("POST", "/token/node", {"api_key": self._api_key()}, None)
+        except AuthenticationError as error:
+            raise KeyRefused(str(error), error.status) from error
+        token = _text(answer, "access_token")
         with self._lock:
             self._token = token
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,13 +65,9 @@ class Keyholders:
         self.key_file(number).with_name(f"{self.key_file(number).name}.old").unlink()
         assert self.fingerprint(number) != before
 
-    def stop_node(self, number: int) -> None:
-        os.kill(self.federation.node_pids[number - 1], signal.SIGTERM)
-        until("the node does not end", lambda: not (self.home(number) / "state" / "ready").exists())
-
     def restart_node(self, number: int) -> None:
         """As after a rotation: it reads the organization's new file."""
-        self.stop_node(number)
+        self.federation.end_node(number)
         self.federation.restart()
 
     def configure(self, number: int, **changes: Any) -> None:
@@ -159,7 +153,7 @@ def test_keys_of_both_sides_are_replaced_under_a_running_job(holders: Keyholders
 
 def test_a_node_that_was_away_follows_all_that_it_missed(holders: Keyholders) -> None:
     holders.echo(2, value="before").wait(timeout=PATIENCE)
-    holders.stop_node(2)
+    holders.federation.end_node(2)
     holders.rotate(1)
     holders.rotate(1)
     task = holders.echo(2, value="from the third keys")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,12 +28,7 @@ class Owner:
         self.restart()
 
     def restart(self) -> None:
-        [pid] = self.federation.node_pids
-        os.kill(pid, signal.SIGTERM)
-        end = time.monotonic() + PATIENCE
-        while (self.path.parent / "state" / "ready").exists():
-            assert time.monotonic() < end, "the node does not end"
-            time.sleep(0.05)
+        self.federation.end_node(1)
         self.federation.restart()
 
     def ask(self, verb: str, *arguments: str) -> Any:

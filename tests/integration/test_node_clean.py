@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from skerry_node.cli import node
-from skerry_node.daemon import State
+from skerry_node.state import State
 
 pytestmark = pytest.mark.integration
 INSTALLATION = "0123456789ab"

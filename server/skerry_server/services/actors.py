@@ -14,6 +14,7 @@ from skerry_server.models import Node, Rule, Run, Task, User, member, role_rule,
 from skerry_server.policy import NODE_GRANTS, RUN_GRANTS, Actor, CallingRun, Grant, Kind, Operation, Resource, Scope
 from skerry_server.trail import act_as
 
+NO_MEMBER = "Your organization is no longer a member of this collaboration."
 _GONE = "This token is no longer valid: log in again."
 
 # What every request asks, built once: to build a statement takes longer than to run these.
@@ -121,7 +122,12 @@ def _members(session: Session, ids: frozenset[int]) -> Mapping[int, frozenset[in
 
 def _where_member(session: Session, collaboration_id: int, organization_id: int) -> _Collaborations:
     """The one collaboration; raises LoginFailed when that organization is a member of it no more."""
-    asked = {"collaboration": collaboration_id, "organization": organization_id}
-    if session.scalar(_MEMBER, asked) is None:
-        raise LoginFailed("Your organization is no longer a member of this collaboration.")
+    if not is_member(session, collaboration_id, organization_id):
+        raise LoginFailed(NO_MEMBER)
     return _Collaborations(session, [collaboration_id])
+
+
+def is_member(session: Session, collaboration_id: int, organization_id: int) -> bool:
+    """Whether the organization is in the collaboration now."""
+    asked = {"collaboration": collaboration_id, "organization": organization_id}
+    return session.scalar(_MEMBER, asked) is not None

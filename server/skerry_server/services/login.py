@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from skerry.audit import What, Who
 from skerry_server import codes, locks, passwords
-from skerry_server.errors import InvalidRequest, LoginFailed, UnknownKey
+from skerry_server.errors import InvalidRequest, LoginFailed, PermissionDenied, UnknownKey
 from skerry_server.models import Node, User
 from skerry_server.policy import Actor
+from skerry_server.services.actors import NO_MEMBER, is_member
 from skerry_server.trail import NOBODY, act_as, note
 
 _LOG = logging.getLogger(__name__)
@@ -148,7 +149,10 @@ def user_by_id(session: Session, user_id: int) -> User:
 
 
 def log_in_node(session: Session, api_key: str) -> Node:
-    """The first use of a rotated key ends the one before. Raises UnknownKey."""
+    """The first use of a rotated key ends the one before.
+
+    Raises UnknownKey, and PermissionDenied where the organization has left the collaboration: the key is no guess.
+    """
     act_as(session, NOBODY)
     digest = digest_api_key(api_key)
     node = session.scalar(
@@ -156,6 +160,8 @@ def log_in_node(session: Session, api_key: str) -> Node:
     )
     if node is None:
         raise UnknownKey("Api key is not recognized!")
+    if not is_member(session, node.collaboration_id, node.organization_id):
+        raise PermissionDenied(NO_MEMBER)
     if node.next_api_key == digest:
         node.api_key, node.next_api_key, node.epoch = digest, None, node.epoch + 1
     act_as(session, Who("node", node.id, node.organization_id))

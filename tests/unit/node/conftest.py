@@ -20,6 +20,7 @@ from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Journal
 from skerry_node.launchers import fakes
+from skerry_node.losses import Losses
 from skerry_node.orders import parse_order
 from skerry_node.pipeline import Parts
 from skerry_node.places import Places
@@ -160,9 +161,9 @@ def parts(config, launcher, proxy, server, monkeypatch) -> Iterator[Parts]:
     approvals.start()
     places, pulled = Places(1, lambda: None), PulledImages(config.state_folder)
     trail = Trail(config.state_folder / FOLDER, now)
-    yield Parts(
-        config, launcher, proxy, server, journal, jobs, None, threading.Event(), places, approvals, pulled, trail
-    )
+    closing = threading.Event()
+    losses = Losses(journal, server, trail, closing)
+    yield Parts(config, launcher, proxy, server, journal, jobs, None, closing, places, approvals, pulled, trail, losses)
     trail.close()
 
 

@@ -17,12 +17,13 @@ from skerry import logs
 from skerry.errors import AuthenticationError, ConfigurationError, Conflict, ServerUnreachable
 from skerry_node import areas, metrics
 from skerry_node.config import Metrics
-from skerry_node.daemon import Daemon, State, is_locked
+from skerry_node.daemon import Daemon
 from skerry_node.journal import Entry, Journal
 from skerry_node.launchers.fakes import FakeContainer
 from skerry_node.launchers.launcher import Attempt, LauncherError, Phase
 from skerry_node.orders import ServerHead, Stop, Work, parse_self
-from skerry_node.server import Interrupted
+from skerry_node.server import Interrupted, KeyRefused
+from skerry_node.state import State, is_locked
 from skerry_node.trail import FOLDER, read_lines
 
 pytestmark = pytest.mark.unit
@@ -338,7 +339,7 @@ def test_the_servers_head_is_kept(node, config) -> None:
 
 
 def test_a_wrong_key_ends_the_node_with_a_sentence(node) -> None:
-    node._server.logins = [AuthenticationError("no", 401)]
+    node._server.logins = [KeyRefused("no", 401)]
     with pytest.raises(ConfigurationError, match="api_key_file"):
         node.run()
 
@@ -359,9 +360,27 @@ def test_a_node_that_is_shut_out_stops_its_runs(node, make_order, launcher) -> N
     node.thread.start()
     node._server.answers.put(work(make_order("wait")))
     until(lambda: launcher.watched)
-    node._server.logins = [AuthenticationError("no", 401)]
-    node._server.answers.put(AuthenticationError("no", 401))
+    node._server.answers.put(KeyRefused("no", 401))
     until(lambda: not node._pipelines)
+    assert launcher.list() == []
+
+
+def test_what_a_node_ran_when_it_was_shut_out_is_not_started_again(node, make_order, launcher) -> None:
+    """When it is let in the server gives again what it has not heard the end of: it hears it now."""
+    server, order = node._server, make_order("wait")
+    node.thread.start()
+    server.answers.put(work(order))
+    until(lambda: launcher.watched)
+    server.answers.put(KeyRefused("no", 401))
+    until(lambda: not node._pipelines)
+    assert [path.name for path in (node._state.folder / "runs" / "7-1").iterdir()] == ["lost"]
+    server.answers.put(work(order))
+    until(lambda: server.finished)
+    [(attempt, status, text)] = server.finished
+    assert (attempt, status) == (order.key, "unknown error")
+    assert "shut the node out" in text
+    assert launcher.starts == [order.key]
+    until(lambda: not list((node._state.folder / "runs").iterdir()))
 
 
 def test_a_proxy_that_died_is_replaced_and_gets_its_gates_back(node, make_order, proxy, launcher) -> None:
@@ -423,7 +442,7 @@ def test_a_damaged_record_is_kept_until_the_server_has_heard(node, make_order, s
         server.finish(attempt, status, text)
 
     monkeypatch.setattr(node._server, "finish", finish)
-    monkeypatch.setattr("skerry_node.daemon._LOST_SECONDS", 0.01)
+    monkeypatch.setattr("skerry_node.losses._PAUSE_SECONDS", 0.01)
     damage(node, order)
     node._server.first = work(order)
     node.thread.start()

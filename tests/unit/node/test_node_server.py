@@ -15,7 +15,7 @@ from skerry.errors import AuthenticationError, Conflict, NotFound, ServerError, 
 from skerry.wire import Status
 from skerry_node.config import ServerSettings
 from skerry_node.launchers.launcher import Attempt
-from skerry_node.server import BackOff, Interrupted, Server, ServerClock
+from skerry_node.server import BackOff, Interrupted, KeyRefused, Server, ServerClock
 
 pytestmark = pytest.mark.unit
 HEAD = Head("node-1", 3, "a" * 64)
@@ -115,8 +115,16 @@ def test_an_expired_token_is_renewed_once(server, fake) -> None:
 
 def test_a_key_that_the_server_does_not_know(server, fake) -> None:
     fake.answers["POST", "/api/token/node"] = [(401, {"msg": "no such key"})]
-    with pytest.raises(AuthenticationError, match="no such key"):
+    with pytest.raises(KeyRefused, match="no such key"):
         server.log_in()
+
+
+def test_a_fresh_token_that_is_refused_is_not_the_key(server, fake) -> None:
+    """As by a replica whose clock is behind the one's that made it."""
+    fake.answers[STATUS] = [(401, {"msg": "not yet valid"})]
+    with pytest.raises(AuthenticationError, match="not yet valid") as caught:
+        report(server)
+    assert not isinstance(caught.value, KeyRefused)
 
 
 @pytest.mark.parametrize(

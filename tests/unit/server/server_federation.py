@@ -86,6 +86,7 @@ class Federation:
     collaboration: int = 0
     roles: dict[str, int] = field(default_factory=dict)
     node_ids: dict[int, int] = field(default_factory=dict)
+    api_keys: dict[int, str] = field(default_factory=dict)
     node_tokens: dict[int, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +102,7 @@ class Federation:
             "collaboration": self.collaboration,
             "roles": self.roles,
             "node_ids": self.node_ids,
+            "api_keys": self.api_keys,
             "node_tokens": {organization: node.token for organization, node in self.nodes.items()},
         }
 
@@ -122,6 +124,7 @@ class Federation:
         node = self.root.post("node", {"collaboration_id": where, "organization_id": organization})
         if collaboration is None:
             self.node_ids[organization] = node["id"]
+        self.api_keys[node["id"]] = node["api_key"]
         answer = self.anybody.post("token/node", {"api_key": node["api_key"]})
         return Api(self.client, answer["access_token"])
 

@@ -15,7 +15,7 @@ from skerry.errors import KeyChanged
 from skerry.keys import Identity
 from skerry.statements import Announced, revoked, succeed
 from skerry_server.app import create_app
-from skerry_server.models import Base, User
+from skerry_server.models import Base, Failure, User
 from skerry_server.server import open_server
 
 pytestmark = pytest.mark.unit
@@ -298,6 +298,9 @@ def test_a_member_that_leaves_is_out_at_once(federation: Federation, way: str) -
         assert federation.root.get(f"task/{task['id']}")["status"] == "killed by user", task
     federation.nodes[2].refused(401, "POST", "skerry/node/work", {"wait": 0})
     federation.as_run(order).refused(401, "GET", f"task/{asked['id']}")
+    federation.anybody.refused(401, "POST", "token/node", {"api_key": federation.api_keys[federation.node_ids[2]]})
+    with federation.server.database.reading() as session:
+        assert session.scalars(select(Failure)).all() == [], "a right key is no guess"
     assert federation.work(1)["runs"] == []
 
 
