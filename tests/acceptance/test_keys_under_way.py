@@ -290,6 +290,22 @@ def test_a_member_that_leaves_is_stopped_at_its_node(holders: Keyholders) -> Non
     assert holders.results(holders.echo(2, value="here again")) == ["here again"]
 
 
+def test_a_node_whose_api_key_was_renewed_stops_and_repeats_nothing(holders: Keyholders) -> None:
+    """It is let in with the new key; the server has not heard how its run ended, and would give it again."""
+    task = holders.create((2,), "sleep", {"seconds": LONG})
+    holders.federation.wait_for_status(task["id"], "active")
+    root, organization = holders.federation.client(), holders.federation.organization_ids[1]
+    [node] = root.request("node", params={"organization_id": organization})["data"]
+    fresh = root.request("recover/node", method="post", json={"id": node["id"]})["api_key"]
+    holders.federation.wait_for_containers_to_exit()
+    (holders.home(2) / "api-key").write_text(fresh)
+    holders.federation.wait_for_status(task["id"], "unknown error")
+    [run] = root.request("run", params={"task_id": task["id"]})["data"]
+    starts = [record["object"]["id"] for record in holders.journal(2) if record["action"] == "run.start"]
+    assert starts.count(run["id"]) == 1
+    assert holders.results(holders.echo(2, value="with the new key")) == ["with the new key"]
+
+
 def test_all_of_it_is_on_record(holders: Keyholders) -> None:
     """What owners did at their nodes, and what administrators did at the server; the chains of both hold."""
     confirm(holders, 2, of=1)
