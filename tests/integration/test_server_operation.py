@@ -46,11 +46,21 @@ def running(database: tuple[Cluster, str] | None, tmp_path: Path, port: int) -> 
 
 def run_one(made: Replicas) -> tuple[int, int]:
     """A task, and its one run, which is completed."""
+    task, run = claim_one(made)
+    finish_one(made, run)
+    return task, run
+
+
+def claim_one(made: Replicas) -> tuple[int, int]:
+    """A task, and its one run, which a node has begun."""
     task = made.root.ok("POST", "task", made.task(0))
     [order] = made.node(0).ok("POST", "skerry/node/work", {"capacity": 1, "wait": 0})["runs"]
-    body = {"attempt": 1, "status": "completed", "log": "log", "result": "MQ=="}
-    made.node(0).ok("POST", f"skerry/run/{order['run']}/finish", body)
     return task["id"], order["run"]
+
+
+def finish_one(made: Replicas, run: int) -> None:
+    body = {"attempt": 1, "status": "completed", "log": "log", "result": "MQ=="}
+    made.node(0).ok("POST", f"skerry/run/{run}/finish", body)
 
 
 def skerry(*arguments: object) -> str:
@@ -119,15 +129,18 @@ def test_back_up_and_restore(running: Replicas, database: tuple[Cluster, str] | 
 
 
 def test_a_version_back_and_forth(running: Replicas) -> None:
-    """What was there stays, and nodes go on with the tokens that they have."""
+    """What was there stays, and nodes go on with the tokens that they have, and with the runs that they hold."""
     task, run = run_one(running)
+    held, under_way = claim_one(running)
     [replica] = running.each
     replica.end(signal.SIGTERM)
     assert PREVIOUS in skerry("server", "migrate", "--config", running.config, "--to", PREVIOUS)
     replica.start()
     assert running.root.ok("GET", f"skerry/task/{task}/wait?timeout=0")["finished"]
     assert running.root.ok("GET", f"result/{run}")["result"] == "MQ=="
-    assert run_one(running)[0] > task
+    finish_one(running, under_way)
+    assert running.root.ok("GET", f"skerry/task/{held}/wait?timeout=0")["finished"]
+    assert run_one(running)[0] > held
 
 
 def test_tables_of_a_newer_version_are_refused_in_a_sentence(tmp_path: Path) -> None:
