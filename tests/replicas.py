@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,11 +35,12 @@ PATIENCE = 60.0
 
 @dataclass
 class Replica:
-    """One process of the server."""
+    """One process of the server; ``environment`` is what it has beside this process's."""
 
     config: Path
     port: int
     process: subprocess.Popen[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -47,7 +49,8 @@ class Replica:
     def start(self) -> None:
         command = [str(SKERRY), "server", "start", "--config", str(self.config), "--port", str(self.port)]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         assert self.process.stdout is not None
         assert "ready" in self.process.stdout.readline(), self.log.read_text()
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,7 +25,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
+from sqlalchemy import URL, Connection, DateTime, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -58,6 +59,7 @@ _CONNECTING = {
 }
 _DISK_FULL = "53100"
 _Answer = TypeVar("_Answer")
+_NOW = select(func.timezone("UTC", func.clock_timestamp(), type_=DateTime()))
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -155,6 +157,13 @@ class Database:
         except SQLAlchemyError as error:
             _LOG.warning("the database does not answer: %s", error)
             return False
+
+    def now(self) -> datetime | None:
+        """UTC without a zone by PostgreSQL's clock; SQLite has none but this machine's."""
+        if _is_sqlite(self.engine):
+            return None
+        with self._reader() as session:
+            return session.scalar(_NOW)
 
     def close(self) -> None:
         if self._bus is not None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from skerry.audit import What
 from skerry.errors import ConfigurationError
 from skerry_server import bootstrap, locks
+from skerry_server.clocks import SharedClock
 from skerry_server.database import Database
 from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
@@ -69,7 +70,7 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The parts of one server process. ``clock`` gives naive UTC."""
+    """The parts of one server process. ``clock`` gives naive UTC; ``read_clock`` sets it, where it has to be."""
 
     settings: Settings
     secret: str
@@ -78,6 +79,7 @@ class Server:
     payloads: PayloadStore
     mailer: Mailer
     clock: Callable[[], datetime]
+    read_clock: Callable[[], None]
     stopping: threading.Event = field(default_factory=threading.Event)
     told: Repeats = field(default_factory=Repeats)
     anchors: Anchors = field(default_factory=Anchors)
@@ -180,17 +182,26 @@ def _open_payloads(settings: Settings, server_id: str) -> PayloadStore:
     return PayloadStore(folder, open_bucket(settings, store, server_id))
 
 
-def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> Server:
-    """Makes the folders and tables where they are missing. Raises ConfigurationError."""
+def open_server(settings: Settings, clock: Callable[[], datetime] | None = None) -> Server:
+    """Makes the folders and tables where they are missing. Raises ConfigurationError.
+
+    ``clock``: in place of the database's, or this machine's where the database is a file.
+    """
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         secret = jwt_secret(settings)
         payloads = _open_payloads(settings, _name(secret))
     except OSError as error:
         raise ConfigurationError(f"The state folder {settings.state} can't be made: {error.strerror}.") from error
-    hub, trail = Hub(), Trail(kept_writer(settings.state), clock)
+    hub, shared = Hub(), SharedClock()
+    trail = Trail(kept_writer(settings.state), clock or shared)
     database = Database(settings.database_url, hub, trail, connections=settings.limits.threads)
     database.migrate()
+
+    def read_clock() -> None:
+        shared.set(database.now())
+
+    database.repeating(read_clock)
 
     def bring_policy_up_to_date() -> None:
         with database.writing() as session:
@@ -198,4 +209,4 @@ def open_server(settings: Settings, clock: Callable[[], datetime] = utcnow) -> S
             write_policy(session)
 
     database.repeating(bring_policy_up_to_date)
-    return Server(settings, secret, hub, database, payloads, Mailer(settings.mail), clock)
+    return Server(settings, secret, hub, database, payloads, Mailer(settings.mail), clock or shared, read_clock)

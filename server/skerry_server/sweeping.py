@@ -24,9 +24,10 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Time that never passed is no node's silence: leases are renewed before anything is done about them."""
+        self._server.read_clock()
         ahead = self._measure()
         if abs(ahead - self._ahead) > _SET_SECONDS:
-            _LOG.warning("this machine's clock was set by %+.0f s: all leases begin anew", ahead - self._ahead)
+            _LOG.warning("the clock was set by %+.0f s: all leases begin anew", ahead - self._ahead)
             self._server.renew_leases()
         self._ahead = ahead
         self._server.sweep()

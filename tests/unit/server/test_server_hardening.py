@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from skerry.errors import ConfigurationError
 from skerry_server import addresses, passwords
 from skerry_server.app import create_app
 from skerry_server.models import Failure, User
-from skerry_server.server import Server
 from skerry_server.settings import Settings, check_exposure, parse
 
 pytestmark = pytest.mark.unit
@@ -24,8 +24,7 @@ def rebuilt(federation: Federation, **changes: object) -> Federation:
     """The same federation at a server with other settings."""
     server = federation.server
     settings = make_settings(server.settings.folder, database=server.settings.database, **changes)
-    parts = (server.secret, server.hub, server.database, server.payloads, server.mailer, server.clock)
-    again = Server(settings, *parts)
+    again = replace(server, settings=settings)
     return Federation(again, create_app(again).test_client(), federation.clock, **federation.facts)
 
 

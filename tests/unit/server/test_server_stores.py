@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -58,9 +59,8 @@ def store() -> Iterator[ThreadingHTTPServer]:
 @pytest.fixture
 def allowing(server: Server) -> Any:
     """The same server, whose owner allows this machine."""
-    changes = {field: getattr(server, field) for field in server.__dataclass_fields__}
     settings = server.settings.model_copy(update={"stores": Stores(allowed=["127.0.0.1"])})
-    return create_app(Server(**{**changes, "settings": settings})).test_client()
+    return create_app(replace(server, settings=settings)).test_client()
 
 
 def url(store: ThreadingHTTPServer, path: str = "/api") -> str:

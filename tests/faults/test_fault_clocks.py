@@ -1,0 +1,50 @@
+"""Two processes of one server on machines whose clocks are hours apart."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clusters import Cluster
+from fault_host import Clock
+from replicas import Caller, Replicas, database, replicas
+
+pytestmark = pytest.mark.integration
+HOUR = 3600
+TWO_SWEEPS = 22.0
+
+
+@pytest.fixture(params=[-3 * HOUR, 3 * HOUR], ids=["behind", "ahead"])
+def apart(request: pytest.FixtureRequest, postgresql_cluster: Cluster, tmp_path: Path) -> Iterator[Replicas]:
+    """The second one's clock is wrong, and was so when it started."""
+    for url in database(postgresql_cluster):
+        with replicas(tmp_path, url, nodes=1, balanced=False) as made:
+            clock = Clock(tmp_path / "clock")
+            clock.jump(request.param)
+            _, wrong = made.each
+            wrong.end(signal.SIGTERM)
+            wrong.environment = {"PYTHONPATH": str(clock.folder)}
+            wrong.start()
+            yield made
+
+
+def test_no_run_is_lost(apart: Replicas) -> None:
+    """The wrong one hands it out and renews its lease; both look for runs that have been silent too long."""
+    _, wrong = apart.each
+    key = apart.root.ok("POST", "recover/node", {"id": apart.facts["node_ids"][0]})["api_key"]
+    token = Caller(wrong.url, "").ok("POST", "token/node", {"api_key": key})["access_token"]
+    node, task = Caller(wrong.url, token), apart.root.ok("POST", "task", apart.task(0))["id"]
+    [order] = node.ok("POST", "skerry/node/work", {"capacity": 1, "wait": 0})["runs"]
+    holding = [{"run": order["run"], "attempt": order["attempt"]}]
+    end = time.monotonic() + TWO_SWEEPS
+    while time.monotonic() < end:
+        told = node.ok("POST", "skerry/node/work", {"capacity": 0, "wait": 5, "holding": holding})
+        assert told["stop"] == []
+    assert apart.root.ok("GET", f"task/{task}/status")["status"] == "initializing"
+    finished = {"attempt": order["attempt"], "status": "completed", "log": "log", "result": "MQ=="}
+    node.ok("POST", f"skerry/run/{order['run']}/finish", finished)
+    assert apart.root.ok("GET", f"result/{order['run']}")["result"] == "MQ=="
+    assert "the database's: leases go by the database's" in wrong.log.read_text()
