@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import obstore
 import requests
+import yaml
 from clusters import free_port
 from obstore.store import S3Store
 
@@ -78,6 +79,13 @@ class ObjectStore:
         address = obstore.sign(self._open(name), "PUT", "", timedelta(minutes=5))
         requests.put(address, timeout=60).raise_for_status()
         return name
+
+    def settings(self, folder: Path, bucket: str | None = None) -> dict[str, str]:
+        """A server's ``blob_store``, with the file of its keys in the server's folder."""
+        keys = folder / "bucket.keys"
+        keys.write_text(yaml.safe_dump(self.keys))
+        keys.chmod(0o600)
+        return {"kind": "s3", "endpoint": self.endpoint, "bucket": bucket or self.make_bucket(), "keys": keys.name}
 
     def names(self, bucket: str) -> list[str]:
         return sorted(one["path"] for some in obstore.list(self._open(bucket)) for one in some)

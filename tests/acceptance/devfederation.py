@@ -87,13 +87,10 @@ class DevFederation:
         return client
 
     def end_node(self, number: int) -> None:
-        """Until its process is over: ``dev up`` would take one that is about to end for one that starts."""
-        process = os.pidfd_open(self.node_pids[number - 1])
-        try:
-            signal.pidfd_send_signal(process, signal.SIGTERM)
-            assert select.select([process], [], [], PATIENCE)[0], "the node does not end"
-        finally:
-            os.close(process)
+        _end(self.node_pids[number - 1])
+
+    def end_server(self) -> None:
+        _end(self.server_pid)
 
     def restart(self) -> None:
         """Starts what has died."""
@@ -131,6 +128,16 @@ class DevFederation:
             if done(answer):
                 return
         raise AssertionError(f"task {task_id} did not get there: {answer}")
+
+
+def _end(pid: int) -> None:
+    """Until the process is over: ``dev up`` would take one that is about to end for one that starts."""
+    process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        assert select.select([process], [], [], PATIENCE)[0], "it does not end"
+    finally:
+        os.close(process)
 
 
 @contextmanager

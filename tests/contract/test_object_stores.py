@@ -28,10 +28,7 @@ OURS = Part("me", "key")
 
 
 def in_bucket(folder: Path, s3: ObjectStore, **changes: str) -> Settings:
-    keys = folder / "keys.yaml"
-    keys.write_text(yaml.safe_dump(s3.keys))
-    keys.chmod(0o600)
-    store = {"kind": "s3", "endpoint": s3.endpoint, "bucket": s3.make_bucket(), "keys": keys.name, **changes}
+    store = {**s3.settings(folder), **changes}
     return parse(yaml.safe_dump({"blob_store": store}), folder / "server.yaml")
 
 
