@@ -148,7 +148,8 @@ def test_another_servers_objects_are_not_swept_away(s3_store: ObjectStore, tmp_p
 
 def test_wrong_keys(s3_store: ObjectStore, tmp_path: Path) -> None:
     settings = in_bucket(tmp_path, s3_store)
-    (tmp_path / "keys.yaml").write_text(yaml.safe_dump({**s3_store.keys, "secret_access_key": uuid.uuid4().hex}))
+    [keys] = tmp_path.glob("*.keys")
+    keys.write_text(yaml.safe_dump({**s3_store.keys, "secret_access_key": uuid.uuid4().hex}))
     store = open_server(settings).payloads
     assert not store.is_usable()
     with pytest.raises(Busy) as raised:
