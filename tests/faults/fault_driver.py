@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from fault_history import Acknowledged, History, Told
 from fault_holds import Holds
 from fault_proxy import Request
 from fault_strikes import AT_ONE_NODE, Strikes, seconds_until_noticed
-from fault_table import Cell, Ledger, Phase, Phases
+from fault_table import PHASES, Cell, Ledger, Phase, Phases
 from fault_world import IMAGE, Engine, World, digest
 
 from skerry import UserClient
@@ -36,8 +36,25 @@ _MOMENTS = {"head": Phase.ENCRYPTED, "half": Phase.HALF_UPLOADED, "answered": Ph
 _CHOOSY = ((10, 2.0), (1, 2.0))
 """A strike is to be counted for so many runs in phases that it lacks, or fewer after so long; then any will do."""
 _LAST_ANSWER_SECONDS, _LAST_STRIKE_SECONDS = 90.0, 240.0
-_BREATH_RUNS, _BREATH_SECONDS = 2, 1.0
-"""Between two faults so many runs come to their end, or so much time passes: else nothing would ever be done."""
+_BREATH, _LONG_BREATH = (2, 1.0), (8, 6.0)
+"""Between two strikes so many runs come to their end, or so many seconds pass: else nothing would ever be done.
+
+The long one is for when the table is full.
+"""
+
+
+class _Blow(NamedTuple):
+    """The greatest is the best: what gains most, then what struck least often, then any."""
+
+    gain: int
+    seldom: int
+    chance: float
+    fault: str
+    nodes: Sequence[str]
+
+
+def _gain(blows: Sequence[_Blow]) -> int:
+    return sum(blow.gain for blow in blows)
 
 
 class TimeIsOver(Exception):
@@ -232,34 +249,35 @@ class Driver:
     def _strike_next(self, over: threading.Event) -> None:
         """Runs that have come to one of the phases which last milliseconds stay there until it strikes."""
         for gain, seconds in _CHOOSY:
-            if self.phases.wait_for(lambda gain=gain: over.is_set() or self._choose()[0] >= gain, seconds):
+            if self.phases.wait_for(lambda gain=gain: over.is_set() or _gain(self._choose()) >= gain, seconds):
                 break
-        _, fault, nodes = self._choose()
-        if self._strike(fault, nodes):
-            over.wait(seconds_until_noticed(fault))
+        blows = self._choose()
+        nodes = [node for blow in blows for node in blow.nodes]
+        self._strike(blows, nodes)
+        over.wait(max(seconds_until_noticed(blow.fault) for blow in blows))
         self.holds.keep(self.seen.poorest(self.kinds, _MOMENTS.values()), nodes)
 
-    def _choose(self) -> tuple[int, str, Sequence[str]]:
-        """What gains most, there; where nothing gains anything, what struck least often."""
+    def _choose(self) -> list[_Blow]:
+        """One for all nodes, or one of its own for each: what gains more, or else struck less often."""
         names = self.world.node_names
-        there = {nodes: self.phases.now(nodes) for nodes in [*((name,) for name in names), tuple(names)]}
-        chances = [
-            (self.seen.gain(fault, runs), -self.seen.faults[fault], self.random.random(), fault, nodes)
-            for nodes, runs in there.items()
-            for fault in self.kinds
-            if (fault in AT_ONE_NODE) == (nodes != tuple(names))
-        ]
-        gain, _, _, fault, nodes = max(chances)
-        return gain, fault, nodes
+        of_one = [kind for kind in self.kinds if kind in AT_ONE_NODE]
+        apart = [self._choose_of(of_one, [name]) for name in names]
+        together = self._choose_of([kind for kind in self.kinds if kind not in AT_ONE_NODE], names)
+        return max([together], apart, key=lambda blows: (_gain(blows), max(blows)))
 
-    def _strike(self, fault: str, nodes: Sequence[str]) -> bool:
+    def _choose_of(self, kinds: Sequence[str], nodes: Sequence[str]) -> _Blow:
+        there, seen = self.phases.now(nodes), self.seen
+        return max(
+            _Blow(seen.gain(kind, there), -seen.faults[kind], self.random.random(), kind, nodes) for kind in kinds
+        )
+
+    def _strike(self, blows: Sequence[_Blow], nodes: Sequence[str]) -> None:
         """The nodes stand still meanwhile, so that the phases that are counted are those that it met."""
         with self.world.frozen(nodes):
-            there = self.phases.now(nodes)
-            struck = self.strikes.strike(fault, nodes[0])
-        if struck:
-            self.seen.meet(fault, there)
-        return struck
+            for blow in blows:
+                there = self.phases.now(blow.nodes)
+                if self.strikes.strike(blow.fault, blow.nodes[0]):
+                    self.seen.meet(blow.fault, there)
 
     def _await_recovery(self, over: threading.Event) -> None:
         """One node may still be starting: the next fault can meet it there."""
@@ -272,8 +290,9 @@ class Driver:
                 return
 
     def _breathe(self, over: threading.Event) -> None:
-        enough = self.phases.ended + _BREATH_RUNS
-        self.phases.wait_for(lambda: over.is_set() or self.phases.ended >= enough, _BREATH_SECONDS)
+        runs, seconds = _LONG_BREATH if self.seen.poorest(self.kinds, PHASES) is None else _BREATH
+        enough = self.phases.ended + runs
+        self.phases.wait_for(lambda: over.is_set() or self.phases.ended >= enough, seconds)
 
     # --- the end -----------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -103,20 +104,45 @@ def test_a_run_is_held_only_in_the_phase_that_it_is_in() -> None:
 def test_the_fault_is_chosen_that_lacks_most_of_where_runs_are() -> None:
     driver = make_driver()
     driver.kinds = ["delay", "reset", "kill node"]
-    for run, (phase, node) in enumerate(
-        [(Phase.CREATED, "node 1"), (Phase.CREATED, "node 2"), (Phase.EXITED, "node 2")]
-    ):
+    places = [(Phase.CREATED, "node 1"), (Phase.CREATED, "node 2"), (Phase.EXITED, "node 2")]
+    for run, (phase, node) in enumerate(places):
         driver.phases.reach(run, phase, node)
     driver.seen.meet("delay", {Phase.EXITED: GOAL})
-    assert driver._choose() == (3, "reset", ("node 1", "node 2"))
-    driver.seen.meet("delay", {Phase.CREATED: GOAL})
+    driver.seen.meet("kill node", {Phase.EXITED: GOAL})
+    assert choose(driver) == [("reset", ["node 1", "node 2"], 3)]
     driver.seen.meet("reset", {Phase.CREATED: GOAL, Phase.EXITED: GOAL - 1})
-    assert driver._choose() == (2, "kill node", ("node 2",))
-    driver.seen.meet("kill node", {Phase.CREATED: GOAL, Phase.EXITED: GOAL})
+    driver.seen.meet("delay", {Phase.CREATED: GOAL - 1})
+    assert choose(driver) == [("kill node", ["node 1"], 1), ("kill node", ["node 2"], 1)]
+    driver.seen.meet("delay", {Phase.CREATED: 1})
     driver.seen.meet("reset", {Phase.EXITED: 1})
+    driver.seen.meet("kill node", {Phase.CREATED: GOAL})
+    driver.seen.meet("reset", {})
     driver.seen.meet("delay", {})
-    driver.seen.meet("kill node", {})
-    assert driver._choose()[:2] == (0, "reset"), "it struck least often"
+    assert [fault for fault, *_ in choose(driver)] == ["kill node"] * 2, "it struck least often"
+
+
+def choose(driver: Driver) -> list[tuple[str, Sequence[str], int]]:
+    return [(blow.fault, blow.nodes, blow.gain) for blow in driver._choose()]
+
+
+def test_strikes_are_rarer_when_the_table_is_full() -> None:
+    driver = make_driver()
+    driver.seen.meet("delay", dict.fromkeys(PHASES[1:], GOAL))
+    breathe(driver, range(2))
+    driver.seen.meet("delay", {PHASES[0]: GOAL})
+    breathe(driver, range(2, 10))
+
+
+def breathe(driver: Driver, runs: Sequence[int]) -> None:
+    """Ends with the last of these runs, and not with the last but one."""
+    breath = start(driver._breathe, threading.Event())
+    time.sleep(0.1)
+    for run in runs:
+        breath.join(0.03)
+        assert breath.is_alive()
+        driver.phases.reach(run, Phase.OVER)
+    breath.join(0.5)
+    assert not breath.is_alive()
 
 
 def test_a_world_that_never_answers_does_not_keep_the_driver() -> None:
