@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from fault_history import Acknowledged, History, Told
+from fault_holds import Holds
 from fault_proxy import Request
-from fault_strikes import AT_ONE_NODE, Strikes
-from fault_table import PHASES, Ledger, Phase, Phases
+from fault_strikes import AT_ONE_NODE, Strikes, seconds_until_noticed
+from fault_table import PHASES, Cell, Ledger, Phase, Phases
 from fault_world import IMAGE, Engine, World, digest
 
 from skerry import UserClient
@@ -31,16 +33,52 @@ _HEARD = {
     "run.clean": Phase.OVER,
 }
 _MOMENTS = {"head": Phase.ENCRYPTED, "half": Phase.HALF_UPLOADED, "answered": Phase.NOT_ACKNOWLEDGED}
-_CHOOSY_SECONDS = 1.5
-"""For so long the driver waits for one of the cells that were met least often; then any will do."""
-_BREATH_RUNS, _BREATH_SECONDS = 2, 3.0
-"""Between two faults so many runs come to their end, or so much time passes: else nothing would ever be done."""
+_CHOOSY = ((10, 2.0), (1, 2.0))
+"""A strike is to be counted for so many runs in phases that it lacks, or fewer after so long; then any will do."""
+_LAST_ANSWER_SECONDS, _LAST_STRIKE_SECONDS = 90.0, 240.0
+_BREATH, _LONG_BREATH = (2, 1.0), (8, 6.0)
+"""Between two strikes so many runs come to their end, or so many seconds pass: else nothing would ever be done.
+
+The long one is for when the table is full.
+"""
+
+
+class _Blow(NamedTuple):
+    """The greatest is the best: what gains most, then what struck least often, then any."""
+
+    gain: int
+    seldom: int
+    chance: float
+    fault: str
+    nodes: Sequence[str]
+
+
+def _gain(blows: Sequence[_Blow]) -> int:
+    return sum(blow.gain for blow in blows)
+
+
+class TimeIsOver(Exception):
+    """Nothing more is asked, and nobody waits any longer."""
 
 
 class Driver:
-    """``kinds``: the faults that there are in this world."""
+    """``kinds``: the faults that there are in this world. ``before``: how often they met which phase in others.
 
-    def __init__(self, world: World, engine: Engine | None, kinds: Sequence[str], *, canary: str, seed: int) -> None:
+    ``seconds``: after so long nothing is asked any more, whatever is left. ``troubles``: sentences on why this was
+    less than was to be done.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        engine: Engine | None,
+        kinds: Sequence[str],
+        *,
+        canary: str,
+        seed: int,
+        seconds: float,
+        before: Mapping[Cell, int] | None = None,
+    ) -> None:
         self.world = world
         self.engine = engine
         self.kinds = kinds
@@ -48,8 +86,11 @@ class Driver:
         self.random = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self.strikes = Strikes(world, engine, self.random)
         self.phases = Phases()
-        self.seen = Ledger()
+        self.holds = Holds()
+        self.seen = Ledger(before or {})
+        self.troubles: list[str] = []
         self._left = 0
+        self._end = time.monotonic() + seconds
         self._number = 0
         self._lock = threading.Lock()
         world.heard = self._hear
@@ -63,49 +104,71 @@ class Driver:
             self.phases.reach(run, _HEARD[what], node)
 
     def _notice(self, moment: str, request: Request) -> None:
-        if request.run is not None and (moment == "half" or request.ends):
-            self.phases.reach(request.run, _MOMENTS[moment])
+        if request.run is None or not (moment == "half" or request.ends):
+            return
+        phase = _MOMENTS[moment]
+        self.phases.reach(request.run, phase)
+        if self.phases.is_in(request.run, phase):
+            self.holds.stay(self.phases.node_of.get(request.run, ""), phase)
 
     # --- work --------------------------------------------------------------------------------------------
 
     def work(self, runs: int, hands: int) -> None:
-        """So many runs, so many tasks at a time. Returns when all are told, or were given up."""
+        """So many runs, so many tasks at a time. Returns when all are told, were given up, or the time is over."""
         self._left = runs
         threads = [threading.Thread(target=self._keep_asking, name=f"hand {n}", daemon=True) for n in range(hands)]
         for thread in threads:
             thread.start()
+        self.join(threads, self._seconds_left() + _LAST_ANSWER_SECONDS)
+        if self._left > 0:
+            self.troubles.append(f"the time was over, and {self._left} runs had never been asked for")
+
+    def join(self, threads: Sequence[threading.Thread], seconds: float) -> None:
+        """Shows where all threads stand when some of these don't end."""
+        end = time.monotonic() + seconds
         for thread in threads:
-            thread.join()
+            thread.join(max(end - time.monotonic(), 0))
+        if hung := [thread.name for thread in threads if thread.is_alive()]:
+            self.troubles.append(f"did not end: {', '.join(hung)}")
+            faulthandler.dump_traceback(all_threads=True)
 
     def _keep_asking(self) -> None:
-        client = self._patient(self.world.client)
-        while (name := self._take()) is not None:
-            try:
-                self._ask(client, name)
-            except SkerryError:
-                with self.seen.lock:
-                    self.seen.unasked += 1
-                self._patient(lambda: self.world.log_in_again(client))
+        with contextlib.suppress(TimeIsOver):
+            client = self._patient(self.world.client)
+            while (name := self._take()) is not None:
+                try:
+                    self._ask(client, name)
+                except SkerryError:
+                    with self.seen.lock:
+                        self.seen.unasked += 1
+                    self._patient(lambda: self.world.log_in_again(client))
+
+    def _seconds_left(self) -> float:
+        return max(self._end - time.monotonic(), 0)
 
     def _patient(self, call: Callable[[], Any]) -> Any:
-        while True:
+        """Raises TimeIsOver."""
+        while self._seconds_left():
             with contextlib.suppress(SkerryError):
                 return call()
             time.sleep(0.5)
+        raise TimeIsOver
 
     def _logged_in(self, client: UserClient, call: Callable[[], Any]) -> Any:
         """Patiently; a token from before the server's clock was set is not taken again, however often it is shown."""
-        while True:
-            with contextlib.suppress(SkerryError):
-                try:
-                    return call()
-                except AuthenticationError:
-                    self.world.log_in_again(client)
-            time.sleep(0.5)
+
+        def log_in_and_call() -> Any:
+            try:
+                return call()
+            except AuthenticationError:
+                self.world.log_in_again(client)
+                raise
+
+        return self._patient(log_in_and_call)
 
     def _take(self) -> str | None:
         with self._lock:
-            if self._left <= 0:
+            if self._left <= 0 or not self._seconds_left():
                 return None
             self._left -= 1
             self._number += 1
@@ -148,10 +211,10 @@ class Driver:
             self.seen.faults["kill by a user"] += 1
 
     def _hear_result(self, client: UserClient, task: Any) -> None:
-        end = time.monotonic() + 240
-        while time.monotonic() < end:
+        end = time.monotonic() + min(240, self._seconds_left())
+        while (left := end - time.monotonic()) > 0:
             try:
-                task.wait(timeout=60)
+                task.wait(timeout=min(60, left), progress=False)
                 [run] = task.runs()
                 status = str(run["status"])
                 found = digest(task.results()[0]) if status == "completed" else None
@@ -171,47 +234,50 @@ class Driver:
     # --- harm --------------------------------------------------------------------------------------------
 
     def strike_until(self, over: threading.Event) -> None:
-        """Always at one of the cells of the table that were met least often."""
-        while not over.is_set():
-            self._lie_in_wait(over)
-            self._await_recovery(over)
-            self._breathe(over)
-
-    def _lie_in_wait(self, over: threading.Event) -> None:
-        struck = threading.Event()
-        self.phases.set_trap(self._trap(struck))
-        while not over.is_set() and not struck.wait(0.1):
-            pass
-        if not self.phases.lift_trap():
-            struck.wait(30)
-
-    def _trap(self, struck: threading.Event) -> Callable[[int, Phase], Callable[[], None] | None]:
-        since, least = time.monotonic(), min(self.seen.emptiest(self.kinds, phase)[0] for phase in PHASES)
-
-        def trap(run: int, phase: Phase) -> Callable[[], None] | None:
-            if phase is Phase.OVER:
-                return None
-            often, fault = self.seen.emptiest(self._kinds(), phase)
-            if often > least and time.monotonic() - since < _CHOOSY_SECONDS:
-                return None
-            return lambda: self._strike(fault, self.phases.node_of.get(run, self.world.node_names[0]), struck)
-
-        return trap
-
-    def _kinds(self) -> Sequence[str]:
-        """In another order each time: of those that are equal, any may be the first."""
-        return self.random.sample(self.kinds, len(self.kinds))
-
-    def _strike(self, fault: str, node: str, struck: threading.Event) -> None:
-        """The nodes stand still meanwhile, so that the phases that are counted are those that it met."""
-        nodes = [node] if fault in AT_ONE_NODE else self.world.node_names
+        """Always with the fault that lacks most of the phases in which runs are."""
         try:
-            with self.world.frozen(nodes):
-                phases = self.phases.now(nodes)
-                if self.strikes.strike(fault, node):
-                    self.seen.meet(fault, phases)
+            while not over.is_set():
+                self._strike_next(over)
+                self._await_recovery(over)
+                self._breathe(over)
+        except Exception:
+            self.troubles.append("the strikes broke off")
+            raise
         finally:
-            struck.set()
+            self.holds.keep(None, self.world.node_names)
+
+    def _strike_next(self, over: threading.Event) -> None:
+        """Runs that have come to one of the phases which last milliseconds stay there until it strikes."""
+        for gain, seconds in _CHOOSY:
+            if self.phases.wait_for(lambda gain=gain: over.is_set() or _gain(self._choose()) >= gain, seconds):
+                break
+        blows = self._choose()
+        nodes = [node for blow in blows for node in blow.nodes]
+        self._strike(blows, nodes)
+        over.wait(max(seconds_until_noticed(blow.fault) for blow in blows))
+        self.holds.keep(self.seen.poorest(self.kinds, _MOMENTS.values()), nodes)
+
+    def _choose(self) -> list[_Blow]:
+        """One for all nodes, or one of its own for each: what gains more, or else struck less often."""
+        names = self.world.node_names
+        of_one = [kind for kind in self.kinds if kind in AT_ONE_NODE]
+        apart = [self._choose_of(of_one, [name]) for name in names]
+        together = self._choose_of([kind for kind in self.kinds if kind not in AT_ONE_NODE], names)
+        return max([together], apart, key=lambda blows: (_gain(blows), max(blows)))
+
+    def _choose_of(self, kinds: Sequence[str], nodes: Sequence[str]) -> _Blow:
+        there, seen = self.phases.now(nodes), self.seen
+        return max(
+            _Blow(seen.gain(kind, there), -seen.faults[kind], self.random.random(), kind, nodes) for kind in kinds
+        )
+
+    def _strike(self, blows: Sequence[_Blow], nodes: Sequence[str]) -> None:
+        """The nodes stand still meanwhile, so that the phases that are counted are those that it met."""
+        with self.world.frozen(nodes):
+            for blow in blows:
+                there = self.phases.now(blow.nodes)
+                if self.strikes.strike(blow.fault, blow.nodes[0]):
+                    self.seen.meet(blow.fault, there)
 
     def _await_recovery(self, over: threading.Event) -> None:
         """One node may still be starting: the next fault can meet it there."""
@@ -224,9 +290,9 @@ class Driver:
                 return
 
     def _breathe(self, over: threading.Event) -> None:
-        end, enough = time.monotonic() + _BREATH_SECONDS, self.phases.ended + _BREATH_RUNS
-        while time.monotonic() < end and self.phases.ended < enough and not over.wait(0.05):
-            pass
+        runs, seconds = _LONG_BREATH if self.seen.poorest(self.kinds, PHASES) is None else _BREATH
+        enough = self.phases.ended + runs
+        self.phases.wait_for(lambda: over.is_set() or self.phases.ended >= enough, seconds)
 
     # --- the end -----------------------------------------------------------------------------------------
 
@@ -253,4 +319,4 @@ def harm(driver: Driver) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join()
+        driver.join([thread], _LAST_STRIKE_SECONDS)

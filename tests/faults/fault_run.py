@@ -1,12 +1,15 @@
 """``make faults``: RUNS faulted runs (2,000), on an engine of the suite's own; the table, and how many violations.
 
 WORLDS: sqlite (one server process) and postgresql (two behind HAProxy); they share the runs. SEED: for the
-driver's choices.
+driver's choices. MINUTES: the suite ends by then, whatever hangs (30 for 2,000 runs).
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import json
+import math
 import os
 import secrets
 import shutil
@@ -15,9 +18,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +29,48 @@ from clusters import Cluster, cluster
 from fault_driver import Driver, harm
 from fault_history import History, check
 from fault_strikes import EVERYTHING, possible
-from fault_table import Ledger, table
+from fault_table import Cell, Ledger, table
 from fault_wire import Wire
 from fault_world import IMAGE, SKERRY, Engine, World, running
 
 ROOT = Path(__file__).parent.parent.parent
 HANDS = 24
+_FOUNDING_SECONDS, _RUN_SECONDS = 300.0, 0.75
+_SETTLING_SECONDS, _ENDING_SECONDS = 90.0, 30.0
+"""Of its time a world needs this for what is open when nothing more is asked, and to read what was recorded."""
+_HANGING_SECONDS = 600.0
+"""So long after its time the suite is given up, wherever it hangs."""
 
 
 def main() -> int:
     runs, seed = int(os.environ.get("RUNS", "2000")), int(os.environ.get("SEED", str(secrets.randbelow(10**6))))
     worlds = os.environ.get("WORLDS", "sqlite,postgresql").split(",")
+    seconds = 60 * float(os.environ.get("MINUTES", "0")) or _FOUNDING_SECONDS + _RUN_SECONDS * runs
+    end = time.monotonic() + seconds
+    give_up_after(seconds + _HANGING_SECONDS)
     engine = Engine(Path("/var/lib/skerry/faults-engine"), Path("/run/skerry-faults"))
     engine.start()
     os.environ["DOCKER_HOST"] = engine.host
     try:
         engine.clear()
         build()
-        return report(runs, seed, worlds, engine)
+        return report(runs, seed, worlds, engine, end)
     finally:
+        signal.alarm(0)
         engine.start()
         engine.clear()
         engine.stop()
+
+
+def give_up_after(seconds: float) -> None:
+    """For what hangs so that not even its own bound is seen: shows where each thread stands, and clears up."""
+
+    def give_up(*_: object) -> None:
+        faulthandler.dump_traceback(all_threads=True)
+        raise TimeoutError(f"The suite hangs: it is not over after {seconds:.0f} s; above is where its threads stand.")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(math.ceil(seconds))
 
 
 def build() -> None:
@@ -124,32 +147,55 @@ def opened(which: str, engine: Engine) -> Iterator[World]:
         yield ended.enter_context(running(name, **options))
 
 
-def go(which: str, runs: int, seed: int, engine: Engine) -> tuple[Ledger, int, int]:
-    """What was seen in one world, and the numbers of runs and violations."""
-    with opened(which, engine) as world:
-        driver = Driver(world, engine, possible(which), canary=f"canary{secrets.token_hex(8)}", seed=seed)
+@dataclass(frozen=True)
+class Seen:
+    """What was seen in one world. ``troubles``: why it was less than was to be seen."""
+
+    ledger: Ledger
+    runs: int
+    violations: int
+    troubles: Sequence[str]
+
+
+def go(which: str, runs: int, seed: int, engine: Engine, *, before: Mapping[Cell, int], end: float) -> Seen:
+    with opened(which, engine) as world, kept_when_broken(world, which):
+        seconds = end - time.monotonic() - _SETTLING_SECONDS - _ENDING_SECONDS
+        canary = f"canary{secrets.token_hex(8)}"
+        driver = Driver(world, engine, possible(which), canary=canary, seed=seed, seconds=seconds, before=before)
         with harm(driver):
             driver.work(runs, HANDS)
-        driver.settle(120)
+        driver.settle(_SETTLING_SECONDS)
         world.stop_parts()
         history = driver.read_history()
         violations = check(history)
-        if violations:
-            keep(world, which)
+        if violations or driver.troubles:
+            keep(world, which, history)
     tell(which, driver.seen, history)
+    for trouble in driver.troubles:
+        print(f"faults: {which}: {trouble}")
     for violation in violations:
         print(f"violation: {violation}")
-    return driver.seen, len(history.runs), len(violations)
+    return Seen(driver.seen, len(history.runs), len(violations), driver.troubles)
 
 
-def keep(world: World, which: str) -> None:
+@contextmanager
+def kept_when_broken(world: World, which: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        keep(world, which, History())
+        raise
+
+
+def keep(world: World, which: str, history: History) -> None:
     """The logs and audit journals of all parts, to find out why."""
     kept = ROOT / "build" / "faults" / which
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(world.folder.logs, kept)
     for name in world.node_names:
         shutil.copytree(world.folder.node(int(name[5:])) / "state" / "audit", kept / name)
-    print(f"faults: the logs of all parts are in {kept}")
+    (kept / "history.json").write_text(json.dumps(asdict(history), indent=1))
+    print(f"faults: the logs of all parts and what was recorded are in {kept}")
 
 
 def tell(which: str, seen: Ledger, history: History) -> None:
@@ -161,21 +207,26 @@ def tell(which: str, seen: Ledger, history: History) -> None:
     print(f"faults: {which}: {seen.unasked} tasks were given up by their asker", flush=True)
 
 
-def report(runs: int, seed: int, worlds: list[str], engine: Engine) -> int:
+def report(runs: int, seed: int, worlds: list[str], engine: Engine, end: float) -> int:
     began = time.monotonic()
     print(f"faults: seed {seed}", flush=True)
-    seen, done, violations = zip(*(go(which, runs // len(worlds), seed, engine) for which in worlds), strict=True)
-    struck = sum((one.faults for one in seen), Counter())
+    seen, met = list[Seen](), Counter[Cell]()
+    for number, which in enumerate(worlds):
+        share = (end - time.monotonic()) / (len(worlds) - number)
+        seen.append(go(which, runs // len(worlds), seed, engine, before=met, end=time.monotonic() + share))
+        met += seen[-1].ledger.met
+    struck = sum((one.ledger.faults for one in seen), Counter())
     print("faults: how often each fault met a run in each phase")
     kinds = [kind for kind in EVERYTHING if any(kind in possible(which) for which in worlds)]
-    for line in table(sum((one.met for one in seen), Counter()), struck, kinds):
+    for line in table(met, struck, kinds):
         print(line)
     for kind in EVERYTHING:
         if missing := [which for which in worlds if kind not in possible(which)]:
             print(f"faults: {kind}: can't be on {', '.join(missing)}, whose database is the server's own file")
     print(f"faults: {time.monotonic() - began:.0f} s")
-    print(f"faults: {sum(done)} runs, {struck.total()} faults, {sum(violations)} violations")
-    return 1 if sum(violations) else 0
+    violations = sum(one.violations for one in seen)
+    print(f"faults: {sum(one.runs for one in seen)} runs, {struck.total()} faults, {violations} violations")
+    return 1 if violations or any(one.troubles for one in seen) else 0
 
 
 if __name__ == "__main__":

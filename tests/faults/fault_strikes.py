@@ -32,6 +32,11 @@ def possible(which: str) -> tuple[str, ...]:
     return EVERYTHING if which == "postgresql" else (*WITHOUT_ENGINE, *_ENGINE)
 
 
+def seconds_until_noticed(fault: str) -> float:
+    """So long it takes until a fault is what its part sees."""
+    return NOTICED_SECONDS if fault.startswith("clock") else 0
+
+
 class Strikes:
     """Does it, and mends it after a moment."""
 
@@ -77,7 +82,7 @@ class Strikes:
         }
         mend = deeds[fault]()
         if callable(mend):
-            self._mend_later(mend, NOTICED_SECONDS if fault.startswith("clock") else 0)
+            self._mend_later(mend, seconds_until_noticed(fault))
         return mend is not False
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -35,56 +35,49 @@ class Phase(IntEnum):
 
 PHASES = tuple(phase for phase in Phase if phase is not Phase.OVER)
 Cell = tuple[str, Phase]
-Trap = Callable[[int, Phase], Callable[[], None] | None]
 
 
 class Phases:
-    """Where each run is. A trap is asked at each step; what it answers is called by the thread that found the step."""
+    """Where each run is."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._moved = threading.Condition()
         self._of: dict[int, Phase] = {}
         self.node_of: dict[int, str] = {}
         self.ended = 0
-        self._trap: Trap | None = None
 
     def reach(self, run: int, phase: Phase, node: str = "") -> None:
-        with self._lock:
+        with self._moved:
             if node:
                 self.node_of[run] = node
-            if phase <= self._of.get(run, Phase.BEFORE_CLAIM) and run in self._of:
+            if run in self._of and phase <= self._of[run]:
                 return
             self._of[run] = phase
             self.ended += phase is Phase.OVER
-            sprung = self._trap(run, phase) if self._trap is not None else None
-            if sprung is not None:
-                self._trap = None
-        if sprung is not None:
-            sprung()
+            self._moved.notify_all()
 
-    def set_trap(self, trap: Trap) -> None:
-        """It is asked under a lock, and lifted when it springs."""
-        with self._lock:
-            self._trap = trap
+    def is_in(self, run: int, phase: Phase) -> bool:
+        with self._moved:
+            return self._of.get(run) is phase
 
-    def lift_trap(self) -> bool:
-        """False when it was sprung."""
-        with self._lock:
-            there, self._trap = self._trap is not None, None
-            return there
+    def now(self, nodes: Sequence[str]) -> Counter[Phase]:
+        """How many of the runs at these nodes are where, without those that are over."""
+        with self._moved:
+            there = Counter(phase for run, phase in self._of.items() if self.node_of.get(run) in nodes)
+        del there[Phase.OVER]
+        return there
 
-    def now(self, nodes: Sequence[str]) -> list[Phase]:
-        """Of the runs at these nodes that are not over."""
-        with self._lock:
-            return [
-                phase for run, phase in self._of.items() if phase is not Phase.OVER and self.node_of.get(run) in nodes
-            ]
+    def wait_for(self, reached: Callable[[], bool], seconds: float) -> bool:
+        """Asked at each step of a run; False when the time is over."""
+        with self._moved:
+            return self._moved.wait_for(reached, seconds)
 
 
 @dataclass
 class Ledger:
-    """What the driver saw."""
+    """What the driver saw. ``before``: how often faults had met phases in other worlds."""
 
+    before: Mapping[Cell, int] = field(default_factory=dict)
     acknowledged: list[Acknowledged] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     met: Counter[Cell] = field(default_factory=Counter)
@@ -92,15 +85,22 @@ class Ledger:
     unasked: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def meet(self, fault: str, phases: Sequence[Phase]) -> None:
+    def meet(self, fault: str, there: Mapping[Phase, int]) -> None:
         with self.lock:
             self.faults[fault] += 1
-            self.met.update((fault, phase) for phase in phases)
+            self.met.update({(fault, phase): number for phase, number in there.items()})
 
-    def emptiest(self, kinds: Sequence[str], phase: Phase) -> tuple[int, str]:
-        """The fault that met the phase least often, and how often."""
-        kind = min(kinds, key=lambda kind: self.met[kind, phase])
-        return self.met[kind, phase], kind
+    def gain(self, kind: str, there: Mapping[Phase, int]) -> int:
+        """How many of the runs that are in these phases a strike would be counted for that is still lacking."""
+        return sum(min(number, self._lack(kind, phase)) for phase, number in there.items())
+
+    def poorest(self, kinds: Sequence[str], phases: Iterable[Phase]) -> Phase | None:
+        """The one of the phases that these faults lack most, if they lack any of them."""
+        lacks = {phase: sum(self._lack(kind, phase) for kind in kinds) for phase in phases}
+        return max(lacks, key=lacks.__getitem__) if any(lacks.values()) else None
+
+    def _lack(self, kind: str, phase: Phase) -> int:
+        return max(GOAL - self.met[kind, phase] - self.before.get((kind, phase), 0), 0)
 
 
 def table(met: Mapping[Cell, int], struck: Mapping[str, int], kinds: Sequence[str]) -> Iterator[str]:

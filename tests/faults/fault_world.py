@@ -181,7 +181,16 @@ class Engine:
 
     def stop(self) -> None:
         self.end(signal.SIGTERM)
+        self.end_shims()
         self.wire.close()
+
+    def end_shims(self) -> None:
+        """Of containers that an engine was making when it was killed: none knows of them, and they would stay."""
+        address = str(self._containerd.with_name("containerd.sock"))
+        for shim in (path for path in Path("/proc").glob("[0-9]*") if address in _read(path / "cmdline").split("\0")):
+            made = [child for task in shim.glob("task/*") for child in _read(task / "children").split()]
+            for pid in (*made, shim.name):
+                _signal(int(pid), signal.SIGKILL)
 
 
 @dataclass
@@ -504,7 +513,7 @@ class World:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except OSError:
         return ""
 

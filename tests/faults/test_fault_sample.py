@@ -25,7 +25,7 @@ def tally_image(images: object) -> None:
 
 def test_a_sample_of_faults(tally_image: None, own_machines: object) -> None:
     with running(f"test-{secrets.token_hex(4)}", count=2) as world:
-        driver = Driver(world, None, WITHOUT_ENGINE, canary=f"canary{secrets.token_hex(8)}", seed=7)
+        driver = Driver(world, None, WITHOUT_ENGINE, canary=f"canary{secrets.token_hex(8)}", seed=7, seconds=300)
         with harm(driver):
             driver.work(RUNS, 8)
         driver.settle(60)
@@ -42,7 +42,7 @@ def test_a_sample_of_faults(tally_image: None, own_machines: object) -> None:
 @pytest.mark.unit
 def test_the_table_has_each_phase_and_each_fault() -> None:
     seen = Ledger()
-    seen.meet("node", [Phase.RUNNING, Phase.RUNNING, Phase.CREATED])
+    seen.meet("node", {Phase.RUNNING: 2, Phase.CREATED: 1})
     head, *rows, few = table(seen.met, seen.faults, ("node", "proxy"))
     assert all(phase.words in head for phase in PHASES)
     assert rows[0].split() == ["node", "0", "0", "1", "0", "2", "0", "0", "0", "0", "1"]
