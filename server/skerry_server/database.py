@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from skerry.errors import ConfigurationError, NotRecorded
 from skerry_server import listening, locks
-from skerry_server.events import Hub, announced
+from skerry_server.events import Hub, record
 from skerry_server.trail import Trail, watch
 
 _LOG = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Database:
         """
         with self._turn, self._writer() as session:
             yield session
-            topics = announced(session)
+            topics = record(session)
             with self.trail.writing(session):
                 if self._bus is not None:
                     self._bus.tell(session, topics)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
 from skerry_server.models import Event
@@ -56,14 +56,16 @@ def job_topic(job_id: int) -> str:
 
 def announce(session: Session, topics: Iterable[str], now: datetime) -> None:
     """Notes that these topics changed; the world hears of it when the transaction has been committed."""
-    fresh = sorted(set(topics) - announced(session))
-    if fresh:
-        session.add(Event(at=now, topics=fresh))
-        session.info.setdefault(_ANNOUNCED, set()).update(fresh)
+    session.info.setdefault(_ANNOUNCED, {}).update(dict.fromkeys(topics, now))
 
 
-def announced(session: Session) -> set[str]:
-    return set(session.info.get(_ANNOUNCED, ()))
+def record(session: Session) -> set[str]:
+    """Writes all that the transaction announced, in one row, before it is committed; gives the topics."""
+    announced: Mapping[str, datetime] = session.info.get(_ANNOUNCED, {})
+    if announced:
+        values = {"at": max(announced.values()), "topics": sorted(announced)}
+        session.execute(insert(Event).values(values))
+    return set(announced)
 
 
 def prune(session: Session, before: datetime) -> None:

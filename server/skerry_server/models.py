@@ -380,7 +380,7 @@ class Run(Base):
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id", ondelete=_CASCADE), index=True)
     organization_id: Mapped[int] = mapped_column(ForeignKey("organization.id", ondelete=_CASCADE), index=True)
     collaboration_id: Mapped[int] = mapped_column(ForeignKey("collaboration.id", ondelete=_CASCADE), index=True)
-    node_id: Mapped[int | None] = mapped_column(ForeignKey("node.id", ondelete=_SET_NULL))
+    node_id: Mapped[int | None] = mapped_column(ForeignKey("node.id", ondelete=_SET_NULL), index=True)
     state: Mapped[State] = mapped_column(_words(State), default=State.PENDING)
     attempt: Mapped[int] = mapped_column(default=0)
     lease_expires: Mapped[datetime | None]
@@ -411,7 +411,7 @@ class Port(Base):
     __table_args__ = (UniqueConstraint("run_id", "port"), Base.__table_args__)
 
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete=_CASCADE))
-    port: Mapped[int]
+    port: Mapped[int] = mapped_column(index=True)
     label: Mapped[str | None] = mapped_column(String(NAME))
     ip: Mapped[str | None] = mapped_column(String(64))
 

@@ -12,19 +12,19 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
-from a2wsgi import WSGIMiddleware
 
 from skerry import keepalive
 from skerry.errors import ConfigurationError
 from skerry_server import metrics
 from skerry_server.app import create_app
+from skerry_server.bridge import Bridge
 from skerry_server.server import Server
 from skerry_server.settings import Settings, check_exposure
 from skerry_server.sweeping import Sweeper
-from skerry_server.waiting import App, Receive, Scope, Send, WaitingRoom
+from skerry_server.waiting import Receive, Scope, Send, WaitingRoom
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_SECONDS = 10.0
@@ -126,8 +126,7 @@ class _Shell:
         self._ready = ready
         limits = server.settings.limits
         app = create_app(server)
-        doors = cast("App", WSGIMiddleware(cast("Any", app), workers=limits.threads))
-        self._room = WaitingRoom(doors, server.hub, limits.waiters)
+        self._room = WaitingRoom(Bridge(app, limits.threads), server.hub, limits.waiters)
         found = server.settings.metrics
         self.stop = metrics.serve(found, server, app, lambda: self._room.waiting) if found is not None else _nothing
 

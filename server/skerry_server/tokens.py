@@ -6,12 +6,13 @@ carries the ``epoch`` of the password or API key behind it, and is dead when tha
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import jwt
-from flask import Flask, Response, current_app, jsonify
+from flask import Flask, Response, current_app, jsonify, request
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token, get_jwt, verify_jwt_in_request
 
 from skerry_server.errors import LoginFailed
@@ -23,6 +24,8 @@ _REFRESH = "refresh"
 # Audiences: refresh tokens have theirs, and so has what an algorithm store hears of a user.
 _STORE = "skerry:store"
 _AUDIENCES = [*(f"skerry:{kind}{suffix}" for kind in Kind for suffix in ("", f":{_REFRESH}")), _STORE]
+_KNOWN, _MOST_KNOWN = "skerry_tokens", 4096
+"""By the header that they came in: to check a signature anew takes as long as to read the caller's rules."""
 _STORE_LIFETIME = timedelta(minutes=5)
 
 
@@ -38,6 +41,7 @@ def install(app: Flask, settings: Tokens, secret: str) -> JWTManager:
         JWT_VERIFY_SUB=False,  # vantage6's clients build URLs from an integer
         JWT_ERROR_MESSAGE_KEY="msg",
     )
+    app.extensions[_KNOWN] = {}
     app.register_error_handler(jwt.ImmatureSignatureError, _from_another_time)
     return JWTManager(app)
 
@@ -110,8 +114,12 @@ def presented(*, refresh: bool = False, store: bool = False) -> tuple[Kind, dict
 
     Raises LoginFailed, or what the library answers itself.
     """
-    verify_jwt_in_request(refresh=refresh)
-    claims = get_jwt()
+    claims = _known() if not refresh else None
+    if claims is None:
+        verify_jwt_in_request(refresh=refresh)
+        claims = get_jwt()
+        if not refresh:
+            _remember(claims)
     try:
         kind = Kind(claims["client_type"])
         int(claims["sub"])
@@ -120,6 +128,22 @@ def presented(*, refresh: bool = False, store: bool = False) -> tuple[Kind, dict
     if claims.get("aud") not in (_audience(kind, refresh=refresh), *([_STORE] if store else [])):
         raise LoginFailed("This token was made for another purpose.")
     return kind, claims
+
+
+def _known() -> dict[str, Any] | None:
+    """The claims of a token that was checked before and is of this time; whether it is revoked the tables say."""
+    known: dict[str, dict[str, Any]] = current_app.extensions[_KNOWN]
+    claims, now = known.get(request.headers.get("Authorization", "")), time.time()
+    return claims if claims is not None and max(claims["nbf"], claims["iat"]) <= now < claims["exp"] else None
+
+
+def _remember(claims: dict[str, Any]) -> None:
+    known: dict[str, dict[str, Any]] = current_app.extensions[_KNOWN]
+    if len(known) >= _MOST_KNOWN:
+        known.clear()
+    header = request.headers.get("Authorization")
+    if header is not None and {"nbf", "iat", "exp"} <= set(claims):
+        known[header] = claims
 
 
 def _pair(kind: Kind, id_: int, claims: dict[str, Any]) -> dict[str, str]:

@@ -20,12 +20,12 @@ import pytest
 import requests
 import uvicorn
 import yaml
-from a2wsgi import WSGIMiddleware
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "server"))
 from server_federation import PASSWORD, SECRET, Api, Federation
 
 from skerry_server.app import create_app
+from skerry_server.bridge import Bridge
 from skerry_server.models import utcnow
 from skerry_server.serve import listen
 from skerry_server.server import Server, open_server
@@ -178,7 +178,8 @@ def weakened(settings: Mapping[str, Any], start: Founded) -> Iterator[Ground]:
 
 @contextmanager
 def _serving(server: Server) -> Iterator[str]:
-    web = uvicorn.Server(uvicorn.Config(cast("Any", WSGIMiddleware(cast("Any", create_app(server)))), log_config=None))
+    doors = Bridge(create_app(server), threads=10)
+    web = uvicorn.Server(uvicorn.Config(cast("Any", doors), log_config=None, lifespan="off"))
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, select, union
+from sqlalchemy import bindparam, literal_column, null, select, union, union_all
 from sqlalchemy.orm import Session
 
 from skerry_server.errors import LoginFailed
@@ -18,8 +18,6 @@ NO_MEMBER = "Your organization is no longer a member of this collaboration."
 _GONE = "This token is no longer valid: log in again."
 
 # What every request asks, built once: to build a statement takes longer than to run these.
-_USER = select(User.organization_id, User.epoch).where(User.id == bindparam("id"))
-_COLLABORATIONS = select(member.c.collaboration_id).where(member.c.organization_id == bindparam("organization"))
 _MEMBERS = select(member.c.collaboration_id, member.c.organization_id).where(
     member.c.collaboration_id.in_(bindparam("collaborations", expanding=True))
 )
@@ -33,6 +31,16 @@ _rules = union(
     select(user_rule.c.rule_id).where(user_rule.c.user_id == bindparam("user")),
 ).subquery()
 _GRANTS = select(Rule.name, Rule.operation, Rule.scope).join(_rules, Rule.id == _rules.c.rule_id)
+_is_user = User.id == bindparam("user")
+_nothing = (null(), null(), null())
+_USER = union_all(
+    select(literal_column("0"), User.organization_id, User.epoch, *_nothing).where(_is_user),
+    select(literal_column("1"), member.c.collaboration_id, null(), *_nothing)
+    .join(User, User.organization_id == member.c.organization_id)
+    .where(_is_user),
+    _GRANTS.with_only_columns(literal_column("2"), null(), null(), *_GRANTS.selected_columns),
+)
+"""Rows of three kinds: the user's own, one of each collaboration, one of each rule."""
 _NODE = select(Node.organization_id, Node.collaboration_id, Node.epoch).where(Node.id == bindparam("id"))
 _RUN = (
     select(Run.attempt, Run.state, Run.task_id, Run.organization_id, Run.collaboration_id, Run.node_id)
@@ -64,11 +72,14 @@ def _grant(name: str, operation: str, scope: str) -> Grant:
 
 
 def _user(session: Session, claims: dict[str, Any]) -> Actor:
-    row = session.execute(_USER, {"id": claims["sub"]}).one_or_none()
-    if row is None or row.epoch != claims.get("epoch"):
+    rows: dict[int, list[Any]] = {0: [], 1: [], 2: []}
+    for kind, *columns in session.execute(_USER, {"user": claims["sub"]}):
+        rows[kind].append(columns)
+    if not rows[0] or rows[0][0][1] != claims.get("epoch"):
         raise LoginFailed(_GONE)
-    mine = _Collaborations(session, session.scalars(_COLLABORATIONS, {"organization": row.organization_id}))
-    return Actor(Kind.USER, claims["sub"], row.organization_id, mine, grants_of(session, claims["sub"]))
+    mine = _Collaborations(session, (row[0] for row in rows[1]))
+    grants = frozenset(_grant(*row[2:]) for row in rows[2])
+    return Actor(Kind.USER, claims["sub"], rows[0][0][0], mine, grants)
 
 
 def _node(session: Session, claims: dict[str, Any]) -> Actor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import jwt
@@ -10,8 +11,8 @@ from argon2 import PasswordHasher
 from flask.testing import FlaskClient
 from server_federation import PASSWORD, SECRET, Api, Federation
 
-from skerry_server import passwords
-from skerry_server.errors import InvalidRequest
+from skerry_server import passwords, tokens
+from skerry_server.errors import InvalidRequest, LoginFailed
 from skerry_server.models import User
 from skerry_server.server import Server
 
@@ -197,6 +198,25 @@ def test_a_run_token_of_another_attempt(federation: Federation, researcher: Api)
     assert Api(federation.client, token).get("organization")["data"]
     forged(federation.client, token, attempt=2).refused(401, "GET", "organization")
     forged(federation.client, token, sub=99).refused(401, "GET", "organization")
+
+
+def test_a_token_that_was_taken_before_expires_all_the_same(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its signature is not looked at again; its times and its holder are, at each call."""
+    caller = forged(federation.client, federation.root.token, exp=int(time.time()) + 5)
+    assert caller.get("user/1")["id"] == 1
+    assert forged(federation.client, caller.token, epoch=7).refused(401, "GET", "user/1").startswith("This token is no")
+    monkeypatch.setattr(tokens, "verify_jwt_in_request", _verified_anew)
+    now = time.time()
+    assert caller.get("user/1")["id"] == 1
+    for moment in (now + 6, now - 3600):
+        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+        assert caller.refused(401, "GET", "user/1") == "verified anew"
+
+
+def _verified_anew(**_: object) -> None:
+    raise LoginFailed("verified anew")
 
 
 def test_expired(federation: Federation) -> None:

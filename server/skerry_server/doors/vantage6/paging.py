@@ -42,8 +42,9 @@ def paged(
 ) -> Reply:
     """One page of the rows, shown, with its links and headers. Raises InvalidRequest for an unknown order."""
     size = _MOST if query.no_pagination else query.per_page or per_page
-    ordered, before = statement.order_by(*(_order(query.sort, sorts) or [default])), (query.page - 1) * size
-    found = call.session.scalars(ordered.limit(size + 1).offset(before)).unique().all()
+    before = (query.page - 1) * size
+    order = _order(query.sort, sorts) or [default]
+    found = call.session.scalars(_cut(statement, order, before, size + 1)).unique().all()
     rows = found[:size]
     is_last = len(found) <= size and (bool(found) or not before)
     total = before + len(found) if is_last else max(counting.count(call.session, statement), before + len(found))
@@ -64,6 +65,19 @@ def like(column: Any, pattern: str) -> ColumnElement[bool]:
 def each(show: Callable[[Call, _Row], dict[str, Any]]) -> Callable[[Call, Sequence[_Row]], list[dict[str, Any]]]:
     """For rows that can be shown one by one."""
     return lambda call, rows: [show(call, row) for row in rows]
+
+
+def _cut(statement: Select[_Row], order: Sequence[Any], before: int, size: int) -> Select[_Row]:
+    """So many rows after those before; these are passed over by their ids, without what is shown with a row."""
+    ordered = statement.order_by(*order)
+    if not before:
+        return ordered.limit(size)
+    ids = ordered.with_only_columns(_id_of(statement), maintain_column_froms=True).limit(size).offset(before)
+    return ordered.where(_id_of(statement).in_(ids))
+
+
+def _id_of(statement: Select[Any]) -> Any:
+    return statement.column_descriptions[0]["entity"].__table__.c.id
 
 
 def _order(sort: str | None, sorts: Mapping[str, Any]) -> list[Any]:

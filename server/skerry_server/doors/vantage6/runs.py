@@ -72,7 +72,7 @@ class RunQuery(Listing):
             if until is not None:
                 statement = statement.where(column <= until)
         if self.port is not None:
-            statement = statement.where(Run.ports.any(Port.port == self.port))
+            statement = statement.where(Run.id.in_(select(Port.run_id).where(Port.port == self.port)))
         return statement.where(Run.finished_at.is_(None)) if self.state is not None else statement
 
     @property

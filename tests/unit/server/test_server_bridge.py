@@ -1,0 +1,116 @@
+"""The way between the event loop and the doors' threads, with a WSGI application of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from skerry_server.bridge import Bridge
+from skerry_server.waiting import ClientGone
+
+pytestmark = pytest.mark.unit
+
+_Answer = Callable[[dict[str, Any]], Iterable[bytes]]
+
+
+def ask(answer: _Answer, *bodies: bytes, broken: bool = False, threads: int = 1) -> list[dict[str, Any]]:
+    """What is sent to a caller who sends these pieces, and hangs up in their midst if ``broken``."""
+    scope = {
+        "type": "http",
+        "method": "PUT",
+        "path": "/åre",
+        "query_string": b"a=1",
+        "http_version": "1.1",
+        "headers": [(b"x-one", b"1"), (b"x-one", b"2"), (b"content-length", b"7"), (b"content-type", b"text/plain")],
+        "client": ("10.0.0.1", 7),
+    }
+    left, sent = list(bodies), list[dict[str, Any]]()
+
+    async def receive() -> dict[str, Any]:
+        if not left and broken:
+            raise ClientGone
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or broken}
+
+    async def send(message: Any) -> None:
+        sent.append(dict(message))
+
+    def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        start("201 CREATED", [("X-Two", "2")])
+        return answer(environ)
+
+    asyncio.run(Bridge(app, threads)(scope, receive, send))
+    return sent
+
+
+def body(messages: Iterable[dict[str, Any]]) -> bytes:
+    return b"".join(message.get("body", b"") for message in messages)
+
+
+def test_a_request_is_shown_as_the_standard_has_it() -> None:
+    seen: dict[str, Any] = {}
+
+    def answer(environ: dict[str, Any]) -> Iterable[bytes]:
+        seen.update(environ)
+        return [environ["wsgi.input"].read()]
+
+    sent = ask(answer, b"whole")
+    assert sent[0] == {"type": "http.response.start", "status": 201, "headers": [(b"x-two", b"2")]}
+    assert sent[1:] == [{"type": "http.response.body", "body": b"whole", "more_body": False}]
+    assert seen["PATH_INFO"].encode("latin-1").decode() == "/åre"
+    assert (seen["HTTP_X_ONE"], seen["CONTENT_LENGTH"], seen["CONTENT_TYPE"]) == ("1,2", "7", "text/plain")
+    assert (seen["REQUEST_METHOD"], seen["QUERY_STRING"], seen["REMOTE_ADDR"]) == ("PUT", "a=1", "10.0.0.1")
+
+
+def test_a_body_that_is_still_coming_is_read_piece_by_piece() -> None:
+    sizes = []
+
+    def answer(environ: dict[str, Any]) -> Iterable[bytes]:
+        read = iter(lambda: environ["wsgi.input"].read(4), b"")
+        pieces = list(read)
+        sizes.extend(len(piece) for piece in pieces)
+        return pieces
+
+    assert body(ask(answer, b"abcdef", b"gh", b"i")) == b"abcdefghi"
+    assert sizes == [4, 4, 1]
+
+
+def test_an_answer_in_pieces_is_passed_on_as_it_comes() -> None:
+    """Not kept together: a result may be larger than the memory."""
+    closed, messages = threading.Event(), list[int]()
+
+    class Pieces:
+        def __iter__(self) -> Iterator[bytes]:
+            yield from (b"%d" % number for number in range(5))
+
+        def close(self) -> None:
+            closed.set()
+
+    sent = ask(lambda _: Pieces(), b"")
+    messages.extend(len(message["body"]) for message in sent[1:])
+    assert (body(sent), messages, closed.is_set()) == (b"01234", [1] * 5, True)
+    assert [message["more_body"] for message in sent[1:]] == [True] * 4 + [False]
+
+
+def test_an_empty_answer_has_an_end() -> None:
+    assert ask(lambda _: [], b"")[1:] == [{"type": "http.response.body", "body": b"", "more_body": False}]
+
+
+def test_who_hangs_up_is_heard_of_by_the_application() -> None:
+    def answer(environ: dict[str, Any]) -> Iterable[bytes]:
+        with pytest.raises(ClientGone):
+            environ["wsgi.input"].read()
+        return [b"gone"]
+
+    assert body(ask(answer, b"part", broken=True)) == b"gone"
+
+
+def test_an_error_is_the_callers_of_the_bridge() -> None:
+    def answer(_environ: dict[str, Any]) -> Iterable[bytes]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ask(answer, b"")
