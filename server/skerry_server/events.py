@@ -25,8 +25,13 @@ _SLOTS = 1 << 16
 
 
 def node_topic(node_id: int) -> str:
-    """There is work for this node, or something to stop."""
+    """There is something for this node, whatever it is doing: to stop a run, or to take one in another's place."""
     return f"node:{node_id}"
+
+
+def task_for_topic(node_id: int) -> str:
+    """A user has a task for this node: nothing to one without room."""
+    return f"task-for:{node_id}"
 
 
 def presence_topic(node_id: int) -> str:

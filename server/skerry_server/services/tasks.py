@@ -20,7 +20,7 @@ from skerry import logs
 from skerry.wire import canonical
 from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
-from skerry_server.events import announce, end_topic, job_topic, node_topic, task_topic
+from skerry_server.events import announce, end_topic, job_topic, node_topic, task_for_topic, task_topic
 from skerry_server.lifecycle import OPEN, State, advance, task_status
 from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
 from skerry_server.payloads import PayloadStore
@@ -91,7 +91,8 @@ def create_task(
     session.add(task)
     session.flush()
     task.job_id = parent.job_id if parent is not None else task.id
-    announce(session, [node_topic(nodes[t.organization_id].id) for t in spec.targets], now)
+    topic = task_for_topic if parent is None else node_topic
+    announce(session, [topic(nodes[target.organization_id].id) for target in spec.targets], now)
     _LOG.info(
         "task %s of job %s: created by %s, runs %s",
         task.id,

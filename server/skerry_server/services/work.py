@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased, joinedload
 from skerry import logs
 from skerry.audit import WITNESS, Head, What
 from skerry_server.errors import NotKnown
-from skerry_server.events import announce, job_topic, node_topic, presence_topic
+from skerry_server.events import announce, job_topic, node_topic, presence_topic, task_for_topic
 from skerry_server.lifecycle import HELD, State, advance
 from skerry_server.models import ONLINE_FOR, Node, Run, Task
 from skerry_server.policy import Actor
@@ -63,12 +63,18 @@ class Work:
 
     @property
     def something(self) -> bool:
-        return bool(self.runs or self.stop or self.finished_jobs or self.peers)
+        return self.pressing or bool(self.finished_jobs)
+
+    @property
+    def pressing(self) -> bool:
+        """Whether somebody waits for it; nobody does for the cleaning up after a job."""
+        return bool(self.runs or self.stop or self.peers)
 
 
 def topics(node_id: int, report: Report) -> list[str]:
-    """What a node that has nothing to do waits for."""
-    return [node_topic(node_id), *(job_topic(job) for job in report.jobs)]
+    """What changes the answer to a node. One without room asks again anyway, as soon as it has some."""
+    always = [node_topic(node_id)]
+    return [*always, task_for_topic(node_id), *(job_topic(job) for job in report.jobs)] if report.capacity else always
 
 
 def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, now: datetime) -> Work:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from server_federation import Api, Federation, plain
 
-from skerry_server.events import node_topic
+from skerry_server.events import Ticket, node_topic
+from skerry_server.services.work import Report, topics
 from skerry_server.sweeping import Sweeper
 from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER
 
@@ -460,9 +461,31 @@ def test_what_is_new_is_said_at_once_and_a_repeat_after_a_pause(federation: Fede
     researcher.post("kill/task", {"id": task["id"]})
     assert held_back(federation, holding=holding) is None
     assert held_back(federation, holding=holding) == 1
-    assert held_back(federation, holding=holding, jobs=[task["id"]]) is None
+    assert held_back(federation, holding=holding, jobs=[task["id"]]) == 1
     assert held_back(federation) == 20
     assert held_back(federation, holding=holding) is None
+
+
+def test_nobody_waits_for_a_finished_job(federation: Federation, researcher: Api) -> None:
+    task = federation.make_task(researcher)
+    federation.finish(federation.claim())
+    assert held_back(federation, jobs=[task["id"]]) == 1
+    federation.make_task(researcher)
+    assert held_back(federation, jobs=[task["id"]]) is None
+
+
+def test_a_node_without_room_sleeps_through_the_tasks_of_users(federation: Federation, researcher: Api) -> None:
+    node, job = federation.node_ids[2], federation.make_task(researcher, 1)["job_id"]
+    central, hub = federation.as_run(federation.claim(1)), federation.server.hub
+
+    def ticket(capacity: int) -> Ticket:
+        return hub.ticket(topics(node, Report(capacity, {}, [job])))
+
+    full, free = ticket(0), ticket(1)
+    federation.make_task(researcher, 2)
+    assert (ticket(0) == full, ticket(1) == free) == (True, False)
+    central.post("task", federation.task_body(2))
+    assert ticket(0) != full
 
 
 def test_a_wait_is_held_back_only_while_nothing_changed(federation: Federation, researcher: Api) -> None:

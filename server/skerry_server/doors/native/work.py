@@ -68,12 +68,12 @@ def find_work(call: Call, body: WorkBody) -> dict[str, Any] | Wait:
         "lease_seconds": call.server.settings.leases.seconds,
         "head": call.server.database.trail.head(call.session).as_dict(),
     }
-    again = call.server.told.repeats(
-        call.actor.id, (found.stop, found.finished_jobs, [others.version for others in found.peers])
-    )
+    again = call.server.told.repeats(call.actor.id, (found.stop, [others.version for others in found.peers]))
     if not found.something:
         return Wait(answer, ticket, body.wait)
-    return Wait(answer, ticket, min(body.wait, _PAUSE)) if again and not found.runs else answer
+    if found.runs or (found.pressing and not again):
+        return answer
+    return Wait(answer, ticket, min(body.wait, _PAUSE))
 
 
 @calls(Kind.NODE, body=Empty)
