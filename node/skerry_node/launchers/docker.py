@@ -61,11 +61,22 @@ _PORT = re.compile(r"([1-9][0-9]{0,4})(/|\Z)")
 _PHASES = {"created": Phase.CREATED, "exited": Phase.EXITED, "dead": Phase.EXITED}
 
 
+class _Client(docker.APIClient):
+    """At each call, ``requests`` would look for proxies and passwords in the environment: half of what it takes."""
+
+    def __init__(self, host: str | None, version: str) -> None:
+        super().__init__(base_url=host, version=version, timeout=_SECONDS, max_pool_size=_CONNECTIONS)
+        self.trust_env = False
+
+    def _check_is_tty(self, container: str) -> bool:  # noqa: ARG002 - the base class's
+        """No container of a node has a terminal: the engine need not be asked each time that a log is read."""
+        return False
+
+
 def connect(host: str | None) -> docker.APIClient:
     """The engine; raises LauncherError when none answers."""
     try:
-        version = _ask_version(host)
-        return docker.APIClient(base_url=host, version=version, timeout=_SECONDS, max_pool_size=_CONNECTIONS)
+        return _Client(host, _ask_version(host))
     except (DockerException, requests.RequestException) as error:
         where = host or "its standard socket"
         raise LauncherError(
