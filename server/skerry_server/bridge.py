@@ -133,6 +133,8 @@ def _environ(scope: Scope, body: Any) -> dict[str, Any]:
         environ |= {"REMOTE_ADDR": address, "REMOTE_PORT": str(port)}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if "_" in name:
+            continue  # to WSGI it is the same as "-": X_Forwarded_For would pass for what only a proxy may say
         key = _PLAIN.get(name) or f"HTTP_{name.upper().replace('-', '_')}"
         environ[key] = f"{environ[key]},{value}" if key in environ else value
     return environ

@@ -25,7 +25,13 @@ def ask(answer: _Answer, *bodies: bytes, broken: bool = False, threads: int = 1)
         "path": "/åre",
         "query_string": b"a=1",
         "http_version": "1.1",
-        "headers": [(b"x-one", b"1"), (b"x-one", b"2"), (b"content-length", b"7"), (b"content-type", b"text/plain")],
+        "headers": [
+            (b"x-one", b"1"),
+            (b"x_one", b"0"),
+            (b"x-one", b"2"),
+            (b"content-length", b"7"),
+            (b"content-type", b"text/plain"),
+        ],
         "client": ("10.0.0.1", 7),
     }
     left, sent = list(bodies), list[dict[str, Any]]()
@@ -51,6 +57,7 @@ def body(messages: Iterable[dict[str, Any]]) -> bytes:
 
 
 def test_a_request_is_shown_as_the_standard_has_it() -> None:
+    """Less headers with an underscore: proxies pass them on, and to WSGI they would be those with a hyphen."""
     seen: dict[str, Any] = {}
 
     def answer(environ: dict[str, Any]) -> Iterable[bytes]:

@@ -326,13 +326,13 @@ def test_a_long_list_is_not_counted_to_its_end(
     assert (last.headers["total-count"], len(last.get_json()["data"])) == ("9", 1)
 
 
-def test_of_far_too_many_rows_a_sample_is_counted(
+def test_of_far_too_many_rows_nothing_is_counted(
     federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither database counts to the end of what is far longer than what is counted exactly."""
+    """That there is a next page is right all the same."""
     for _ in range(9):
         federation.make_task(researcher)
-    monkeypatch.setattr(counting, "COUNTED", 1)
+    monkeypatch.setattr(counting, "COUNTED", 0)
     for query in ({"image": "%"}, {"collaboration_id": federation.collaboration}, {}):
         answer = researcher.ask("GET", "task", query_string={"per_page": 2, **query})
         assert int(answer.headers["total-count"]) >= 3, query
