@@ -58,6 +58,8 @@ _ERRORS: dict[int, type[ServerError]] = {
 }
 _AWAY = frozenset({502, 503, 504})
 _REDIRECTS = range(300, 400)
+_GROWTH = 1.5
+"""Of the pauses: whoever was away for some time is asked again within half of that time."""
 
 
 class Interrupted(Exception):
@@ -78,7 +80,7 @@ class BackOff:
     def pause(self) -> float:
         """Seconds to wait before the next try."""
         pause = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        self._next = min(self._next * 2, self._longest)
+        self._next = min(self._next * _GROWTH, self._longest)
         return pause
 
     def reset(self) -> None:

@@ -75,8 +75,13 @@ def test_a_damaged_entry_is_said_and_costs_no_other(journal, make_order, caplog,
     assert "is damaged" in caplog.text
 
 
-def test_what_was_lost_stays_so_until_it_is_removed(journal) -> None:
+def test_what_was_lost_stays_so_until_it_is_removed(journal, make_order) -> None:
+    """And nothing of it but its name."""
+    entry = Entry(make_order(run=8))
+    journal.write(entry)
+    journal.sealed(entry.key).write_bytes(b"result")
     journal.lose(Attempt(8, 1))
+    assert [path.name for path in journal.folder(entry.key).iterdir()] == ["lost"]
     assert journal.read() == Records((), (Attempt(8, 1),))
     journal.remove(Attempt(8, 1))
     assert journal.read() == Records((), ())
