@@ -89,7 +89,7 @@ class Driver:
         self.holds = Holds()
         self.seen = Ledger(before or {})
         self.troubles: list[str] = []
-        self._left = 0
+        self._left = self._more = 0
         self._end = time.monotonic() + seconds
         self._number = 0
         self._lock = threading.Lock()
@@ -113,9 +113,12 @@ class Driver:
 
     # --- work --------------------------------------------------------------------------------------------
 
-    def work(self, runs: int, hands: int) -> None:
-        """So many runs, so many tasks at a time. Returns when all are told, were given up, or the time is over."""
-        self._left = runs
+    def work(self, runs: int, hands: int, more: int = 0) -> None:
+        """So many runs, so many tasks at a time, and at most so many more while the table lacks something.
+
+        Returns when all are told, were given up, or the time is over.
+        """
+        self._left, self._more = runs, more
         threads = [threading.Thread(target=self._keep_asking, name=f"hand {n}", daemon=True) for n in range(hands)]
         for thread in threads:
             thread.start()
@@ -166,9 +169,14 @@ class Driver:
 
         return self._patient(log_in_and_call)
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether each fault met each phase often enough."""
+        return self.seen.poorest(self.kinds, PHASES) is None
+
     def _take(self) -> str | None:
         with self._lock:
-            if self._left <= 0 or not self._seconds_left():
+            if (self._left <= 0 and (self._left <= -self._more or self._is_full)) or not self._seconds_left():
                 return None
             self._left -= 1
             self._number += 1
@@ -290,7 +298,7 @@ class Driver:
                 return
 
     def _breathe(self, over: threading.Event) -> None:
-        runs, seconds = _LONG_BREATH if self.seen.poorest(self.kinds, PHASES) is None else _BREATH
+        runs, seconds = _LONG_BREATH if self._is_full else _BREATH
         enough = self.phases.ended + runs
         self.phases.wait_for(lambda: over.is_set() or self.phases.ended >= enough, seconds)
 

@@ -125,6 +125,18 @@ def choose(driver: Driver) -> list[tuple[str, Sequence[str], int]]:
     return [(blow.fault, blow.nodes, blow.gain) for blow in driver._choose()]
 
 
+def test_more_is_asked_while_the_table_lacks_something() -> None:
+    driver = make_driver()
+    assert take(driver, left=2, more=3) == 5
+    driver.seen.meet("delay", dict.fromkeys(PHASES, GOAL))
+    assert take(driver, left=2, more=3) == 2
+
+
+def take(driver: Driver, left: int, more: int) -> int:
+    driver._left, driver._more = left, more
+    return len(list(iter(driver._take, None)))
+
+
 def test_strikes_are_rarer_when_the_table_is_full() -> None:
     driver = make_driver()
     driver.seen.meet("delay", dict.fromkeys(PHASES[1:], GOAL))
