@@ -291,7 +291,6 @@ class Daemon:
             log.warning("The container of run %s is left for the next start: %s", attempt, error)
 
     def _lose(self, attempt: Attempt) -> None:
-        log.warning("Run %s may have been started, and nothing else is known of it", attempt)
         self._parts.losses.add(attempt)
         self._remove_container(attempt)
 
@@ -424,9 +423,13 @@ class Daemon:
             threading.Thread(target=pipeline.meet, args=(others,), name=name, daemon=True).start()
 
     def _stop_all(self, reason: str) -> None:
-        """A node that was deleted, or shut out, must not go on working for those who did that."""
+        """A node that was deleted, or shut out, must not go on working for those who did that.
+
+        What is done already waits, sealed, for the day on which the node is let in again.
+        """
         for pipeline in self._list_pipelines():
-            _stop(pipeline, reason, told=False)
+            if pipeline.stage is not Stage.SEALED:
+                _stop(pipeline, reason, told=False)
 
     def _take(self, order: Order) -> None:
         """A run that is here already, in whatever attempt, is not begun beside itself; and none in a bad sandbox.

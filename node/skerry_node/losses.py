@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 
@@ -39,12 +38,16 @@ class Losses:
         return attempt in self._attempts
 
     def add(self, attempt: Attempt) -> None:
-        """Nothing of it but its name is kept."""
-        with contextlib.suppress(NotRecorded):
+        """Nothing of it but its name is kept. Does not raise: on a full disk its entry stays for the next start."""
+        self._attempts.add(attempt)
+        ids = logs.about(run=attempt.run)
+        log.warning("Run %s may have been started, and is not finished here", attempt, extra=ids)
+        try:
             belongs = {"run": attempt.run, "attempt": attempt.number}
             self._trail.write("run.lose", What("run", attempt.run), belongs)
-        self._journal.lose(attempt)
-        self._attempts.add(attempt)
+            self._journal.lose(attempt)
+        except (NotRecorded, OSError) as error:
+            log.error("Run %s: %s", attempt, error, extra=ids)  # noqa: TRY400 - the sentence says it all
 
     def tell(self) -> frozenset[Attempt]:
         """Tells the server of all that there are; to be called at each of its answers. Those that there were."""

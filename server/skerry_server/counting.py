@@ -13,7 +13,7 @@ _FEW, _FAR = 1000, 5
 
 
 def count(session: Session, statement: Select[Any]) -> int:
-    """Exact up to ``COUNTED``, and always on SQLite; above that an estimate, and far above it nothing but that."""
+    """Exact up to ``COUNTED`` where the estimate is not far above that, and always on SQLite; else an estimate."""
     plain: Select[Any] = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None)
     if session.get_bind().dialect.name != "postgresql":
         return _exact(session, plain)

@@ -18,13 +18,14 @@ from skerry.errors import AuthenticationError, ConfigurationError, Conflict, Ser
 from skerry_node import areas, metrics
 from skerry_node.config import Metrics
 from skerry_node.daemon import Daemon
-from skerry_node.journal import Entry, Journal
+from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers.fakes import FakeContainer
 from skerry_node.launchers.launcher import Attempt, LauncherError, Phase
 from skerry_node.orders import ServerHead, Stop, Work, parse_self
 from skerry_node.server import Interrupted, KeyRefused
 from skerry_node.state import State, is_locked
 from skerry_node.trail import FOLDER, read_lines
+from skerry_proxy.client import ProxyError
 
 pytestmark = pytest.mark.unit
 
@@ -381,6 +382,34 @@ def test_what_a_node_ran_when_it_was_shut_out_is_not_started_again(node, make_or
     assert "shut the node out" in text
     assert launcher.starts == [order.key]
     until(lambda: not list((node._state.folder / "runs").iterdir()))
+
+
+def test_a_sealed_result_waits_until_the_node_is_let_in_again(node, make_order, proxy) -> None:
+    proxy.trouble = {"deliver": [ProxyError("unreachable", "Away.")] * 3}
+    node.thread.start()
+    node._server.answers.put(work(make_order()))
+    until(lambda: any(pipeline.stage is Stage.SEALED for pipeline in node._pipelines.values()))
+    node._server.answers.put(KeyRefused("no", 401))
+    until(lambda: proxy.delivered)
+    until(lambda: not node._pipelines)
+    assert node._server.finished == []
+
+
+def test_what_was_lost_is_not_started_though_the_disk_is_full(node, make_order, launcher, monkeypatch) -> None:
+    def full(_journal: Journal, _attempt: Attempt) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "lose", full)
+    server, order = node._server, make_order("wait")
+    node.thread.start()
+    server.answers.put(work(order))
+    until(lambda: launcher.watched)
+    server.first = work(order)
+    server.answers.put(KeyRefused("no", 401))
+    until(lambda: not node._pipelines)
+    server.answers.put(NOTHING)
+    until(lambda: server.finished)
+    assert launcher.starts == [order.key]
 
 
 def test_a_proxy_that_died_is_replaced_and_gets_its_gates_back(node, make_order, proxy, launcher) -> None:

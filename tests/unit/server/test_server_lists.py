@@ -308,12 +308,16 @@ def test_rules_that_reach_in_different_ways(federation: Federation, researcher: 
     assert federation.make_user("Viewer", 3).get("run")["data"] == []
 
 
-def test_a_long_list_is_not_counted_to_its_end(
-    federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the statistics say may be wrong; that there is a next page, and that there is none, is right."""
+@pytest.fixture
+def nine_tasks(federation: Federation, researcher: Api) -> None:
     for _ in range(9):
         federation.make_task(researcher)
+
+
+def test_a_long_list_is_not_counted_to_its_end(
+    nine_tasks: None, researcher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the statistics say may be wrong; that there is a next page, and that there is none, is right."""
     monkeypatch.setattr(counting, "COUNTED", 3)
     first = researcher.ask("GET", "task", query_string={"per_page": 4})
     assert int(first.headers["total-count"]) >= 5
@@ -327,11 +331,9 @@ def test_a_long_list_is_not_counted_to_its_end(
 
 
 def test_of_far_too_many_rows_nothing_is_counted(
-    federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
+    nine_tasks: None, federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That there is a next page is right all the same."""
-    for _ in range(9):
-        federation.make_task(researcher)
     monkeypatch.setattr(counting, "COUNTED", 0)
     for query in ({"image": "%"}, {"collaboration_id": federation.collaboration}, {}):
         answer = researcher.ask("GET", "task", query_string={"per_page": 2, **query})
