@@ -1,5 +1,5 @@
-# Owns the network namespace of one run: one static process that waits for ever, no network, no rights.
+# Owns the network namespace of one run after another: one static program that waits, no network, no rights.
 FROM scratch
-COPY busybox /busybox
+COPY busybox hold.sh /
 USER 65534:65534
-ENTRYPOINT ["/busybox", "sleep", "2147483647"]
+ENTRYPOINT ["/busybox", "sh", "/hold.sh"]

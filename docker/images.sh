@@ -132,10 +132,11 @@ build() {
 
 build_holder() {
     local inputs context=$WORK/holder
-    inputs=$(digest docker/holder.Dockerfile)
+    inputs=$(digest docker/holder.Dockerfile docker/hold.sh)
     [ "$(built_from "skerry/holder:$VERSION")" = "$inputs" ] && { say "skerry/holder is up to date"; return; }
     say "building skerry/holder"
     mkdir -p "$context"
+    cp "$HERE/hold.sh" "$context/"
     static_busybox "$context/busybox"
     build holder "$inputs" "$context"
     rm -rf "$context"

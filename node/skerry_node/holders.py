@@ -1,53 +1,70 @@
-"""Namespace holders: containers without a network that each own the network namespace of one run.
+"""Namespace holders: containers without a network, each in a network namespace that is to be one run's.
 
-Made ahead in the background, each with the gate's listener in it already; used once, never again. The pool is filled
-again between runs: a run that somebody waits for has the machine to itself.
+Made ahead in the background, with the gate's listener in the namespace already. A namespace is used once: as soon as
+the algorithm has been started in it, the holder leaves it to the run and moves into a fresh one (docker/hold.sh), for
+another run. One that can't move is replaced.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import signal
 import socket
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
 
 from skerry import contract
 from skerry_node.launchers.launcher import LauncherError
-from skerry_node.namespace import listen_inside, open_of
+from skerry_node.namespace import identify, listen_inside, open_of
 from skerry_node.sandbox import holder_config
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_PATIENCE = 1.0
+"""Seconds for what takes milliseconds on a machine that has nothing else to do."""
+_PAUSE = 0.002
 
 
 class _NotStartedError(LauncherError):
     """The engine made it and did not start it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A holder's container, the listener in its namespace, and its process."""
-
-    id: str
-    listener: socket.socket
-    process: int
-
-    @property
-    def runs(self) -> bool:
-        try:
-            _check_owner(self.process, self.id)
-        except LauncherError:
-            return False
-        return True
+class _CanNotMoveError(LauncherError):
+    """The holder stays in a namespace that it has left to a run."""
 
 
 class HolderEnded(LauncherError):
     """Nothing can be opened in that namespace any more, as after a restart of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A holder's container, its process, the namespace that it was last seen in, and the gate's listener in there."""
+
+    id: str
+    process: int
+    namespace: tuple[int, int]
+    listener: socket.socket
+
+    @property
+    def stands(self) -> bool:
+        """Whether it runs, and still in that namespace: who joins it finds the listener."""
+        try:
+            _check_owner(self.process, self.id)
+            return identify(self.process) == self.namespace
+        except LauncherError:
+            return False
 
 
 class Holders:
@@ -59,99 +76,115 @@ class Holders:
         self._labels = {**labels, "skerry.kind": "holder"}
         self._size = size
         self._ready: deque[Holder] = deque()
-        self._taken: set[str] = set()
+        self._moving: deque[Holder] = deque()
+        self._own: set[str] = set()
+        self._left: set[str] = set()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._fill, name="holders", daemon=True)
+        self._thread = threading.Thread(target=self._tend, name="holders", daemon=True)
 
     def start(self) -> None:
         """Removes what an earlier process left unused, then begins to fill the pool."""
         in_use = self._in_use()
-        for found in self._api.containers(all=True, filters=self._filter()):
-            if found["Id"] not in in_use:
-                self.remove(found["Id"])
+        found = {container["Id"] for container in self._api.containers(all=True, filters=self._filter())}
+        self._left = found & in_use
+        for holder in found - in_use:
+            self._remove(holder)
         self._thread.start()
 
     def take(self) -> Holder:
-        """One that nobody used and that still runs: a restart of the engine ends them. Made now when none is ready."""
-        holder = self._find_ready() or self._make()
+        """One in a namespace that nobody has used, made now when none is ready. The listener is the caller's."""
+        return self._find_ready() or self._make()
+
+    def give_back(self, holder: Holder) -> None:
+        """The algorithm has been started, and keeps the namespace."""
         with self._changed:
-            self._taken.add(holder.id)
+            self._moving.append(holder)
             self._changed.notify_all()
-        return holder
 
-    def _find_ready(self) -> Holder | None:
-        while True:
-            with self._changed:
-                holder = self._ready.popleft() if self._ready else None
-            if holder is None or holder.runs:
-                return holder
-            self._discard(holder)
-
-    def listen(self, holder: str, port: int) -> socket.socket:
-        """A listener in the namespace of a holder."""
-        return listen_inside(self._find_process(holder), port)
-
-    def open_namespace(self, holder: str) -> int:
-        """A descriptor of the namespace of a holder."""
-        return open_of(self._find_process(holder))
-
-    def _find_process(self, holder: str) -> int:
-        try:
-            state = self._api.inspect_container(holder)["State"]
-        except NotFound as error:
-            raise HolderEnded("A run's namespace holder is gone.") from error
-        except APIError as error:
-            raise LauncherError(f"A run's namespace holder can't be looked at: {error.explanation}") from error
-        if not state["Running"]:
-            raise HolderEnded("A run's namespace holder has ended.")
-        _check_owner(state["Pid"], holder)
-        return int(state["Pid"])
-
-    def remove(self, holder: str) -> None:
+    def discard(self, holder: Holder) -> None:
+        """Of one that was taken and that no algorithm was started in, as far as the caller knows."""
         with self._changed:
-            self._taken.discard(holder)
+            self._own.discard(holder.id)
             self._changed.notify_all()
-        try:
-            self._api.remove_container(holder, force=True, v=True)
-        except NotFound:
-            return
-        except APIError as error:
-            if error.status_code != 409:  # noqa: PLR2004 - its removal is under way already
-                raise LauncherError(f"A namespace holder can't be removed: {error.explanation}") from error
+        self._remove(holder.id)
+
+    @property
+    def left(self) -> bool:
+        """Whether there are some of an earlier process that an algorithm's container was made to join."""
+        return bool(self._left)
+
+    def remove_left(self, holder: str) -> None:
+        """Removes one of an earlier process; nothing happens to others."""
+        if holder in self._left:
+            self._remove(holder)
+            self._left.discard(holder)
+
+    def listen(self, container: str, port: int) -> socket.socket:
+        """A listener in the namespace of a holder or of an algorithm."""
+        return listen_inside(self._find_process(container), port)
+
+    def open_namespace(self, container: str) -> int:
+        """A descriptor of the namespace of a holder or of an algorithm."""
+        return open_of(self._find_process(container))
 
     def close(self) -> None:
-        """Removes the unused ones; those of running attempts stay."""
+        """Removes those that no run has taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
-        while self._ready:
-            self._discard(self._ready.popleft())
+        for holder in self._ready:
+            holder.listener.close()
+        for holder in (*self._ready, *self._moving):
+            self.discard(holder)
 
-    def _fill(self) -> None:
-        while self._wait_for_room():
+    def _find_ready(self) -> Holder | None:
+        while (holder := self._next()) is not None:
+            if holder.stands:
+                return holder
+            holder.listener.close()
+            self.discard(holder)
+        return None
+
+    def _next(self) -> Holder | None:
+        """One that is about to be ready is sooner there than a new one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or not self._moving, _PATIENCE)
+            return self._ready.popleft() if self._ready else None
+
+    def _tend(self) -> None:
+        while self._wait_for_work():
             try:
-                holder = self._make()
+                self._move_next() if self._moving else self._add(self._make())
             except (LauncherError, OSError) as error:
                 log.warning("No namespace holder can be made ahead: %s", error)
                 with self._changed:
                     self._changed.wait(timeout=5)
-                continue
-            with self._changed:
-                self._ready.append(holder)
 
-    def _wait_for_room(self) -> bool:
+    def _wait_for_work(self) -> bool:
         """False when the pool is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or (len(self._ready) < self._size and self._is_time))
+            self._changed.wait_for(lambda: self._closed or self._moving or len(self._own) < self._size)
             return not self._closed
 
-    @property
-    def _is_time(self) -> bool:
-        """An empty pool does not wait: where there is always a run, there would never be time."""
-        return not self._taken or not self._ready
+    def _add(self, holder: Holder) -> None:
+        with self._changed:
+            self._ready.append(holder)
+            self._changed.notify_all()
+
+    def _move_next(self) -> None:
+        holder = self._moving[0]
+        try:
+            self._add(_move(holder))
+        except LauncherError as error:
+            log.info("A namespace holder is replaced: %s", error)
+            self.discard(holder)
+        finally:
+            with self._changed:
+                self._moving.popleft()
+                self._changed.notify_all()
 
     def _make(self) -> Holder:
         """Tries twice: under load, the engine now and then finds a container dead that it was just about to start."""
@@ -161,14 +194,17 @@ class Holders:
             log.info("%s Trying once more.", error)
             return self._start(self._create())
 
-    def _start(self, holder: str) -> Holder:
+    def _start(self, container: str) -> Holder:
         try:
-            self._api.start(holder)
-            process = self._find_process(holder)
-            return Holder(holder, listen_inside(process, contract.GATE_PORT), process)
+            self._api.start(container)
+            process = self._find_process(container)
+            holder = Holder(container, process, identify(process), listen_inside(process, contract.GATE_PORT))
         except (APIError, LauncherError) as error:
-            self.remove(holder)
+            self._remove(container)
             raise _NotStartedError(f"A namespace holder can't be started: {error}") from error
+        with self._changed:
+            self._own.add(container)
+        return holder
 
     def _create(self) -> str:
         config = holder_config(self._image, self._labels)
@@ -180,12 +216,29 @@ class Holders:
         except APIError as error:
             raise LauncherError(f"A namespace holder can't be made: {error.explanation}") from error
 
-    def _discard(self, holder: Holder) -> None:
-        holder.listener.close()
-        self.remove(holder.id)
+    def _find_process(self, container: str) -> int:
+        try:
+            state = self._api.inspect_container(container)["State"]
+        except NotFound as error:
+            raise HolderEnded("A run's namespace is gone with its container.") from error
+        except APIError as error:
+            raise LauncherError(f"The container of a namespace can't be looked at: {error.explanation}") from error
+        if not state["Running"]:
+            raise HolderEnded("A run's namespace has ended with its container.")
+        _check_owner(state["Pid"], container)
+        return int(state["Pid"])
+
+    def _remove(self, container: str) -> None:
+        try:
+            self._api.remove_container(container, force=True, v=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != 409:  # noqa: PLR2004 - its removal is under way already
+                raise LauncherError(f"A namespace holder can't be removed: {error.explanation}") from error
 
     def _in_use(self) -> set[str]:
-        """The holders that algorithms' containers of this installation stand in."""
+        """The holders that algorithms' containers of this installation were made to join."""
         found = self._api.containers(all=True, filters=self._filter("algorithm"))
         modes = [str(container["HostConfig"]["NetworkMode"]) for container in found]
         return {mode.removeprefix("container:") for mode in modes}
@@ -193,6 +246,58 @@ class Holders:
     def _filter(self, kind: str = "holder") -> dict[str, list[str]]:
         installation = self._labels["skerry.installation"]
         return {"label": [f"skerry.kind={kind}", f"skerry.installation={installation}"]}
+
+
+def _move(holder: Holder) -> Holder:
+    """The holder in a fresh namespace; the caller sees to it that a run has the old one. Raises LauncherError."""
+    _tell_to_move(holder)
+    namespace = _await(lambda: _another(holder), "its engine or its machine does not let it make one of its own")
+    listener = _await(lambda: _listen(holder.process), "there is no lo in its new one")
+    return replace(holder, namespace=namespace, listener=listener)
+
+
+def _tell_to_move(holder: Holder) -> None:
+    """Told once: a second signal could move it when it is another run's already."""
+    try:
+        process = os.pidfd_open(holder.process)
+    except OSError as error:
+        raise _CanNotMoveError(f"It has ended ({error.strerror}).") from error
+    try:
+        _check_owner(holder.process, holder.id)
+        if not holder.stands or not _owns_user_namespace(holder.process):
+            raise _CanNotMoveError("It can't make a namespace.")
+        signal.pidfd_send_signal(process, signal.SIGUSR1)
+    except OSError as error:
+        raise _CanNotMoveError(f"It can't be told to move ({error.strerror}).") from error
+    finally:
+        os.close(process)
+
+
+def _owns_user_namespace(process: int) -> bool:
+    """Without one, which some machines refuse to all but root, it has no right to make network namespaces."""
+    return not os.path.samestat(os.stat(f"/proc/{process}/ns/user"), os.stat("/proc/self/ns/user"))  # noqa: PTH116
+
+
+def _another(holder: Holder) -> tuple[int, int] | None:
+    now = identify(holder.process)
+    return now if now != holder.namespace else None
+
+
+def _listen(process: int) -> socket.socket | None:
+    """None before its lo is up."""
+    try:
+        return listen_inside(process, contract.GATE_PORT)
+    except LauncherError:
+        return None
+
+
+def _await(look: Callable[[], T | None], otherwise: str) -> T:
+    until = time.monotonic() + _PATIENCE
+    while (seen := look()) is None:
+        if time.monotonic() > until:
+            raise _CanNotMoveError(f"It has not moved into another namespace: {otherwise}.")
+        time.sleep(_PAUSE)
+    return seen
 
 
 def _check_owner(pid: int, container: str) -> None:

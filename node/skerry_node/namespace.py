@@ -78,6 +78,15 @@ def open_of(pid: int) -> int:
         ) from error
 
 
+def identify(pid: int) -> tuple[int, int]:
+    """The device and inode by which the network namespace of process ``pid`` is known. Raises LauncherError."""
+    try:
+        seen = os.stat(f"/proc/{pid}/ns/net")  # noqa: PTH116 - follows a magic link
+    except OSError as error:
+        raise LauncherError(f"The namespace of process {pid} can't be looked at ({error.strerror}).") from error
+    return seen.st_dev, seen.st_ino
+
+
 def inside(namespace: int, work: Callable[[], T]) -> T:
     """What ``work`` gives, done in a thread that has entered this network namespace. Raises LauncherError.
 

@@ -37,6 +37,7 @@ HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
 """The algorithm's /etc/hosts: the engine makes one for its own networks only."""
 
 HOLDER_USER = "65534:65534"
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 GVISOR = "runsc"
 _NEUTRAL: tuple[Any, ...] = (None, "", 0, False, [], {}, [0, 0])
 _ENGINE_PATHS = {"MaskedPaths": "/proc/kcore", "ReadonlyPaths": "/proc/sys"}
@@ -59,6 +60,18 @@ def seccomp(runtime: str = "runc") -> str:
             del rule["errnoRet"]
         if "pselect6" in rule["names"]:
             rule["names"].append("pselect")
+    return json.dumps(profile, separators=(",", ":"))
+
+
+@cache
+def _holder_seccomp() -> str:
+    """An algorithm's, and two calls with nothing beside these flags: a user namespace first, by which a process without
+    any capability may make network namespaces, and then those.
+    """
+    profile = json.loads(seccomp())
+    for flag in (_CLONE_NEWUSER, _CLONE_NEWNET):
+        only = {"index": 0, "value": flag, "op": "SCMP_CMP_EQ"}
+        profile["syscalls"].append({"names": ["unshare"], "action": "SCMP_ACT_ALLOW", "args": [only]})
     return json.dumps(profile, separators=(",", ":"))
 
 
@@ -114,6 +127,7 @@ class Profile:
         return {
             "Runtime": self.runtime,
             "NetworkMode": f"container:{holder}",
+            "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},
             "CapDrop": ["ALL"],
             "SecurityOpt": settings.security(self.runtime),
             "ReadonlyRootfs": not settings.writable_root,
@@ -164,7 +178,7 @@ def holder_config(image: str, labels: Mapping[str, str]) -> dict[str, Any]:
             "Runtime": "runc",
             "NetworkMode": "none",
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp()}"],
+            "SecurityOpt": ["no-new-privileges", f"seccomp={_holder_seccomp()}"],
             "ReadonlyRootfs": True,
             "PidsLimit": 4,
             "Memory": 16 << 20,

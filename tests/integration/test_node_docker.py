@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -30,8 +31,14 @@ HOST = os.environ.get("DOCKER_HOST")
 
 
 @pytest.fixture
-def launcher(images) -> Iterator[DockerLauncher]:
-    made = DockerLauncher(DockerSettings(host=HOST, holder_pool=1), LIMITS, INSTALLATION, "integration")
+def holder_image(images) -> str:
+    return "skerry/holder"
+
+
+@pytest.fixture
+def launcher(holder_image) -> Iterator[DockerLauncher]:
+    settings = DockerSettings(host=HOST, holder_image=holder_image, holder_pool=1)
+    made = DockerLauncher(settings, LIMITS, INSTALLATION, "integration")
     yield made
     for found in made.list():
         made.remove(found.attempt)
@@ -263,22 +270,74 @@ def test_an_owner_can_not_be_forged(launcher, image, start) -> None:
         open_output(spec.task_folder, owner=spec.user + 1, limit=LIMITS.output)
 
 
-def test_holders_are_used_once_and_go_with_their_run(launcher, image, start) -> None:
-    name = image("true")
-    holders = []
+def namespace(container: str) -> str:
+    """Of a running container."""
+    process = engine_says("{{.State.Pid}}", container)
+    return str(Path(f"/proc/{process}/ns/net").readlink())
+
+
+def engine_says(what: str, container: str) -> str:
+    asked = subprocess.run(["docker", "inspect", "-f", what, container], capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
+
+
+def start_three(launcher, image, start) -> tuple[list[str], list[str]]:
+    """Their namespaces, and the holders by which they came into them."""
+    namespaces, holders = [], []
     for run in (1, 2, 3):
-        spec = start(name, run=run)
-        end(launcher, spec)
-        mode = subprocess.run(
-            ["docker", "inspect", "-f", "{{.HostConfig.NetworkMode}}", containers("algorithm")[0]],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        holders.append(mode.stdout.strip())
-        launcher.remove(spec.attempt)
-    assert len(set(holders)) == 3
-    assert all(holder.removeprefix("container:")[:12] not in containers() for holder in holders)
+        spec = start(image("sleep 1000"), run=run)
+        container = engine_says("{{.Id}}", launcher._name(spec.attempt))
+        namespaces.append(namespace(container))
+        holders.append(engine_says("{{.HostConfig.NetworkMode}}", container).removeprefix("container:"))
+    return namespaces, holders
+
+
+def test_a_holder_serves_many_runs_and_a_namespace_one(launcher, image, start) -> None:
+    namespaces, holders = start_three(launcher, image, start)
+    assert len(set(namespaces)) == 3
+    assert len(set(holders)) < 3
+    holder = launcher._holders.take()
+    holder.listener.close()
+    assert namespace(holder.id) not in namespaces
+    launcher._holders.discard(holder)
+
+
+def test_runs_of_one_holder_do_not_meet(launcher, image, start) -> None:
+    start(image("exec /busybox nc -ll -p 80 -e /busybox echo met"), run=1)
+    spec = start(image("/busybox nc -w 3 127.0.0.1 80 </dev/null; /busybox nc -w 1 -l -p 80; echo listened"), run=2)
+    ended, log = end(launcher, spec)
+    assert ended.code == 0
+    assert "listened" in log
+    assert "met" not in log
+
+
+class TestHoldersThatStay:
+    """As on a machine that gives user namespaces to root alone."""
+
+    @pytest.fixture
+    def holder_image(self, images) -> str:
+        name = "skerry-tests/holder-that-stays"
+        dockerfile = b'FROM skerry/holder\nENTRYPOINT ["/busybox", "sleep", "1000"]\n'
+        subprocess.run(["docker", "build", "-q", "-t", name, "-"], input=dockerfile, check=True, capture_output=True)
+        return name
+
+    def test_each_is_replaced(self, launcher, image, start) -> None:
+        namespaces, holders = start_three(launcher, image, start)
+        assert len(set(namespaces)) == len(set(holders)) == 3
+
+
+def test_a_holder_has_no_capability_and_may_make_nothing_but_namespaces(launcher) -> None:
+    """Nor do the rights in its user namespace go beyond it, or beyond these two calls."""
+    holder = launcher._holders.take()
+    holder.listener.close()
+    assert engine_says("{{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}}", holder.id) == "[ALL] []"
+    process = Path(f"/proc/{engine_says('{{.State.Pid}}', holder.id)}")
+    assert re.search(r"^Uid:\s65534\s65534\s65534\s65534$", (process / "status").read_text(), re.MULTILINE)
+    for words in ("unshare -m /busybox true", "unshare -p /busybox true", "mount -t tmpfs x /proc", "chroot /proc"):
+        within = ["/busybox", "unshare", "-U", "-r", "/busybox", *words.split()]
+        tried = subprocess.run(["docker", "exec", holder.id, *within], capture_output=True, text=True, check=False)
+        assert re.search("not permitted|permission denied", tried.stderr)
+    launcher._holders.discard(holder)
 
 
 @pytest.mark.parametrize("how", [["kill"], ["rm", "-f"]])

@@ -177,9 +177,12 @@ class DockerLauncher:
             self._check(spec, container, intended)
             self._begin(spec, container)
         except StartFailed as error:
-            if holder.runs or self._may_have_run(spec.attempt):
+            if holder.stands or self._may_have_run(spec.attempt):
                 raise
             raise Vanished("The namespace holder ended before the algorithm was started.") from error
+        with self._lock:
+            del self._prepared[spec.attempt]
+        self._holders.give_back(holder)
 
     def _may_have_run(self, attempt: Attempt) -> bool:
         """Whether there is a container that is more than made; raises LauncherError."""
@@ -244,7 +247,9 @@ class DockerLauncher:
 
     def remove(self, attempt: Attempt) -> None:
         with _engine("A container can't be removed"):
-            holder = self._holder_of(attempt)
+            with self._lock:
+                prepared = self._prepared.pop(attempt, None)
+            left = self._find_left_holder(attempt) if prepared is None else None
             try:
                 self._api.remove_container(self._name(attempt), force=True, v=True)
             except NotFound:
@@ -252,8 +257,10 @@ class DockerLauncher:
             except APIError as error:
                 if error.status_code != _CONFLICT:
                     raise
-            if holder is not None:
-                self._holders.remove(holder)
+            if prepared is not None:
+                self._holders.discard(prepared)
+            if left is not None:
+                self._holders.remove_left(left)
 
     def list(self) -> list[Found]:
         wanted = ["skerry.kind=algorithm", f"skerry.installation={self._labels['skerry.installation']}"]
@@ -274,18 +281,10 @@ class DockerLauncher:
         return f"skerry-{self._labels['skerry.installation']}-run-{attempt}"
 
     def _inside(self, attempt: Attempt, do: Callable[[str], T]) -> T:
-        """With a container in the run's namespace: its holder or, when that was killed, the algorithm's own."""
-        try:
-            return do(self._find_holder(attempt))
-        except HolderEnded:
-            return do(str(self._inspect(attempt)["Id"]))
-
-    def _find_holder(self, attempt: Attempt) -> str:
+        """With a container in the run's namespace: before the start its holder, then the algorithm's own."""
         with self._lock:
             prepared = self._prepared.get(attempt)
-        if prepared is not None:
-            return prepared.id
-        return str(self._inspect(attempt)["HostConfig"]["NetworkMode"]).removeprefix("container:")
+        return do(prepared.id if prepared is not None else str(self._inspect(attempt)["Id"]))
 
     def _inspect(self, attempt: Attempt) -> dict[str, Any]:
         try:
@@ -366,11 +365,10 @@ class DockerLauncher:
             log.error("The engine changed the settings of a container: %s", ", ".join(wrong))
             raise StartFailed(f"The node's engine does not keep the sandbox's settings: {', '.join(wrong)}.")
 
-    def _holder_of(self, attempt: Attempt) -> str | None:
-        with self._lock:
-            prepared = self._prepared.pop(attempt, None)
-        if prepared is not None:
-            return prepared.id
+    def _find_left_holder(self, attempt: Attempt) -> str | None:
+        """The holder that an earlier process made for it."""
+        if not self._holders.left:
+            return None
         with contextlib.suppress(Vanished):
             return str(self._inspect(attempt)["HostConfig"]["NetworkMode"]).removeprefix("container:")
         return None
