@@ -34,6 +34,8 @@ T = TypeVar("T")
 _PATIENCE = 1.0
 """Seconds for what takes milliseconds on a machine that has nothing else to do."""
 _PAUSE = 0.002
+_REST = 5.0
+"""Seconds after which holders go that only a rush of runs has needed."""
 
 
 class _NotStartedError(LauncherError):
@@ -80,6 +82,7 @@ class Holders:
         self._own: set[str] = set()
         self._left: set[str] = set()
         self._changed = threading.Condition()
+        self._asked = time.monotonic()
         self._closed = False
         self._thread = threading.Thread(target=self._tend, name="holders", daemon=True)
 
@@ -136,38 +139,57 @@ class Holders:
         if self._thread.is_alive():
             self._thread.join()
         for holder in self._ready:
-            holder.listener.close()
-        for holder in (*self._ready, *self._moving):
+            self._drop(holder)
+        for holder in self._moving:
             self.discard(holder)
 
     def _find_ready(self) -> Holder | None:
         while (holder := self._next()) is not None:
             if holder.stands:
                 return holder
-            holder.listener.close()
-            self.discard(holder)
+            self._drop(holder)
         return None
+
+    def _drop(self, holder: Holder) -> None:
+        holder.listener.close()
+        self.discard(holder)
 
     def _next(self) -> Holder | None:
         """One that is about to be ready is sooner there than a new one."""
         with self._changed:
+            self._asked = time.monotonic()
             self._changed.wait_for(lambda: self._ready or not self._moving, _PATIENCE)
             return self._ready.popleft() if self._ready else None
 
     def _tend(self) -> None:
-        while self._wait_for_work():
+        while (work := self._wait_for_work()) is not None:
             try:
-                self._move_next() if self._moving else self._add(self._make())
+                work()
             except (LauncherError, OSError) as error:
                 log.warning("No namespace holder can be made ahead: %s", error)
                 with self._changed:
                     self._changed.wait(timeout=5)
 
-    def _wait_for_work(self) -> bool:
-        """False when the pool is closed."""
+    def _wait_for_work(self) -> Callable[[], None] | None:
+        """None when the pool is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._moving or len(self._own) < self._size)
-            return not self._closed
+            while not self._closed:
+                if self._moving:
+                    return self._move_next
+                if len(self._own) < self._size:
+                    return lambda: self._add(self._make())
+                too_many = bool(self._ready) and len(self._own) > self._size
+                left = self._asked + _REST - time.monotonic()
+                if too_many and left <= 0:
+                    return self._drop_one
+                self._changed.wait(left if too_many else None)
+        return None
+
+    def _drop_one(self) -> None:
+        with self._changed:
+            holder = self._ready.pop() if self._ready else None
+        if holder is not None:
+            self._drop(holder)
 
     def _add(self, holder: Holder) -> None:
         with self._changed:

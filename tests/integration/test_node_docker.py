@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -300,6 +301,22 @@ def test_a_holder_serves_many_runs_and_a_namespace_one(launcher, image, start) -
     holder.listener.close()
     assert namespace(holder.id) not in namespaces
     launcher._holders.discard(holder)
+
+
+def test_holders_that_only_a_rush_has_needed_go_again(launcher, monkeypatch) -> None:
+    monkeypatch.setattr("skerry_node.holders._REST", 0.5)
+    taken = [launcher._holders.take() for _ in range(3)]
+    for holder in taken:
+        holder.listener.close()
+        launcher._holders.give_back(holder)
+    end = time.monotonic() + PATIENCE
+    while len(containers("holder")) != 1 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(containers("holder")) == 1
+    holder = launcher._holders.take()
+    assert holder.stands
+    holder.listener.close()
+    launcher._holders.give_back(holder)
 
 
 def test_runs_of_one_holder_do_not_meet(launcher, image, start) -> None:

@@ -167,7 +167,9 @@ class DockerLauncher:
 
     def start(self, spec: Spec, environment: Mapping[str, str]) -> None:
         with self._lock:
-            holder = self._prepared[spec.attempt]
+            holder = self._prepared.get(spec.attempt)
+        if holder is None:
+            raise _already_started(spec.attempt)
         for relaxation in self._profile.relaxed(spec.image):
             log.warning("Run %s: the sandbox is relaxed: %s", spec.attempt, relaxation)
         _write_hosts(sandbox.hosts_file(spec))
@@ -181,8 +183,9 @@ class DockerLauncher:
                 raise
             raise Vanished("The namespace holder ended before the algorithm was started.") from error
         with self._lock:
-            del self._prepared[spec.attempt]
-        self._holders.give_back(holder)
+            removed = self._prepared.pop(spec.attempt, None) is None
+        if not removed:
+            self._holders.give_back(holder)
 
     def _may_have_run(self, attempt: Attempt) -> bool:
         """Whether there is a container that is more than made; raises LauncherError."""
@@ -341,7 +344,7 @@ class DockerLauncher:
             raise ImageNotFound(f"The image {spec.image.reference} is no longer on the node's machine.") from error
         except APIError as error:
             if error.status_code == _CONFLICT:
-                raise AlreadyStarted(f"Attempt {spec.attempt.number} of run {spec.attempt.run} was started.") from error
+                raise _already_started(spec.attempt) from error
             raise StartFailed(f"The image {spec.image.reference} can't be started: {_reason(error)}") from error
         except requests.RequestException as error:
             raise EngineAway("The Docker engine broke off while making a container.") from error
@@ -394,6 +397,10 @@ def _engine(trouble: str) -> Iterator[None]:
         raise LauncherError(f"{trouble}: {_reason(error)}") from error
     except requests.RequestException as error:
         raise EngineAway(f"{trouble}: the Docker engine does not answer.") from error
+
+
+def _already_started(attempt: Attempt) -> AlreadyStarted:
+    return AlreadyStarted(f"Attempt {attempt.number} of run {attempt.run} was started.")
 
 
 def _write_hosts(path: Path) -> None:
