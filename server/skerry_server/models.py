@@ -30,8 +30,8 @@ from skerry.wire import Format, Status
 from skerry_server.lifecycle import State
 
 NAME = 128
-ONLINE_FOR = timedelta(seconds=60)
-"""A node that was not heard of for longer is offline."""
+ONLINE_FOR = timedelta(seconds=55)
+"""A node that was not heard of for longer is offline: one that waits asks anew every 25 seconds."""
 
 _CASCADE = "CASCADE"
 _SET_NULL = "SET NULL"
