@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import statistics
@@ -12,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import requests
 from clusters import Cluster, cluster
 
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
@@ -38,18 +39,28 @@ def folder() -> Iterator[Path]:
 
 
 class Line:
-    """One kept connection to the server, as one caller."""
+    """One kept connection to the server, as one caller; by the standard library, for it shares the server's machine."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._url = url
-        self._session = requests.Session()
-        self._session.headers["Authorization"] = f"Bearer {token}"
+        at = urlsplit(url)
+        self._path = at.path
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._http = http.client.HTTPConnection(str(at.hostname), at.port, timeout=120)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        answer = self._session.request(method, f"{self._url}/{path}", json=body, timeout=120)
-        if not answer.ok:
-            raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
-        return answer.json()
+        try:
+            return self._ask(method, path, body)
+        except ConnectionError:  # the server has closed it meanwhile
+            self._http.close()
+            return self._ask(method, path, body)
+
+    def _ask(self, method: str, path: str, body: Any) -> Any:
+        self._http.request(method, f"{self._path}/{path}", None if body is None else json.dumps(body), self._headers)
+        answer = self._http.getresponse()
+        raw = answer.read()
+        if answer.status not in {200, 201}:
+            raise RuntimeError(f"{method} {path}: {answer.status} {raw.decode()}")
+        return json.loads(raw)
 
 
 def median(action: Callable[[], object], times: int) -> float:
