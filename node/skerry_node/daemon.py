@@ -270,6 +270,7 @@ class Daemon:
         for entry in plan.resume:
             log.info("Run %s is taken up again (%s)", entry.key, entry.stage)
             self._tell("run.resume", What("run", entry.key.run), about(entry), stage=str(entry.stage))
+            self._places.enter(entry.key)
             self._begin(entry)
 
     def _find_containers(self) -> list[Found] | None:
@@ -445,15 +446,32 @@ class Daemon:
             return
         if order.key in self._parts.losses:
             return
+        if self._is_over(order):
+            self._closing.wait(_PAUSE_SECONDS)
+            return
         ids = logs.about(run=order.run, task=order.task.id)
+        if not self._places.accept(order.key, child=order.task.parent_id is not None):
+            log.warning("Run %s is not taken: the node did not ask for so many", order.key, extra=ids)
+            self._closing.wait(_PAUSE_SECONDS)
+            return
         log.info("Run %s is claimed: %s", order.key, order.task.image, extra=ids)
         self._begin(Entry(order))
+
+    def _is_over(self, order: Order) -> bool:
+        """Then the server is told so; as long as that can't be known, nothing is begun."""
+        try:
+            over = self._parts.journal.is_over(order)
+        except NotRecorded as error:
+            log.error("Run %s is not taken: %s", order.key, error)  # noqa: TRY400 - the sentence says it all
+            return True
+        if over:
+            self._parts.losses.add(order.key)
+        return over
 
     def _begin(self, entry: Entry) -> None:
         pipeline = Pipeline(self._parts, entry)
         with self._lock:
             self._pipelines[entry.key] = pipeline
-        self._places.enter(entry.key)
         threading.Thread(target=self._carry_out, args=(pipeline,), name=f"run {entry.key}", daemon=True).start()
 
     def _carry_out(self, pipeline: Pipeline) -> None:
@@ -494,6 +512,7 @@ class Daemon:
             log.info("The server is not told that the node leaves: %s", error)
         self._server.close()
         self._tell("node.stop", What("node"))
+        self._parts.journal.close()
 
 
 def _bound(pipeline: Pipeline) -> contextlib.AbstractContextManager[None]:

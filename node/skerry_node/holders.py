@@ -72,15 +72,17 @@ class Holder:
 class Holders:
     """The pool. Safe for threads; its methods raise LauncherError."""
 
-    def __init__(self, api: docker.APIClient, image: str, labels: dict[str, str], size: int) -> None:
+    def __init__(self, api: docker.APIClient, image: str, user: int, labels: dict[str, str], size: int) -> None:
         self._api = api
         self._image = image
+        self._user = user
         self._labels = {**labels, "skerry.kind": "holder"}
         self._size = size
         self._ready: deque[Holder] = deque()
         self._moving: deque[Holder] = deque()
         self._own: set[str] = set()
         self._left: set[str] = set()
+        self._condemned: set[str] = set()
         self._changed = threading.Condition()
         self._asked = time.monotonic()
         self._closed = False
@@ -91,8 +93,7 @@ class Holders:
         in_use = self._in_use()
         found = {container["Id"] for container in self._api.containers(all=True, filters=self._filter())}
         self._left = found & in_use
-        for holder in found - in_use:
-            self._remove(holder)
+        self._condemned = found - in_use
         self._thread.start()
 
     def take(self) -> Holder:
@@ -107,10 +108,7 @@ class Holders:
 
     def discard(self, holder: Holder) -> None:
         """Of one that was taken and that no algorithm was started in, as far as the caller knows."""
-        with self._changed:
-            self._own.discard(holder.id)
-            self._changed.notify_all()
-        self._remove(holder.id)
+        self._condemn(holder.id)
 
     @property
     def left(self) -> bool:
@@ -118,10 +116,17 @@ class Holders:
         return bool(self._left)
 
     def remove_left(self, holder: str) -> None:
-        """Removes one of an earlier process; nothing happens to others."""
+        """Of one of an earlier process; nothing happens to others."""
         if holder in self._left:
-            self._remove(holder)
-            self._left.discard(holder)
+            self._condemn(holder)
+
+    def _condemn(self, container: str) -> None:
+        """It is removed in the background, as soon as the engine does it."""
+        with self._changed:
+            self._own.discard(container)
+            self._left.discard(container)
+            self._condemned.add(container)
+            self._changed.notify_all()
 
     def listen(self, container: str, port: int) -> socket.socket:
         """A listener in the namespace of a holder or of an algorithm."""
@@ -132,7 +137,7 @@ class Holders:
         return open_of(self._find_process(container))
 
     def close(self) -> None:
-        """Removes those that no run has taken."""
+        """Removes those that no run has taken. Raises what the engine raises, when all others are gone."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -142,6 +147,7 @@ class Holders:
             self._drop(holder)
         for holder in self._moving:
             self.discard(holder)
+        self._remove_condemned()
 
     def _find_ready(self) -> Holder | None:
         while (holder := self._next()) is not None:
@@ -166,7 +172,7 @@ class Holders:
             try:
                 work()
             except (LauncherError, OSError) as error:
-                log.warning("No namespace holder can be made ahead: %s", error)
+                log.warning("The namespace holders can't be tended: %s", error)
                 with self._changed:
                     self._changed.wait(timeout=5)
 
@@ -176,6 +182,8 @@ class Holders:
             while not self._closed:
                 if self._moving:
                     return self._move_next
+                if self._condemned:
+                    return self._remove_condemned
                 if len(self._own) < self._size:
                     return lambda: self._add(self._make())
                 too_many = bool(self._ready) and len(self._own) > self._size
@@ -218,18 +226,24 @@ class Holders:
 
     def _start(self, container: str) -> Holder:
         try:
-            self._api.start(container)
-            process = self._find_process(container)
-            holder = Holder(container, process, identify(process), listen_inside(process, contract.GATE_PORT))
+            return self._try_to_start(container)
         except (APIError, LauncherError) as error:
-            self._remove(container)
+            self._condemn(container)
             raise _NotStartedError(f"A namespace holder can't be started: {error}") from error
+        except BaseException:
+            self._condemn(container)
+            raise
+
+    def _try_to_start(self, container: str) -> Holder:
+        self._api.start(container)
+        process = self._find_process(container)
+        holder = Holder(container, process, identify(process), listen_inside(process, contract.GATE_PORT))
         with self._changed:
             self._own.add(container)
         return holder
 
     def _create(self) -> str:
-        config = holder_config(self._image, self._labels)
+        config = holder_config(self._image, self._user, self._labels)
         name = f"skerry-{self._labels['skerry.installation']}-holder-{secrets.token_hex(6)}"
         try:
             return str(self._api.create_container_from_config(config, name)["Id"])  # type: ignore[no-untyped-call]
@@ -249,6 +263,12 @@ class Holders:
             raise HolderEnded("A run's namespace has ended with its container.")
         _check_owner(state["Pid"], container)
         return int(state["Pid"])
+
+    def _remove_condemned(self) -> None:
+        for container in sorted(self._condemned):
+            self._remove(container)
+            with self._changed:
+                self._condemned.discard(container)
 
     def _remove(self, container: str) -> None:
         try:

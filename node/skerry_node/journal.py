@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skerry.errors import SkerryError
 from skerry.wire import Status
 from skerry_node import areas
+from skerry_node.ended import EndedAttempts
 from skerry_node.files import replace_file
 from skerry_node.launchers.launcher import Attempt
 from skerry_node.orders import Order, parse_order
@@ -73,11 +74,12 @@ class Records:
 
 
 class Journal:
-    """The entries below one folder. Each attempt's entry is written by one thread only."""
+    """The entries below one folder, and beside it what ended. Each attempt's entry is written by one thread only."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o711, exist_ok=True)
+        self._ended = EndedAttempts(folder.with_name("ended.sqlite3"))
 
     def folder(self, attempt: Attempt) -> Path:
         return self._folder / str(attempt)
@@ -102,6 +104,15 @@ class Journal:
         (folder / "entry.json").unlink(missing_ok=True)
         areas.remove(folder / "data")
         shutil.rmtree(folder, ignore_errors=True)
+
+    def conclude(self, attempt: Attempt, task: str | None) -> None:
+        """It may have been started, and is over. Raises NotRecorded: then its entry stays for the next start."""
+        self._ended.add(attempt, task)
+        self.remove(attempt)
+
+    def is_over(self, order: Order) -> bool:
+        """Whether that very attempt was concluded here. Raises NotRecorded."""
+        return self._ended.has(order.key, order.task.uuid)
 
     def lose(self, attempt: Attempt) -> None:
         """Notes, on the disk, that the attempt may have been started; nothing else of it is kept."""
@@ -129,6 +140,9 @@ class Journal:
             else:
                 lost.append(attempt)
         return Records(tuple(entries), tuple(lost))
+
+    def close(self) -> None:
+        self._ended.close()
 
 
 def _parse_name(name: str) -> Attempt | None:

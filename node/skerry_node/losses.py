@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
 _SENTENCE = (
     f"{ERROR_MARK}The node could not finish this run: its own record of it was damaged, or the server shut the node "
-    "out meanwhile. The run is not started a second time.\n"
+    "out meanwhile, or was restored from a back-up that does not know of its end. The run is not started a second "
+    "time.\n"
 )
 
 
@@ -66,5 +67,11 @@ class Losses:
             log.warning("The end of run %s can't be reported yet: %s", attempt, error, extra=ids)
             self._closing.wait(_PAUSE_SECONDS)
             return
-        self._journal.remove(attempt)
+        self._conclude(attempt)
         self._attempts.discard(attempt)
+
+    def _conclude(self, attempt: Attempt) -> None:
+        try:
+            self._journal.conclude(attempt, None)
+        except NotRecorded as error:
+            log.error("Run %s: %s", attempt, error, extra=logs.about(run=attempt.run))  # noqa: TRY400 - as above

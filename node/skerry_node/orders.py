@@ -26,6 +26,8 @@ class OrderedDatabase(Message):
 
 class OrderedTask(Message):
     id: int = _ID
+    uuid: str = Field(min_length=1, max_length=64)
+    parent_id: int | None = Field(default=None, ge=1, lt=1 << 53)
     job_id: int = _ID
     image: str = Field(min_length=1, max_length=1024)
     databases: list[OrderedDatabase] = Field(max_length=256)

@@ -469,8 +469,17 @@ class Pipeline:
         self._clean_container()
         if self._lost and self.stage is not Stage.CLAIMED:
             self._parts.losses.add(self.key)
+        elif self.stage is not Stage.CLAIMED:
+            self._conclude()
         else:
             self._parts.journal.remove(self.key)
         user = self._course.entry.user
         if self._parts.users is not None and user is not None:
             self._parts.users.give_back(user)
+
+    def _conclude(self) -> None:
+        try:
+            self._parts.journal.conclude(self.key, self.order.task.uuid)
+        except NotRecorded as error:
+            ids = logs.about(run=self.key.run, task=self.order.task.id)
+            log.error("Run %s: %s", self.key, error, extra=ids)  # noqa: TRY400 - the sentence says it all

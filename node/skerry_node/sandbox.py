@@ -36,7 +36,6 @@ HOME_VARIABLES = {
 HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
 """The algorithm's /etc/hosts: the engine makes one for its own networks only."""
 
-HOLDER_USER = "65534:65534"
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 GVISOR = "runsc"
 _NEUTRAL: tuple[Any, ...] = (None, "", 0, False, [], {}, [0, 0])
@@ -162,7 +161,7 @@ class Profile:
         return {"Type": "json-file", "Config": options}
 
 
-def holder_config(image: str, labels: Mapping[str, str]) -> dict[str, Any]:
+def holder_config(image: str, user: int, labels: Mapping[str, str]) -> dict[str, Any]:
     """A namespace holder: one static process without a network, of the engine's own runtime, closed as the rest is.
 
     NetworkDisabled: the runtime makes the namespace, with ``lo`` alone. The engine's own way to the same takes twice as
@@ -170,7 +169,7 @@ def holder_config(image: str, labels: Mapping[str, str]) -> dict[str, Any]:
     """
     return {
         "Image": image,
-        "User": HOLDER_USER,
+        "User": f"{user}:{user}",
         "NetworkDisabled": True,
         "Labels": dict(labels),
         "Healthcheck": {"Test": ["NONE"]},

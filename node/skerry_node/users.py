@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 _RUNS = 500
 _PREFLIGHT = _RUNS - 1
+_HOLDERS = _RUNS - 2
 _BASES = 1_900_000_000
 """Above what systemd and the usual /etc/subuid hand out (systemd.io/UIDS-GIDS), below 2**31."""
 _RANGES = 100_000
@@ -22,6 +23,11 @@ def preflight_user(base: int) -> int:
     return base + _PREFLIGHT
 
 
+def holder_user(base: int) -> int:
+    """The user of the namespace holders, who owns the namespaces that they make: nobody else's on the machine."""
+    return base + _HOLDERS
+
+
 class Users:
     """Numbers for runs, each used by one run at a time; job groups come from the other half of the range."""
 
@@ -32,7 +38,7 @@ class Users:
 
     def take(self) -> int:
         with self._lock:
-            user = next(user for user in range(self._base, self._base + _PREFLIGHT) if user not in self._taken)
+            user = next(user for user in range(self._base, self._base + _HOLDERS) if user not in self._taken)
             self._taken.add(user)
             return user
 

@@ -39,6 +39,13 @@ class LyingServer:
             assert self.changed.wait_for(lambda: run in self.finished, PATIENCE), f"nothing was reported of run {run}"
             return self.finished[run]
 
+    def forget(self, run: int) -> None:
+        """What the node said of a run."""
+        with self.changed:
+            self.orders = [order for order in self.orders if order["run"] != run]
+            self.finished.pop(run, None)
+            self.statuses.pop(run, None)
+
     def ran(self, run: int) -> bool:
         """Whether the algorithm was started."""
         return "active" in self.statuses.get(run, [])

@@ -129,6 +129,22 @@ def test_a_task_is_not_replayed_not_even_after_a_restart(world: World) -> None:
     assert "used before" in world.refuses(world.order(context, stored))
 
 
+def test_an_attempt_that_is_over_is_not_started_again_not_even_after_a_restart(world: World) -> None:
+    """As by a server that was restored from a back-up, with all else the same."""
+    context = world.context()
+    order = world.order(context, world.seal(context))
+    world.runs(order)
+    for restart in (False, True):
+        if restart:
+            world.stop()
+            world.start()
+        world.liar.forget(order["run"])
+        ended = world.liar.offer(order)
+        assert (ended["status"], ended["result"]) == ("unknown error", None)
+        assert "not started a second time" in ended["log"]
+        assert not world.liar.ran(order["run"])
+
+
 def test_an_expiry_is_not_stretched(world: World) -> None:
     now = int(time.time())
     for times in ({"created": now - 7200, "expires": now - 3600}, {"expires": now + 40 * 86400}):

@@ -13,7 +13,9 @@ def make_launcher(config: Config, installation: str) -> Launcher:
     """Raises ConfigurationError, or LauncherError when the engine does not answer."""
     if config.launcher == "docker":
         relaxations = config.policies.relaxations
-        return DockerLauncher(config.docker, config.limits, installation, config.name, relaxations)
+        return DockerLauncher(
+            config.docker, config.limits, installation, config.name, relaxations, uid_base=config.uid_base
+        )
     if not config.development or config.process is None:
         raise ConfigurationError("launcher: process is for nodes of skerry dev only; use docker.")
     return ProcessLauncher(config.process.registry, config.state_folder / "processes", config.limits)

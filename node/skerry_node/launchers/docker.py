@@ -43,6 +43,7 @@ from skerry_node.launchers.launcher import (
 from skerry_node.policies import Relaxation
 from skerry_node.pulled import PulledImages
 from skerry_node.references import Reference
+from skerry_node.users import default_base, holder_user
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -103,7 +104,7 @@ def require_runtime(api: docker.APIClient, runtime: str) -> None:
 
 
 class DockerLauncher:
-    """Containers of one installation; ``node`` is the name on their labels."""
+    """Containers of one installation; ``node`` is the name on their labels, ``uid_base`` as in the configuration."""
 
     def __init__(
         self,
@@ -112,6 +113,8 @@ class DockerLauncher:
         installation: str,
         node: str,
         relaxations: Sequence[Relaxation] = (),
+        *,
+        uid_base: int | None = None,
     ) -> None:
         self._settings = settings
         self._profile = sandbox.Profile(limits, settings.runtime, relaxations)
@@ -122,7 +125,8 @@ class DockerLauncher:
         except LauncherError:
             self._api.close()
             raise
-        self._holders = Holders(self._api, settings.holder_image, self._labels, settings.holder_pool)
+        user = holder_user(uid_base or default_base(installation))
+        self._holders = Holders(self._api, settings.holder_image, user, self._labels, settings.holder_pool)
         self._prepared: dict[Attempt, Holder] = {}
         self._lock = threading.Lock()
         with _engine("The namespace holders of an earlier process can't be listed"):

@@ -165,6 +165,7 @@ def parts(config, launcher, proxy, server, monkeypatch) -> Iterator[Parts]:
     losses = Losses(journal, server, trail, closing)
     yield Parts(config, launcher, proxy, server, journal, jobs, None, closing, places, approvals, pulled, trail, losses)
     trail.close()
+    journal.close()
 
 
 @pytest.fixture
@@ -179,6 +180,7 @@ def _make_order(image: str = "copy", run: int = 7, attempt: int = 1, databases: 
             "attempt": attempt,
             "task": {
                 "id": 5,
+                "uuid": f"uuid-{run}",
                 "job_id": 5,
                 "image": image,
                 "databases": [{"label": label} for label in databases or []],
