@@ -76,6 +76,17 @@ def test_the_migrations_go_all_the_way_back_and_forth(server: Server) -> None:
     other.database.close()
 
 
+def test_tasks_from_before_are_found_by_their_databases(federation: Federation, researcher: Api) -> None:
+    """Also those with a NUL character beside the label, which PostgreSQL's own functions can't read."""
+    twice = [{"label": "age"}, {"label": "age", "arguments": {"nul": "\0"}}]
+    made = [federation.make_task(researcher, databases=some)["id"] for some in ([], twice, [{"label": "b"}, *twice])]
+    other = open_server(federation.server.settings)
+    other.database.migrate("0015")
+    other.database.migrate()
+    other.database.close()
+    assert [task["id"] for task in researcher.get("task", database="age", sort="id")["data"]] == made[1:]
+
+
 def schema(engine: Engine) -> dict[str, list[str]]:
     """Of each table what it consists of."""
     found = inspect(engine)

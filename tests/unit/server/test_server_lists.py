@@ -151,6 +151,25 @@ def test_tasks_are_newest_first_and_filtered(federation: Federation, researcher:
     researcher.refused(400, "GET", "task", query_string={"status": "nonsense"})
 
 
+def test_tasks_of_a_database_are_those_that_name_its_label(federation: Federation, researcher: Api) -> None:
+    """Not those that have the word elsewhere in their databases; and each once."""
+    for databases in (
+        [{"label": "age"}, {"label": "age", "query": "q"}],
+        [{"label": "ages", "query": "age", "arguments": {"label": "age", "x": ["age"]}}],
+        [{"label": "height"}, {"label": "age"}],
+        [],
+    ):
+        federation.make_task(researcher, databases=databases)
+    found = researcher.ask("GET", "task", query_string={"database": "age", "sort": "id", "per_page": 1})
+    assert [task["id"] for task in found.json["data"]] == [1]
+    assert found.headers["total-count"] == "2"
+    assert [task["id"] for task in researcher.get("task", database="age")["data"]] == [3, 1]
+    assert [task["id"] for task in researcher.get("task", database="age", page=2, per_page=1)["data"]] == [1]
+    assert researcher.get("task", database="query")["data"] == []
+    researcher.delete("task/1")
+    assert [task["id"] for task in researcher.get("task", database="age")["data"]] == [3]
+
+
 @pytest.mark.parametrize(
     "name", ["init_org_id", "init_user_id", "collaboration_id", "study_id", "parent_id", "run_id", "store_id"]
 )

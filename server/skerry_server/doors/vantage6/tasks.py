@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
-from sqlalchemy import String, cast, select
+from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
 from skerry.wire import Status
@@ -34,7 +33,7 @@ from skerry_server.doors.vantage6.paging import Listing, like, named, paged
 from skerry_server.doors.vantage6.stores import introduce
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.errors import InvalidRequest
-from skerry_server.models import AlgorithmStore, Base, Collaboration, Organization, Run, Study, Task, User
+from skerry_server.models import AlgorithmStore, Base, Collaboration, Organization, Run, Study, Task, User, task_database
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, inputs, sharing, stores, tasks
 
@@ -193,7 +192,7 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     if query.run_id is not None:
         statement = statement.where(Task.id.in_(select(Run.task_id).where(Run.id == query.run_id)))
     if query.database is not None:
-        statement = statement.where(cast(Task.databases, String).contains(json.dumps(query.database), autoescape=True))
+        statement = statement.join(task_database).where(task_database.c.label == query.database)
     if query.is_user_created is not None:
         top = Task.parent_id.is_(None)
         statement = statement.where(top if query.is_user_created else ~top)
