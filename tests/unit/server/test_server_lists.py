@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from server_federation import PASSWORD, Api, Federation
+from sqlalchemy import create_engine, event, text
 
 from skerry_server import counting
 
@@ -367,3 +368,37 @@ def test_a_later_page_has_the_rows_that_follow(federation: Federation, researche
     for (what, sort), ids in orders.items():
         pages = [researcher.get(what, sort=sort, per_page=2, page=number)["data"] for number in (1, 2, 3)]
         assert [row["task"]["id"] if what == "run" else row["id"] for page in pages for row in page] == ids
+
+
+_MANY = """
+INSERT INTO task (uuid, creator, fingerprint, name, image, collaboration_id, init_org_id, databases, format, status,
+    created_at)
+SELECT n::text, 'user:1', '', CASE WHEN n <= 250 THEN 'old ' ELSE 'new ' END || n, 'image', :collaboration, 1, '[]',
+    'plain', 'pending', now() FROM generate_series(1, 5000) n
+"""
+
+
+@pytest.mark.parametrize("engine_name", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True)
+def test_a_text_is_looked_up_wherever_its_tasks_lie(federation: Federation, researcher: Api) -> None:
+    """PostgreSQL takes them to be spread evenly: going through the newest it would pass over all the others first."""
+    engine, asked = federation.server.database.engine, list[tuple[str, Any]]()
+    unwatched = create_engine(engine.url)
+    with unwatched.begin() as connection:
+        connection.execute(text(_MANY), {"collaboration": federation.collaboration})
+        connection.execute(text("ANALYZE task"))
+    unwatched.dispose()
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    found = researcher.ask("GET", "task", query_string={"name": "old%"})
+    event.remove(engine, "before_cursor_execute", note)
+    [listed] = [one for one in asked if one[0].startswith("SELECT task.uuid")]
+    with engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN {listed[0]}", listed[1]).scalars().all()
+    assert any("ix_task_name_pattern" in line for line in plan), plan
+    assert [task["name"] for task in found.json["data"]] == [f"old {n}" for n in range(250, 240, -1)]
+    assert found.headers["total-count"] == "250"
+    assert [task["name"] for task in researcher.get("task", name="old%", sort="id", page=25)["data"]][-1] == "old 250"
+    assert len(researcher.get("task", name="new%", page=475)["data"]) == 10

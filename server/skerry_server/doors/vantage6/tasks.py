@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
 from skerry.wire import Status
-from skerry_server import webcalls
+from skerry_server import counting, webcalls
 from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
 from skerry_server.doors.handling import (
     Call,
@@ -29,11 +29,21 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers, runs
-from skerry_server.doors.vantage6.paging import Listing, like, named, paged
+from skerry_server.doors.vantage6.paging import Listing, begins, like, named, paged
 from skerry_server.doors.vantage6.stores import introduce
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.errors import InvalidRequest
-from skerry_server.models import AlgorithmStore, Base, Collaboration, Organization, Run, Study, Task, User, task_database
+from skerry_server.models import (
+    AlgorithmStore,
+    Base,
+    Collaboration,
+    Organization,
+    Run,
+    Study,
+    Task,
+    User,
+    task_database,
+)
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, inputs, sharing, stores, tasks
 
@@ -183,8 +193,8 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         value = getattr(query, column.key)
         if value is not None:
             statement = statement.where(column == value)
-    for text in (Task.name, Task.image, Task.description):
-        pattern = getattr(query, text.key)
+    patterns = {text: getattr(query, text.key) for text in (Task.name, Task.image, Task.description)}
+    for text, pattern in patterns.items():
         if pattern is not None:
             statement = statement.where(like(text, pattern))
     if query.collaboration_id is not None:
@@ -201,7 +211,8 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     def shown(call: Call, rows: Sequence[Task]) -> list[dict[str, Any]]:
         return show_all(call, rows, query.include)
 
-    return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc())
+    searched = counting.estimates(call.session) and any(map(begins, patterns.values()))
+    return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc(), searched=searched)
 
 
 def _check_references(call: Call, query: TaskQuery) -> None:
