@@ -113,6 +113,17 @@ def test_the_database_is_set_up_to_keep_what_it_acknowledged(server: Server) -> 
         assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
 
 
+@pytest.mark.parametrize("engine_name", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True)
+def test_who_reads_holds_no_transaction(server: Server) -> None:
+    """It would cost two calls more, and keep nothing the same: each statement looks anew. A writer's is one."""
+    statuses = []
+    for begin in (server.database.reading, server.database.writing):
+        with begin() as session:
+            session.scalar(select(1))
+            statuses.append(session.connection().connection.dbapi_connection.info.transaction_status.name)
+    assert statuses == ["IDLE", "INTRANS"]
+
+
 def test_a_failed_transaction_leaves_nothing_and_tells_nobody(server: Server) -> None:
     ticket = server.hub.ticket(["topic"])
 

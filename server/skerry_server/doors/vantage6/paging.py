@@ -56,10 +56,9 @@ def paged(
     found = call.session.scalars(_cut(statement, order, before, size + 1)).unique().all()
     rows = found[:size]
     is_last = len(found) <= size and (bool(found) or not before)
-    if is_last:
-        total = before + len(found)
-    else:
-        total = max(counting.count(call.session, statement) if known is None else known, before + len(found))
+    total = before + len(found)
+    if not is_last:
+        total = max(total, counting.count(call.session, statement) if known is None else known)
     links = _links(call, query.page, -(-total // size))
     return Reply({"data": show(call, rows), "links": links}, 200, _headers(total, links))
 
