@@ -381,24 +381,40 @@ SELECT n::text, 'user:1', '', CASE WHEN n <= 250 THEN 'old ' ELSE 'new ' END || 
 @pytest.mark.parametrize("engine_name", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True)
 def test_a_text_is_looked_up_wherever_its_tasks_lie(federation: Federation, researcher: Api) -> None:
     """PostgreSQL takes them to be spread evenly: going through the newest it would pass over all the others first."""
-    engine, asked = federation.server.database.engine, list[tuple[str, Any]]()
-    unwatched = create_engine(engine.url)
+    unwatched = create_engine(federation.server.database.engine.url)
     with unwatched.begin() as connection:
         connection.execute(text(_MANY), {"collaboration": federation.collaboration})
         connection.execute(text("ANALYZE task"))
     unwatched.dispose()
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", note)
-    found = researcher.ask("GET", "task", query_string={"name": "old%"})
-    event.remove(engine, "before_cursor_execute", note)
-    [listed] = [one for one in asked if one[0].startswith("SELECT task.uuid")]
-    with engine.connect() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN {listed[0]}", listed[1]).scalars().all()
+    found, plan = planned(federation, researcher, "EXPLAIN", name="old%")
     assert any("ix_task_name_pattern" in line for line in plan), plan
     assert [task["name"] for task in found.json["data"]] == [f"old {n}" for n in range(250, 240, -1)]
     assert found.headers["total-count"] == "250"
     assert [task["name"] for task in researcher.get("task", name="old%", sort="id", page=25)["data"]][-1] == "old 250"
     assert len(researcher.get("task", name="new%", page=475)["data"]) == 10
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("query", [{}, {"sort": "id"}, {"sort": "-id", "per_page": 1}])
+def test_tasks_of_a_database_lie_in_order(federation: Federation, researcher: Api, query: dict[str, Any]) -> None:
+    """SQLite need not sort all those of a label for a page of them."""
+    made = [federation.make_task(researcher, databases=[{"label": "age"}])["id"] for _ in range(2)]
+    found, plan = planned(federation, federation.root, "EXPLAIN QUERY PLAN", database="age", **query)
+    order = made if query.get("sort") == "id" else made[::-1]
+    assert [task["id"] for task in found.json["data"]] == order[: query.get("per_page")]
+    assert not [line for line in plan if "ORDER BY" in line], plan
+
+
+def planned(federation: Federation, caller: Api, explain: str, **query: Any) -> tuple[Any, list[str]]:
+    """The answer to a list of tasks, and how the database finds its rows."""
+    engine, asked = federation.server.database.engine, list[tuple[str, Any]]()
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    found = caller.ask("GET", "task", query_string=query)
+    event.remove(engine, "before_cursor_execute", note)
+    [listed] = [one for one in asked if one[0].startswith("SELECT task.uuid")]
+    with engine.connect() as connection:
+        return found, [str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {listed[0]}", listed[1])]

@@ -203,6 +203,8 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         statement = statement.where(Task.id.in_(select(Run.task_id).where(Run.id == query.run_id)))
     if query.database is not None:
         statement = statement.join(task_database).where(task_database.c.label == query.database)
+    # The same; but SQLite sees only of the one that has the label's index that it is in order.
+    by = Task.id if query.database is None else task_database.c.task_id
     if query.is_user_created is not None:
         top = Task.parent_id.is_(None)
         statement = statement.where(top if query.is_user_created else ~top)
@@ -212,7 +214,7 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         return show_all(call, rows, query.include)
 
     searched = counting.estimates(call.session) and any(map(begins, patterns.values()))
-    return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc(), searched=searched)
+    return paged(call, statement, query, shown, sorts={**SORTS, "id": by}, default=by.desc(), searched=searched)
 
 
 def _check_references(call: Call, query: TaskQuery) -> None:
