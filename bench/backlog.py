@@ -34,6 +34,7 @@ LISTS = {
     "GET /task?run_id": "task?run_id=3",
     "GET /task?is_user_created": "task?is_user_created=1",
     "GET /task?database": "task?database=label",
+    "GET /task?database, none": "task?database=none",
     "GET /run": "run",
     "GET /run, deep": "run?page={deep}",
     "GET /run?task_id": "run?task_id=3",
@@ -50,9 +51,12 @@ _FILL = """
 INSERT INTO task (id, uuid, creator, fingerprint, name, image, collaboration_id, init_org_id, init_user_id, job_id,
     databases, format, status, created_at, finished_at)
 WITH RECURSIVE s(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM s WHERE n < :last)
-SELECT n, {uuid}, 'user:1', {uuid}, 'task-' || n, 'image', 1, 1, 1, n, '[]', 'plain',
+SELECT n, {uuid}, 'user:1', {uuid}, 'task-' || n, 'image', 1, 1, 1, n, '[{{"label": "label"}}]', 'plain',
     CASE WHEN n <= :done THEN 'completed' ELSE 'pending' END, {now}, CASE WHEN n <= :done THEN {now} END
 FROM s;
+INSERT INTO task_database (task_id, label)
+WITH RECURSIVE s(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM s WHERE n < :last)
+SELECT n, 'label' FROM s;
 INSERT INTO payload (id, size, inline)
 WITH RECURSIVE s(n) AS (SELECT :first * 20 UNION ALL SELECT n + 1 FROM s WHERE n < :last * 20 + 19)
 SELECT n, 16, {bytes} FROM s;

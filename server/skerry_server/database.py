@@ -71,7 +71,7 @@ class Database:
         self._hub = hub
         self._bus = listening.Bus(self.engine, hub) if not _is_sqlite(self.engine) else None
         self.trail = trail
-        self._reader = sessionmaker(self.engine, expire_on_commit=False)
+        self._reader = sessionmaker(_reading(self.engine), expire_on_commit=False)
         self._writer = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
         watch(self._writer)
         # SQLite has one writer at a time and lets the others poll for it; a lock of our own queues them instead.
@@ -201,6 +201,11 @@ def is_full(error: BaseException) -> bool:
 
 def _is_sqlite(engine: Engine) -> bool:
     return engine.dialect.name == "sqlite"
+
+
+def _reading(engine: Engine) -> Engine:
+    """On PostgreSQL each statement by itself: READ COMMITTED looks anew at each, and a transaction costs two calls."""
+    return engine if _is_sqlite(engine) else engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _open(text: str, connections: int) -> Engine:

@@ -321,6 +321,16 @@ class Task(Base):
     )
 
 
+task_database = Table(
+    "task_database",
+    Base.metadata,
+    Column("task_id", ForeignKey("task.id", ondelete=_CASCADE), primary_key=True),
+    Column("label", String(NAME), primary_key=True),
+    Index(None, "label", "task_id"),
+)
+"""By which labels a task can be found: those of its ``databases``."""
+
+
 store_member = Table(
     "store_member",
     Base.metadata,

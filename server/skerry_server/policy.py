@@ -53,16 +53,16 @@ class Grant:
     scope: Scope
 
 
-def _grants(*lines: str) -> frozenset[Grant]:
+def grants(*lines: str) -> frozenset[Grant]:
     """From lines such as "task view own organization"."""
-    grants = set()
+    found = set()
     for line in lines:
         resource, operation, *scopes = line.split()
-        grants |= {Grant(Resource(resource), Operation(operation), Scope(scope)) for scope in scopes}
-    return frozenset(grants)
+        found |= {Grant(Resource(resource), Operation(operation), Scope(scope)) for scope in scopes}
+    return frozenset(found)
 
 
-EVERYTHING = _grants(
+EVERYTHING = grants(
     "user view organization collaboration global",
     "user edit own organization collaboration global",
     "user create organization collaboration global",
@@ -97,7 +97,7 @@ EVERYTHING = _grants(
     "audit view organization collaboration global",
 )
 
-_VIEWER = _grants(
+_VIEWER = grants(
     "user view organization",
     "user edit own",
     "user delete own",
@@ -111,8 +111,8 @@ _VIEWER = _grants(
     "event receive organization collaboration",
     "study view organization",
 )
-_RESEARCHER = _VIEWER | _grants("task create collaboration", "task delete organization")
-_ORGANIZATION_ADMIN = _VIEWER | _grants(
+_RESEARCHER = _VIEWER | grants("task create collaboration", "task delete organization")
+_ORGANIZATION_ADMIN = _VIEWER | grants(
     "user create organization",
     "user edit organization",
     "user delete organization",
@@ -127,7 +127,7 @@ _ORGANIZATION_ADMIN = _VIEWER | _grants(
 _COLLABORATION_ADMIN = (
     _ORGANIZATION_ADMIN
     | _RESEARCHER
-    | _grants(
+    | grants(
         "user view collaboration",
         "user create collaboration",
         "user edit collaboration",
@@ -145,7 +145,7 @@ _COLLABORATION_ADMIN = (
         "study delete collaboration",
     )
 )
-_AUDITOR = _grants(
+_AUDITOR = grants(
     "user view organization collaboration",
     "organization view organization collaboration",
     "collaboration view organization",
@@ -176,7 +176,7 @@ DEFAULT_ROLES: Mapping[str, DefaultRole] = {
     "Auditor": DefaultRole("Sees all that others do in the organization's collaborations, changes nothing.", _AUDITOR),
 }
 
-RUN_GRANTS = _grants(
+RUN_GRANTS = grants(
     "task view collaboration",
     "run view collaboration",
     "node view organization",
@@ -185,7 +185,7 @@ RUN_GRANTS = _grants(
     "study view organization",
     "port view organization",
 )
-NODE_GRANTS = RUN_GRANTS | _grants("node edit organization", "organization edit organization")
+NODE_GRANTS = RUN_GRANTS | grants("node edit organization", "organization edit organization")
 
 
 class Kind(StrEnum):

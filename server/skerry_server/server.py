@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,12 @@ from skerry_server.trail import Trail, kept_writer, note
 
 _EVENTS_KEPT = timedelta(days=1)
 _WITNESSED_EVERY = timedelta(minutes=10)
+
+
+@functools.cache
+def own_version() -> str:
+    """Looked up once: what is installed is a file to be read."""
+    return version("skerry")
 
 
 class Repeats:
@@ -104,7 +111,7 @@ class Server:
 
     def _begin(self) -> None:
         with self.database.writing() as session:
-            note(session, "server.start", What("server"), version=version("skerry"))
+            note(session, "server.start", What("server"), version=own_version())
             renew_leases(session, self.clock() + self.lease)
             self.payloads.sweep(session)
             founded = has_users(session)

@@ -292,17 +292,23 @@ def stream_ascii() -> Iterator[bytes]:
 def parse_query(model: type[_Body]) -> _Body:
     """The arguments of the address that the model knows; empty ones count as absent. Raises InvalidRequest."""
     given: dict[str, Any] = {}
-    for name, info in model.model_fields.items():
-        key = info.alias or name
-        values = [value for value in request.args.getlist(key) if value]
+    asked = request.args
+    for key, is_list in _arguments(model).items():
+        values = [value for value in asked.getlist(key) if value] if key in asked else []
         if any("\0" in value for value in values):
             raise InvalidRequest(f"Query is incorrect: {key}: {NO_NUL}", {key: [NO_NUL]})
         if values:
-            given[key] = values if "list" in str(info.annotation) else values[-1]
+            given[key] = values if is_list else values[-1]
     try:
         return model.model_validate(given)
     except ValidationError as error:
         raise _incorrect(error, "Query is incorrect") from error
+
+
+@functools.cache
+def _arguments(model: type[BaseModel]) -> Mapping[str, bool]:
+    """What the model knows, and whether each may come several times."""
+    return {info.alias or name: "list" in str(info.annotation) for name, info in model.model_fields.items()}
 
 
 def _answer(

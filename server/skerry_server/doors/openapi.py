@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from flask import Flask
 from pydantic import BaseModel, TypeAdapter
 
 from skerry_server.doors.handling import Declared, declared
+from skerry_server.server import own_version
 
 _REFERENCE = "#/components/schemas/{model}"
 _CONVERTER = re.compile(r"<(\w+):(\w+)>")
@@ -45,7 +45,7 @@ def describe(app: Flask, door: str, prefix: str) -> dict[str, Any]:
         paths.setdefault(path, {})[one.method] = _describe(one, schemas, definitions)
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"skerry: {door}", "version": version("skerry")},
+        "info": {"title": f"skerry: {door}", "version": own_version()},
         "servers": [{"url": prefix or "/"}],
         "paths": paths,
         "components": {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, false, func, or_, select, true
+from sqlalchemy import ColumnElement, exists, false, func, insert, or_, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.base import ExecutableOption
@@ -22,7 +22,7 @@ from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, end_topic, job_topic, node_topic, task_for_topic, task_topic
 from skerry_server.lifecycle import OPEN, State, advance, task_status
-from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
+from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task, task_database
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services import peers
@@ -90,6 +90,7 @@ def create_task(
     task.runs = [_new_run(task, given, nodes[given.organization_id], store, now) for given in inputs]
     session.add(task)
     session.flush()
+    _note_labels(session, task)
     task.job_id = parent.job_id if parent is not None else task.id
     topic = task_for_topic if parent is None else node_topic
     announce(session, [topic(nodes[target.organization_id].id) for target in spec.targets], now)
@@ -416,6 +417,12 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
         status=task_status([State.PENDING]),
         created_at=now,
     )
+
+
+def _note_labels(session: Session, task: Task) -> None:
+    labels = {database["label"] for database in task.databases}
+    if labels:
+        session.execute(insert(task_database), [{"task_id": task.id, "label": label} for label in sorted(labels)])
 
 
 def _new_run(task: Task, given: Given, node: Node, store: PayloadStore, now: datetime) -> Run:

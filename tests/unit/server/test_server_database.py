@@ -76,6 +76,17 @@ def test_the_migrations_go_all_the_way_back_and_forth(server: Server) -> None:
     other.database.close()
 
 
+def test_tasks_from_before_are_found_by_their_databases(federation: Federation, researcher: Api) -> None:
+    """Also those with a NUL character beside the label, which PostgreSQL's own functions can't read."""
+    twice = [{"label": "age"}, {"label": "age", "arguments": {"nul": "\0"}}]
+    made = [federation.make_task(researcher, databases=some)["id"] for some in ([], twice, [{"label": "b"}, *twice])]
+    other = open_server(federation.server.settings)
+    other.database.migrate("0015")
+    other.database.migrate()
+    other.database.close()
+    assert [task["id"] for task in researcher.get("task", database="age", sort="id")["data"]] == made[1:]
+
+
 def schema(engine: Engine) -> dict[str, list[str]]:
     """Of each table what it consists of."""
     found = inspect(engine)
@@ -100,6 +111,17 @@ def test_the_database_is_set_up_to_keep_what_it_acknowledged(server: Server) -> 
         found = {name: session.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")}
         assert found == {"journal_mode": "wal", "synchronous": 2}
         assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+@pytest.mark.parametrize("engine_name", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True)
+def test_who_reads_holds_no_transaction(server: Server) -> None:
+    """It would cost two calls more, and keep nothing the same: each statement looks anew. A writer's is one."""
+    statuses = []
+    for begin in (server.database.reading, server.database.writing):
+        with begin() as session:
+            session.scalar(select(1))
+            statuses.append(session.connection().connection.dbapi_connection.info.transaction_status.name)
+    assert statuses == ["IDLE", "INTRANS"]
 
 
 def test_a_failed_transaction_leaves_nothing_and_tells_nobody(server: Server) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from server_federation import PASSWORD, Api, Federation
+from sqlalchemy import create_engine, event, text
 
 from skerry_server import counting
 
@@ -149,6 +150,25 @@ def test_tasks_are_newest_first_and_filtered(federation: Federation, researcher:
     federation.finish(federation.claim(1), "crashed")
     assert ids(status="crashed") == [one["id"]]
     researcher.refused(400, "GET", "task", query_string={"status": "nonsense"})
+
+
+def test_tasks_of_a_database_are_those_that_name_its_label(federation: Federation, researcher: Api) -> None:
+    """Not those that have the word elsewhere in their databases; and each once."""
+    for databases in (
+        [{"label": "age"}, {"label": "age", "query": "q"}],
+        [{"label": "ages", "query": "age", "arguments": {"label": "age", "x": ["age"]}}],
+        [{"label": "height"}, {"label": "age"}],
+        [],
+    ):
+        federation.make_task(researcher, databases=databases)
+    found = researcher.ask("GET", "task", query_string={"database": "age", "sort": "id", "per_page": 1})
+    assert [task["id"] for task in found.json["data"]] == [1]
+    assert found.headers["total-count"] == "2"
+    assert [task["id"] for task in researcher.get("task", database="age")["data"]] == [3, 1]
+    assert [task["id"] for task in researcher.get("task", database="age", page=2, per_page=1)["data"]] == [1]
+    assert researcher.get("task", database="query")["data"] == []
+    researcher.delete("task/1")
+    assert [task["id"] for task in researcher.get("task", database="age")["data"]] == [3]
 
 
 @pytest.mark.parametrize(
@@ -348,3 +368,53 @@ def test_a_later_page_has_the_rows_that_follow(federation: Federation, researche
     for (what, sort), ids in orders.items():
         pages = [researcher.get(what, sort=sort, per_page=2, page=number)["data"] for number in (1, 2, 3)]
         assert [row["task"]["id"] if what == "run" else row["id"] for page in pages for row in page] == ids
+
+
+_MANY = """
+INSERT INTO task (uuid, creator, fingerprint, name, image, collaboration_id, init_org_id, databases, format, status,
+    created_at)
+SELECT n::text, 'user:1', '', CASE WHEN n <= 250 THEN 'old ' ELSE 'new ' END || n, 'image', :collaboration, 1, '[]',
+    'plain', 'pending', now() FROM generate_series(1, 5000) n
+"""
+
+
+@pytest.mark.parametrize("engine_name", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True)
+def test_a_text_is_looked_up_wherever_its_tasks_lie(federation: Federation, researcher: Api) -> None:
+    """PostgreSQL takes them to be spread evenly: going through the newest it would pass over all the others first."""
+    unwatched = create_engine(federation.server.database.engine.url)
+    with unwatched.begin() as connection:
+        connection.execute(text(_MANY), {"collaboration": federation.collaboration})
+        connection.execute(text("ANALYZE task"))
+    unwatched.dispose()
+    found, plan = planned(federation, researcher, "EXPLAIN", name="old%")
+    assert any("ix_task_name_pattern" in line for line in plan), plan
+    assert [task["name"] for task in found.json["data"]] == [f"old {n}" for n in range(250, 240, -1)]
+    assert found.headers["total-count"] == "250"
+    assert [task["name"] for task in researcher.get("task", name="old%", sort="id", page=25)["data"]][-1] == "old 250"
+    assert len(researcher.get("task", name="new%", page=475)["data"]) == 10
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("query", [{}, {"sort": "id"}, {"sort": "-id", "per_page": 1}])
+def test_tasks_of_a_database_lie_in_order(federation: Federation, researcher: Api, query: dict[str, Any]) -> None:
+    """SQLite need not sort all those of a label for a page of them."""
+    made = [federation.make_task(researcher, databases=[{"label": "age"}])["id"] for _ in range(2)]
+    found, plan = planned(federation, federation.root, "EXPLAIN QUERY PLAN", database="age", **query)
+    order = made if query.get("sort") == "id" else made[::-1]
+    assert [task["id"] for task in found.json["data"]] == order[: query.get("per_page")]
+    assert not [line for line in plan if "ORDER BY" in line], plan
+
+
+def planned(federation: Federation, caller: Api, explain: str, **query: Any) -> tuple[Any, list[str]]:
+    """The answer to a list of tasks, and how the database finds its rows."""
+    engine, asked = federation.server.database.engine, list[tuple[str, Any]]()
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    found = caller.ask("GET", "task", query_string=query)
+    event.remove(engine, "before_cursor_execute", note)
+    [listed] = [one for one in asked if one[0].startswith("SELECT task.uuid")]
+    with engine.connect() as connection:
+        return found, [str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {listed[0]}", listed[1])]

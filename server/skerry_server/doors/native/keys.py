@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated, Any
 
 from flask import Blueprint
@@ -13,6 +12,7 @@ from skerry_server.doors.fields import Body, Id, Query, Short, Text
 from skerry_server.doors.handling import Call, calls
 from skerry_server.models import Node, Organization
 from skerry_server.policy import Kind
+from skerry_server.server import own_version
 from skerry_server.services import organizations, sharing
 
 Moment = Annotated[int, Field(ge=0, lt=2**53)]
@@ -63,7 +63,7 @@ class RevocationBody(Body):
 def info(call: Call) -> dict[str, Any]:
     return {
         "name": "skerry",
-        "version": version("skerry"),
+        "version": own_version(),
         "server_id": call.server.id,
         "time": call.now.isoformat(),
     }

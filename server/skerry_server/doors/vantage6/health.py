@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from flask import Blueprint
@@ -11,11 +10,12 @@ from skerry_server.doors.handling import Call, calls
 from skerry_server.doors.vantage6 import answers
 from skerry_server.errors import NotOffered
 from skerry_server.policy import Kind
+from skerry_server.server import own_version
 
 
 @calls(answer=answers.Version)
 def show_version(call: Call) -> dict[str, Any]:  # noqa: ARG001 - every handler has a call
-    return {"version": version("skerry")}
+    return {"version": own_version()}
 
 
 @calls(answer=answers.Health)

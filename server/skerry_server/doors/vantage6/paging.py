@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 
 from flask import request
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Select, func
+from sqlalchemy.sql import operators
 
 from skerry_server import counting
 from skerry_server.doors.fields import Flag, Query
@@ -39,15 +40,25 @@ def paged(
     sorts: Mapping[str, Any],
     default: ColumnElement[Any],
     per_page: int = PER_PAGE,
+    searched: bool = False,
 ) -> Reply:
-    """One page of the rows, shown, with its links and headers. Raises InvalidRequest for an unknown order."""
+    """One page of the rows, shown, with its links and headers. Raises InvalidRequest for an unknown order.
+
+    ``searched``: an index finds the rows, which may all lie at the end of the order. Few are found first and then
+    sorted; PostgreSQL would go through the order's index, as if they were spread evenly.
+    """
     size = _MOST if query.no_pagination else query.per_page or per_page
     before = (query.page - 1) * size
     order = _order(query.sort, sorts) or [default]
+    known = counting.count(call.session, statement) if searched else None
+    if known is not None and known <= counting.COUNTED:
+        order = [_sorted(one) for one in order]
     found = call.session.scalars(_cut(statement, order, before, size + 1)).unique().all()
     rows = found[:size]
     is_last = len(found) <= size and (bool(found) or not before)
-    total = before + len(found) if is_last else max(counting.count(call.session, statement), before + len(found))
+    total = before + len(found)
+    if not is_last:
+        total = max(total, counting.count(call.session, statement) if known is None else known)
     links = _links(call, query.page, -(-total // size))
     return Reply({"data": show(call, rows), "links": links}, 200, _headers(total, links))
 
@@ -60,6 +71,11 @@ def named(*columns: Any) -> dict[str, Any]:
 def like(column: Any, pattern: str) -> ColumnElement[bool]:
     """Where ``%`` and ``_`` stand for what they do in SQL, and a backslash for itself, in every database."""
     return cast("ColumnElement[bool]", column.like(pattern.replace("\\", "\\\\"), escape="\\"))
+
+
+def begins(pattern: str | None) -> bool:
+    """Whether ``like`` asks for a beginning, by which an index finds what has it."""
+    return pattern is not None and pattern[0] not in "%_"
 
 
 def each(show: Callable[[Call, _Row], dict[str, Any]]) -> Callable[[Call, Sequence[_Row]], list[dict[str, Any]]]:
@@ -89,6 +105,12 @@ def _order(sort: str | None, sorts: Mapping[str, Any]) -> list[Any]:
         if column is not None:
             order.append(column.desc() if name.strip().startswith("-") else column.asc())
     return order
+
+
+def _sorted(order: Any) -> ColumnElement[Any]:
+    """The same order of an expression that no index has."""
+    plain = func.coalesce(order.element, order.element)
+    return plain.desc() if order.modifier is operators.desc_op else plain.asc()
 
 
 def _links(call: Call, page: int, last: int) -> dict[str, str]:

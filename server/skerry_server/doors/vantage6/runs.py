@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from flask import Blueprint
 from pydantic import Field
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import joinedload, undefer
 
 from skerry.wire import from_stored
@@ -31,6 +31,11 @@ _OWN = (
 _FORMAT = joinedload(Run.task).load_only(Task.format)
 LOADED = (*_OWN, _FORMAT)
 """What showing a run takes, where its task is a link."""
+_PORTS = (
+    select(Port.run_id, Port.id, Port.port, Port.label)
+    .where(Port.run_id.in_(bindparam("runs", expanding=True)))
+    .order_by(Port.port)
+)
 
 SORTS = named(
     Run.id,
@@ -139,8 +144,7 @@ def show_all(call: Call, rows: Sequence[Run], *, nested: bool = False) -> list[d
 def _ports(call: Call, run_ids: Sequence[int]) -> Mapping[int, list[dict[str, Any]]]:
     """The ports of each run, as they are shown."""
     found: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-    columns = select(Port.run_id, Port.id, Port.port, Port.label).where(Port.run_id.in_(run_ids)).order_by(Port.port)
-    for run_id, id_, port, label in call.session.execute(columns):
+    for run_id, id_, port, label in call.session.execute(_PORTS, {"runs": run_ids}):
         found[run_id].append({"id": id_, "port": port, "label": label})
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from skerry_server.doors.handling import Call
 
@@ -26,7 +25,7 @@ def one(call: Call, resource: str, id_: int | None) -> dict[str, Any] | None:
 
 def many(call: Call, resource: str, **filters: int) -> str:
     """A relation to many things: where to ask for them."""
-    return call.link(f"{resource}?{urlencode(filters)}")
+    return call.link(f"{resource}?{'&'.join(f'{name}={value}' for name, value in filters.items())}")
 
 
 def moment(value: datetime | None) -> str | None:

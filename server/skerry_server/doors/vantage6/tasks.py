@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +10,11 @@ from typing import Annotated, Any
 
 from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
-from sqlalchemy import String, cast, select
+from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
 from skerry.wire import Status
-from skerry_server import webcalls
+from skerry_server import counting, webcalls
 from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
 from skerry_server.doors.handling import (
     Call,
@@ -30,11 +29,21 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers, runs
-from skerry_server.doors.vantage6.paging import Listing, like, named, paged
+from skerry_server.doors.vantage6.paging import Listing, begins, like, named, paged
 from skerry_server.doors.vantage6.stores import introduce
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.errors import InvalidRequest
-from skerry_server.models import AlgorithmStore, Base, Collaboration, Organization, Run, Study, Task, User
+from skerry_server.models import (
+    AlgorithmStore,
+    Base,
+    Collaboration,
+    Organization,
+    Run,
+    Study,
+    Task,
+    User,
+    task_database,
+)
 from skerry_server.policy import Kind
 from skerry_server.services import collaborations, inputs, sharing, stores, tasks
 
@@ -184,8 +193,8 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         value = getattr(query, column.key)
         if value is not None:
             statement = statement.where(column == value)
-    for text in (Task.name, Task.image, Task.description):
-        pattern = getattr(query, text.key)
+    patterns = {text: getattr(query, text.key) for text in (Task.name, Task.image, Task.description)}
+    for text, pattern in patterns.items():
         if pattern is not None:
             statement = statement.where(like(text, pattern))
     if query.collaboration_id is not None:
@@ -193,7 +202,9 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     if query.run_id is not None:
         statement = statement.where(Task.id.in_(select(Run.task_id).where(Run.id == query.run_id)))
     if query.database is not None:
-        statement = statement.where(cast(Task.databases, String).contains(json.dumps(query.database), autoescape=True))
+        statement = statement.join(task_database).where(task_database.c.label == query.database)
+    # The same; but SQLite sees only of the one that has the label's index that it is in order.
+    by = Task.id if query.database is None else task_database.c.task_id
     if query.is_user_created is not None:
         top = Task.parent_id.is_(None)
         statement = statement.where(top if query.is_user_created else ~top)
@@ -202,7 +213,8 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     def shown(call: Call, rows: Sequence[Task]) -> list[dict[str, Any]]:
         return show_all(call, rows, query.include)
 
-    return paged(call, statement, query, shown, sorts=SORTS, default=Task.id.desc())
+    searched = counting.estimates(call.session) and any(map(begins, patterns.values()))
+    return paged(call, statement, query, shown, sorts={**SORTS, "id": by}, default=by.desc(), searched=searched)
 
 
 def _check_references(call: Call, query: TaskQuery) -> None:
