@@ -393,11 +393,11 @@ def test_holders_that_a_killed_node_left_are_removed(launcher, image, start) -> 
     left = launcher._holders._make()
     left.listener.close()
     second = DockerLauncher(DockerSettings(host=HOST, holder_pool=0), LIMITS, INSTALLATION, "integration")
-    assert left.id[:12] not in containers("holder")
-    assert running in containers("algorithm")
     start.listeners[0].close()
     second.attach(spec.attempt).close()
     second.close()
+    assert left.id[:12] not in containers("holder")
+    assert running in containers("algorithm")
 
 
 def test_many_namespaces_at_once(launcher) -> None:
