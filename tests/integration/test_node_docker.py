@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from skerry.contract import GATE_PORT
 from skerry_node import areas
@@ -107,6 +109,13 @@ def start(launcher, jobs, tmp_path) -> Iterator:
         listener.close()
     for data in made:
         areas.remove(data)
+
+
+def wait_until(seen) -> None:
+    end = time.monotonic() + PATIENCE
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def end(launcher, spec: Spec):
@@ -309,14 +318,33 @@ def test_holders_that_only_a_rush_has_needed_go_again(launcher, monkeypatch) -> 
     for holder in taken:
         holder.listener.close()
         launcher._holders.give_back(holder)
-    end = time.monotonic() + PATIENCE
-    while len(containers("holder")) != 1 and time.monotonic() < end:
-        time.sleep(0.1)
-    assert len(containers("holder")) == 1
+    wait_until(lambda: len(containers("holder")) == 1)
     holder = launcher._holders.take()
     assert holder.stands
     holder.listener.close()
     launcher._holders.give_back(holder)
+
+
+def test_a_holder_that_could_not_be_removed_is_removed_later(launcher, monkeypatch) -> None:
+    api = launcher._api
+    remove, tried = api.remove_container, []
+
+    def break_off_once(*args, **kwargs) -> None:
+        tried.append(args)
+        if len(tried) < 3:
+            raise requests.ConnectionError("the engine went away")
+        remove(*args, **kwargs)
+
+    monkeypatch.setattr(api, "remove_container", break_off_once)
+    attempt = Attempt(1, 1)
+    launcher.prepare(attempt).close()
+    held = launcher._prepared[attempt].id
+    for _ in range(2):
+        with contextlib.suppress(LauncherError):
+            launcher.remove(attempt)
+    launcher.remove(attempt)
+    wait_until(lambda: held[:12] not in containers("holder"))
+    assert len(tried) > 3
 
 
 def test_runs_of_one_holder_do_not_meet(launcher, image, start) -> None:

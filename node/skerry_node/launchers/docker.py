@@ -253,10 +253,12 @@ class DockerLauncher:
             raise LauncherError("The Docker engine broke off while stopping a container.") from error
 
     def remove(self, attempt: Attempt) -> None:
+        with self._lock:
+            prepared = self._prepared.pop(attempt, None)
+        if prepared is not None:
+            self._holders.discard(prepared)
         with _engine("A container can't be removed"):
-            with self._lock:
-                prepared = self._prepared.pop(attempt, None)
-            left = self._find_left_holder(attempt) if prepared is None else None
+            left = self._find_left_holder(attempt)
             try:
                 self._api.remove_container(self._name(attempt), force=True, v=True)
             except NotFound:
@@ -264,8 +266,6 @@ class DockerLauncher:
             except APIError as error:
                 if error.status_code != _CONFLICT:
                     raise
-            if prepared is not None:
-                self._holders.discard(prepared)
             if left is not None:
                 self._holders.remove_left(left)
 
