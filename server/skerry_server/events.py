@@ -69,7 +69,7 @@ def record(session: Session) -> set[str]:
     announced: Mapping[str, datetime] = session.info.get(_ANNOUNCED, {})
     if announced:
         values = {"at": max(announced.values()), "topics": sorted(announced)}
-        session.execute(insert(Event).values(values))
+        session.execute(insert(Event.__table__), values)
     return set(announced)
 
 

@@ -10,11 +10,12 @@ silent until somebody decides that it holds no secret.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,7 +31,7 @@ from sqlalchemy.orm.base import PassiveFlag
 from skerry.audit import Deed, Head, Record, What, Who, follow
 from skerry.errors import ConfigurationError, NotRecorded
 from skerry.wire import canonical
-from skerry_server.models import AuditRecord, audit_head
+from skerry_server.models import AuditRecord, Base, audit_head
 
 SERVER = Who("server")
 NOBODY = Who("nobody")
@@ -160,19 +161,41 @@ def _after_flush(session: Session, _flush: UOWTransaction) -> None:
             columns = {} if kind == "delete" else _columns(state, new=kind == "create")
             if table in _SILENT or (kind == "change" and not set(columns) - _QUIET.get(table, frozenset())):
                 continue
-            _merge(session, kind, table, state, columns)
+            _merge(session, kind, table, state.dict, columns)
 
 
-def _merge(session: Session, kind: str, table: str, state: InstanceState[Any], columns: dict[str, Any]) -> None:
-    pending, id_ = _pending(session), state.dict.get("id")
+def add_rows(session: Session, model: type[Base], rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+    """Writes rows, which all name the same columns, at once, and notes them as those that a session itself adds.
+
+    Gives their ids, in the same order. For what comes by tens: the session's own way takes several times longer.
+    """
+    if not rows:
+        return []
+    table = inspect(model).local_table
+    ids = session.scalars(_inserting(model), rows, execution_options={UNRECORDED: True}).all()
+    if table.name not in _SILENT:
+        for id_, row in zip(ids, rows, strict=True):
+            told = {name: _told(name, value) for name, value in row.items() if value is not None}
+            _merge(session, "create", table.name, {**row, "id": id_}, told)
+    return ids
+
+
+@functools.cache
+def _inserting(model: type[Base]) -> Any:
+    table = model.__table__
+    return insert(table).returning(table.c.id, sort_by_parameter_order=True)
+
+
+def _merge(session: Session, kind: str, table: str, row: Mapping[str, Any], columns: dict[str, Any]) -> None:
+    pending, id_ = _pending(session), row.get("id")
     earlier = pending.rows.get((table, id_))
     if earlier is not None and kind == "change":
         earlier.columns.update(columns)
-        earlier.about.update(_about(table, state))
+        earlier.about.update(_about(table, row))
         return
     quiet = _QUIET.get(table, frozenset())
     interesting = {name: value for name, value in columns.items() if name not in quiet}
-    change = _Change(actor_of(session), kind, table, id_, _about(table, state), interesting)
+    change = _Change(actor_of(session), kind, table, id_, _about(table, row), interesting)
     pending.entries.append(change)
     pending.rows.setdefault((table, id_), change)
 
@@ -202,11 +225,11 @@ def _told(name: str, value: object) -> Any:
     return value[:_LONGEST] if isinstance(value, str) else value
 
 
-def _about(table: str, state: InstanceState[Any]) -> dict[str, int]:
+def _about(table: str, row: Mapping[str, Any]) -> dict[str, int]:
     """Where the row belongs: by its own foreign keys, and the row itself."""
     about: dict[str, int] = {}
     for owner, names in _OWNERS.items():
-        candidates = [state.dict.get("id")] if owner == table else [state.dict.get(name) for name in names]
+        candidates = [row.get("id")] if owner == table else [row.get(name) for name in names]
         found = next((id_ for id_ in candidates if isinstance(id_, int)), None)
         if found is not None:
             about[owner] = found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, false, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, bindparam, exists, false, func, or_, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.base import ExecutableOption
@@ -22,18 +22,31 @@ from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, end_topic, job_topic, node_topic, task_for_topic, task_topic
 from skerry_server.lifecycle import OPEN, State, advance, task_status
-from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task
+from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task, member
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services import peers
 from skerry_server.services.inputs import Given, Maker, Target, take_inputs
 from skerry_server.services.sharing import check_asker
 from skerry_server.services.stores import store_of_task
+from skerry_server.trail import add_rows
 
 _LOG = logging.getLogger(__name__)
 LARGEST_REQUEST = 1 << 30
 REPEAT_WINDOW = timedelta(seconds=10)
 _AT_ONCE = 500
+_MEMBERS = (
+    select(member.c.organization_id, Node)
+    .outerjoin(
+        Node,
+        and_(Node.collaboration_id == member.c.collaboration_id, Node.organization_id == member.c.organization_id),
+    )
+    .where(
+        member.c.collaboration_id == bindparam("collaboration"),
+        member.c.organization_id.in_(bindparam("organizations", expanding=True)),
+    )
+)
+"""Those of the organizations that are members of the collaboration, and the node that each has there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +93,18 @@ def create_task(
         _check_room(session, parent.job_id, most)
     collaboration, study = _where(session, spec)
     _check_permission(actor, spec, collaboration)
-    nodes = _nodes(session, spec, actor.collaborations[collaboration.id], collaboration, study)
+    nodes = _nodes(session, spec, collaboration, study)
     check_asker(session, actor, nodes.values(), now)
     if spec.store_id is not None and parent is None:
         store_of_task(session, spec.store_id, collaboration.id)
     task = _new_task(actor, spec, collaboration, parent, now)
     maker = Maker(actor, parent, named=spec.uuid is not None)
     inputs = take_inputs(session, maker, spec.targets, task, collaboration, store=store)
-    task.runs = [_new_run(task, given, nodes[given.organization_id], store, now) for given in inputs]
     session.add(task)
     session.flush()
-    task.job_id = parent.job_id if parent is not None else task.id
+    if task.job_id is None:
+        task.job_id = task.id
+    runs = _add_runs(session, task, inputs, nodes, store, now)
     topic = task_for_topic if parent is None else node_topic
     announce(session, [topic(nodes[target.organization_id].id) for target in spec.targets], now)
     _LOG.info(
@@ -98,7 +112,7 @@ def create_task(
         task.id,
         task.job_id,
         actor.label,
-        [run.id for run in task.runs],
+        runs,
         extra=logs.about(task=task.id),
     )
     return task
@@ -348,17 +362,17 @@ def _where(session: Session, spec: TaskSpec) -> tuple[Collaboration, Study | Non
 
 
 def _nodes(
-    session: Session, spec: TaskSpec, members: frozenset[int], collaboration: Collaboration, study: Study | None
+    session: Session, spec: TaskSpec, collaboration: Collaboration, study: Study | None
 ) -> dict[int, Node]:
     """The node of each target. Raises InvalidRequest that names the organizations at fault."""
     wanted = [target.organization_id for target in spec.targets]
     if len(set(wanted)) != len(wanted):
         raise InvalidRequest('An organization appears twice in "organizations": each gets one input.')
-    _refuse(wanted, members, f"not in collaboration {collaboration.id}")
+    found = session.execute(_MEMBERS, {"collaboration": collaboration.id, "organizations": wanted}).all()
+    _refuse(wanted, {id_ for id_, _ in found}, f"not in collaboration {collaboration.id}")
     if study is not None:
         _refuse(wanted, {organization.id for organization in study.organizations}, f"not in study {study.id}")
-    here = (Node.collaboration_id == collaboration.id, Node.organization_id.in_(wanted))
-    nodes = {node.organization_id: node for node in session.scalars(select(Node).where(*here))}
+    nodes = {id_: node for id_, node in found if node is not None}
     missing = [str(id_) for id_ in wanted if id_ not in nodes]
     if missing:
         raise InvalidRequest(
@@ -411,6 +425,7 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
         init_user_id=parent.init_user_id if parent is not None else actor.id,
         parent_id=parent.id if parent is not None else None,
         parent_run_id=actor.id if actor.run is not None else None,
+        job_id=parent.job_id if parent is not None else None,
         store_id=parent.store_id if parent is not None else spec.store_id,
         databases=list(spec.databases),
         status=task_status([State.PENDING]),
@@ -418,16 +433,35 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
     )
 
 
-def _new_run(task: Task, given: Given, node: Node, store: PayloadStore, now: datetime) -> Run:
-    return Run(
-        organization_id=given.organization_id,
-        collaboration_id=task.collaboration_id,
-        node_id=node.id,
-        input=given.keep(store),
-        state=State.PENDING,
-        attempt=0,
-        assigned_at=now,
-    )
+def _add_runs(
+    session: Session,
+    task: Task,
+    inputs: Sequence[Given],
+    nodes: Mapping[int, Node],
+    store: PayloadStore,
+    now: datetime,
+) -> Sequence[int]:
+    rows = [
+        {
+            "task_id": task.id,
+            "organization_id": given.organization_id,
+            "collaboration_id": task.collaboration_id,
+            "node_id": nodes[given.organization_id].id,
+            "state": State.PENDING,
+            "attempt": 0,
+            "input_id": payload,
+            "assigned_at": now,
+        }
+        for given, payload in zip(inputs, _add_payloads(session, inputs, store), strict=True)
+    ]
+    return add_rows(session, Run, rows)
+
+
+def _add_payloads(session: Session, inputs: Sequence[Given], store: PayloadStore) -> list[int]:
+    kept = [given.keep(store) for given in inputs]
+    new = [payload for given, payload in zip(inputs, kept, strict=True) if given.blob is None]
+    ids = iter(add_rows(session, Payload, [{"size": one.size, "inline": one.inline, "file": one.file} for one in new]))
+    return [next(ids) if given.blob is None else payload.id for given, payload in zip(inputs, kept, strict=True)]
 
 
 def _may_kill(actor: Actor, task: Task) -> bool:
