@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, insert, inspect, select, update
+from sqlalchemy import Connection, bindparam, event, insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransaction, sessionmaker
 from sqlalchemy.orm.base import PassiveFlag
@@ -172,7 +172,7 @@ def add_rows(session: Session, model: type[Base], rows: Sequence[Mapping[str, An
     if not rows:
         return []
     table = inspect(model).local_table
-    ids = session.scalars(_inserting(model), rows, execution_options={UNRECORDED: True}).all()
+    ids = session.connection().scalars(_inserting(model), rows).all()
     if table.name not in _SILENT:
         for id_, row in zip(ids, rows, strict=True):
             told = {name: _told(name, value) for name, value in row.items() if value is not None}
@@ -281,24 +281,22 @@ class Trail:
     def head(self, session: Session) -> Head:
         """As it was when the transaction began. Raises NotRecorded."""
         try:
-            return _read_head(session, self.writer, lock=False)
+            return _read_head(session.connection(), self.writer, lock=False)
         except SQLAlchemyError as error:
             raise NotRecorded(_SENTENCE) from error
 
     def _append(self, session: Session, deeds: list[Deed]) -> None:
-        head = _read_head(session, self.writer, lock=True)
+        connection = session.connection()
+        head = _read_head(connection, self.writer, lock=True)
         known, rows = head.sequence > 0, []
         now = self._clock().isoformat(timespec="microseconds") + "Z"
         for deed in deeds:
             record = follow(head, deed, now)
             head = record.head
             rows.append(_row(record))
-        session.execute(insert(AuditRecord.__table__), rows)  # type: ignore[arg-type]
-        values = {"sequence": head.sequence, "hash": head.hash}
-        if known:
-            session.execute(update(audit_head).where(audit_head.c.writer == self.writer).values(values))
-        else:
-            session.execute(insert(audit_head).values(writer=self.writer, **values))
+        connection.execute(_ADD, rows)
+        values = {"writer_": self.writer, "sequence_": head.sequence, "hash_": head.hash}
+        connection.execute(_MOVE if known else _START, values)
 
 
 _SENTENCE = (
@@ -307,9 +305,17 @@ _SENTENCE = (
 )
 
 
-def _read_head(session: Session, writer: str, *, lock: bool) -> Head:
-    statement = select(audit_head.c.sequence, audit_head.c.hash).where(audit_head.c.writer == writer)
-    row = session.execute(statement.with_for_update() if lock else statement).one_or_none()
+# Built once: to build a statement takes longer than to run these.
+_ADD = insert(AuditRecord.__table__)  # type: ignore[arg-type]
+_HEAD = select(audit_head.c.sequence, audit_head.c.hash).where(audit_head.c.writer == bindparam("writer_"))
+_LOCKED_HEAD = _HEAD.with_for_update()
+_values = {"sequence": bindparam("sequence_"), "hash": bindparam("hash_")}
+_MOVE = update(audit_head).where(audit_head.c.writer == bindparam("writer_")).values(_values)
+_START = insert(audit_head).values(writer=bindparam("writer_"), **_values)
+
+
+def _read_head(connection: Connection, writer: str, *, lock: bool) -> Head:
+    row = connection.execute(_LOCKED_HEAD if lock else _HEAD, {"writer_": writer}).one_or_none()
     return Head(writer) if row is None else Head(writer, row.sequence, row.hash)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, false, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, bindparam, exists, false, func, or_, select, true, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.base import ExecutableOption
@@ -35,6 +35,9 @@ _LOG = logging.getLogger(__name__)
 LARGEST_REQUEST = 1 << 30
 REPEAT_WINDOW = timedelta(seconds=10)
 _AT_ONCE = 500
+_LEAD = update(Task.__table__).where(Task.id == bindparam("task")).values(job_id=Task.id)  # type: ignore[arg-type]
+"""A task that nobody's run made leads a job of its own; this is no change of it that anybody would be told of."""
+_BY_UUID = select(Task).where(Task.uuid == bindparam("uuid"))
 _MEMBERS = (
     select(member.c.organization_id, Node)
     .outerjoin(
@@ -103,7 +106,8 @@ def create_task(
     session.add(task)
     session.flush()
     if task.job_id is None:
-        task.job_id = task.id
+        session.connection().execute(_LEAD, {"task": task.id})
+        set_committed_value(task, "job_id", task.id)
     runs = _add_runs(session, task, inputs, nodes, store, now)
     topic = task_for_topic if parent is None else node_topic
     announce(session, [topic(nodes[target.organization_id].id) for target in spec.targets], now)
@@ -333,7 +337,7 @@ def _parent(session: Session, actor: Actor) -> Task | None:
 def _repeated(session: Session, actor: Actor, spec: TaskSpec, now: datetime) -> Task | None:
     """The task that the same actor made by the same request: by its UUID, else by its content, for a short while."""
     if spec.uuid is not None:
-        task = session.scalar(select(Task).where(Task.uuid == spec.uuid))
+        task = session.scalar(_BY_UUID, {"uuid": spec.uuid})
         if task is not None and task.creator != actor.label:
             raise Conflicting("This task UUID can't be used: make a new one.")
         return task
