@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, bindparam, event, insert, inspect, select, update
+from sqlalchemy import Connection, Table, bindparam, event, insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransaction, sessionmaker
 from sqlalchemy.orm.base import PassiveFlag
@@ -171,18 +171,18 @@ def add_rows(session: Session, model: type[Base], rows: Sequence[Mapping[str, An
     """
     if not rows:
         return []
-    table = inspect(model).local_table
+    name = model.__tablename__
     ids = session.connection().scalars(_inserting(model), rows).all()
-    if table.name not in _SILENT:
+    if name not in _SILENT:
         for id_, row in zip(ids, rows, strict=True):
-            told = {name: _told(name, value) for name, value in row.items() if value is not None}
-            _merge(session, "create", table.name, {**row, "id": id_}, told)
+            told = {column: _told(column, value) for column, value in row.items() if value is not None}
+            _merge(session, "create", name, {**row, "id": id_}, told)
     return ids
 
 
 @functools.cache
 def _inserting(model: type[Base]) -> Any:
-    table = model.__table__
+    table = cast("Table", model.__table__)
     return insert(table).returning(table.c.id, sort_by_parameter_order=True)
 
 
@@ -309,7 +309,7 @@ _SENTENCE = (
 _ADD = insert(AuditRecord.__table__)  # type: ignore[arg-type]
 _HEAD = select(audit_head.c.sequence, audit_head.c.hash).where(audit_head.c.writer == bindparam("writer_"))
 _LOCKED_HEAD = _HEAD.with_for_update()
-_values = {"sequence": bindparam("sequence_"), "hash": bindparam("hash_")}
+_values: dict[str, Any] = {"sequence": bindparam("sequence_"), "hash": bindparam("hash_")}
 _MOVE = update(audit_head).where(audit_head.c.writer == bindparam("writer_")).values(_values)
 _START = insert(audit_head).values(writer=bindparam("writer_"), **_values)
 

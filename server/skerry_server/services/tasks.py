@@ -37,6 +37,11 @@ REPEAT_WINDOW = timedelta(seconds=10)
 _AT_ONCE = 500
 _LEAD = update(Task.__table__).where(Task.id == bindparam("task")).values(job_id=Task.id)  # type: ignore[arg-type]
 """A task that nobody's run made leads a job of its own; this is no change of it that anybody would be told of."""
+_FOLLOW = (
+    update(Task.__table__)  # type: ignore[arg-type]
+    .where(Task.id == bindparam("task"))
+    .values(status=bindparam("status_"), finished_at=bindparam("ended"))
+)
 _BY_UUID = select(Task).where(Task.uuid == bindparam("uuid"))
 _MEMBERS = (
     select(member.c.organization_id, Node)
@@ -108,7 +113,7 @@ def create_task(
     if task.job_id is None:
         session.connection().execute(_LEAD, {"task": task.id})
         set_committed_value(task, "job_id", task.id)
-    runs = _add_runs(session, task, inputs, nodes, store, now)
+    runs = _add_runs(session, task, inputs, nodes, store)
     topic = task_for_topic if parent is None else node_topic
     announce(session, [topic(nodes[target.organization_id].id) for target in spec.targets], now)
     _LOG.info(
@@ -272,8 +277,7 @@ def follow_runs(session: Session, runs: Iterable[Run], now: datetime) -> None:
     tasks = {run.task_id: run.task for run in runs}
     for ids in _portions(sorted(tasks)):
         _lock_ends(session, tasks, ids)
-        for task_id, states in _states(session, ids).items():
-            _follow(tasks[task_id], states, now)
+        _follow(session, tasks, _states(session, ids), now)
         _tell(session, [tasks[id_] for id_ in ids], now)
 
 
@@ -293,10 +297,18 @@ def _states(session: Session, task_ids: Sequence[int]) -> Mapping[int, set[State
     return found
 
 
-def _follow(task: Task, states: Collection[State], now: datetime) -> None:
-    task.status = task_status(states)
-    if task.finished_at is None and all(state.terminal for state in states):
-        task.finished_at = now
+def _follow(session: Session, tasks: Mapping[int, Task], states: Mapping[int, set[State]], now: datetime) -> None:
+    """Past the unit of work: it is no deed of anybody, and comes with each step of each run."""
+    changes = []
+    for task_id, found in states.items():
+        task, status = tasks[task_id], task_status(found)
+        ended = task.finished_at or (now if all(state.terminal for state in found) else None)
+        if (status, ended) != (task.status, task.finished_at):
+            changes.append({"task": task_id, "status_": status, "ended": ended})
+            set_committed_value(task, "status", status)
+            set_committed_value(task, "finished_at", ended)
+    if changes:
+        session.connection().execute(_FOLLOW, changes)
 
 
 def _tell(session: Session, tasks: Sequence[Task], now: datetime) -> None:
@@ -365,9 +377,7 @@ def _where(session: Session, spec: TaskSpec) -> tuple[Collaboration, Study | Non
     return collaboration, study
 
 
-def _nodes(
-    session: Session, spec: TaskSpec, collaboration: Collaboration, study: Study | None
-) -> dict[int, Node]:
+def _nodes(session: Session, spec: TaskSpec, collaboration: Collaboration, study: Study | None) -> dict[int, Node]:
     """The node of each target. Raises InvalidRequest that names the organizations at fault."""
     wanted = [target.organization_id for target in spec.targets]
     if len(set(wanted)) != len(wanted):
@@ -438,12 +448,7 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
 
 
 def _add_runs(
-    session: Session,
-    task: Task,
-    inputs: Sequence[Given],
-    nodes: Mapping[int, Node],
-    store: PayloadStore,
-    now: datetime,
+    session: Session, task: Task, inputs: Sequence[Given], nodes: Mapping[int, Node], store: PayloadStore
 ) -> Sequence[int]:
     rows = [
         {
@@ -454,7 +459,7 @@ def _add_runs(
             "state": State.PENDING,
             "attempt": 0,
             "input_id": payload,
-            "assigned_at": now,
+            "assigned_at": task.created_at,
         }
         for given, payload in zip(inputs, _add_payloads(session, inputs, store), strict=True)
     ]

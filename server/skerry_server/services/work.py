@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from skerry import logs
 from skerry.audit import WITNESS, Head, What
@@ -26,6 +27,14 @@ _LOG = logging.getLogger(__name__)
 _SWEPT_AT_ONCE = 500
 _GIVEN = (joinedload(Run.task).joinedload(Task.parent), joinedload(Run.input))
 """What telling a node of a run takes."""
+
+_HEARD_OF = (
+    update(Node.__table__)  # type: ignore[arg-type]
+    .where(Node.id == bindparam("node"))
+    .values(online=True, last_seen=bindparam("now"))
+)
+"""Past the unit of work: a sign of life is no deed of anybody, and each call is one. Of two calls of a node the second
+waits here for the first, and sees what that claimed."""
 
 _IS_CHILD = Run.task.has(Task.parent_id.is_not(None))
 
@@ -150,7 +159,11 @@ def _present(session: Session, actor: Actor, report: Report, now: datetime) -> N
     node = _node(session, actor)
     if not node.is_online(now) or node.refuses != report.refuses:
         announce(session, [presence_topic(node.id)], now)
-    node.online, node.last_seen, node.refuses = True, now, report.refuses
+    if node.refuses != report.refuses:
+        node.refuses = report.refuses
+    session.connection().execute(_HEARD_OF, {"node": node.id, "now": now})
+    set_committed_value(node, "online", True)  # noqa: FBT003 - what the statement wrote
+    set_committed_value(node, "last_seen", now)
     return node
 
 
