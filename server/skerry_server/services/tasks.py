@@ -42,6 +42,13 @@ _FOLLOW = (
     .where(Task.id == bindparam("task"))
     .values(status=bindparam("status_"), finished_at=bindparam("ended"))
 )
+_ENDS = (
+    select(Task.id, Task.status, Task.finished_at)
+    .where(Task.id.in_(bindparam("tasks", expanding=True)))
+    .order_by(Task.id)
+    .with_for_update(key_share=True)
+)
+_STATES = select(Run.task_id, Run.state).where(Run.task_id.in_(bindparam("tasks", expanding=True))).distinct()
 _BY_UUID = select(Task).where(Task.uuid == bindparam("uuid"))
 _MEMBERS = (
     select(member.c.organization_id, Node)
@@ -275,6 +282,7 @@ def follow_runs(session: Session, runs: Iterable[Run], now: datetime) -> None:
     sees the first.
     """
     tasks = {run.task_id: run.task for run in runs}
+    session.flush()
     for ids in _portions(sorted(tasks)):
         _lock_ends(session, tasks, ids)
         _follow(session, tasks, _states(session, ids), now)
@@ -283,8 +291,7 @@ def follow_runs(session: Session, runs: Iterable[Run], now: datetime) -> None:
 
 def _lock_ends(session: Session, tasks: Mapping[int, Task], ids: Sequence[int]) -> None:
     """Nobody else changes the status and the end of these tasks from now on, and the tasks have both as they are."""
-    ends = select(Task.id, Task.status, Task.finished_at).where(Task.id.in_(ids)).order_by(Task.id)
-    for id_, status, finished_at in session.execute(ends.with_for_update(key_share=True)):
+    for id_, status, finished_at in session.connection().execute(_ENDS, {"tasks": ids}):
         set_committed_value(tasks[id_], "status", status)
         set_committed_value(tasks[id_], "finished_at", finished_at)
 
@@ -292,7 +299,7 @@ def _lock_ends(session: Session, tasks: Mapping[int, Task], ids: Sequence[int]) 
 def _states(session: Session, task_ids: Sequence[int]) -> Mapping[int, set[State]]:
     """In which states the runs of each task are."""
     found: defaultdict[int, set[State]] = defaultdict(set)
-    for task_id, state in session.execute(select(Run.task_id, Run.state).where(Run.task_id.in_(task_ids)).distinct()):
+    for task_id, state in session.connection().execute(_STATES, {"tasks": task_ids}):
         found[task_id].add(state)
     return found
 

@@ -42,6 +42,18 @@ _KEEP = (
     .where(Run.id.in_(bindparam("kept", expanding=True)))
     .values(lease_expires=bindparam("until"))
 )
+_WAITING = (
+    select(Run)
+    .where(
+        Run.state == State.PENDING,
+        Run.organization_id == bindparam("organization"),
+        Run.collaboration_id == bindparam("collaboration"),
+    )
+    .order_by(Run.id)
+    .limit(bindparam("capacity"))
+    .options(*_GIVEN)
+    .with_for_update(skip_locked=True, of=Run, key_share=True)
+)
 _IS_CHILD = Run.task.has(Task.parent_id.is_not(None))
 
 
@@ -230,19 +242,8 @@ def _claim(
 ) -> Sequence[Run]:
     if capacity <= 0:
         return []
-    waiting = (
-        select(Run)
-        .where(
-            Run.state == State.PENDING,
-            Run.organization_id == node.organization_id,
-            Run.collaboration_id == node.collaboration_id,
-            *conditions,
-        )
-        .order_by(Run.id)
-        .limit(capacity)
-        .options(*_GIVEN)
-    )
-    claimed = session.scalars(waiting.with_for_update(skip_locked=True, of=Run, key_share=True)).all()
+    here = {"organization": node.organization_id, "collaboration": node.collaboration_id, "capacity": capacity}
+    claimed = session.scalars(_WAITING.where(*conditions), here).all()
     for run in claimed:
         advance(run, State.INITIALIZING, now)
         run.attempt += 1
