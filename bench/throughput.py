@@ -58,7 +58,7 @@ class Raw:
         return 1
 
     def claim(self, index: int) -> int:
-        """So many runs are given to a node as there are to give."""
+        """So many runs are given to a node as there are to give; it was heard of, and they are leased to it."""
         with self.turn:
             return self._claim(index)
 
@@ -99,14 +99,16 @@ class Raw:
     def _claim(self, index: int) -> int:
         self._ask(self.begin)
         now = datetime(2026, 1, 1)  # noqa: DTZ001 - as above
+        text = f"UPDATE node SET online = true, last_seen = {self.mark} WHERE id = {self.mark}"  # noqa: S608
+        self._ask(text, now, self.facts["node_ids"][index])
         text = (
             f"SELECT id, task_id FROM run WHERE state = 'pending' AND organization_id = {self.mark} "  # noqa: S608
             f"AND collaboration_id = {self.mark} ORDER BY id LIMIT {RUNS} {self.skip}"
         )
         found = self._ask(text, self.facts["organizations"][index], self.facts["collaboration"]).fetchall()
-        text = f"UPDATE run SET state = 'initializing', attempt = 1, started_at = {self.mark} WHERE id = {self.mark}"  # noqa: S608
+        changed = f"state = 'initializing', attempt = 1, started_at = {self.mark}, lease_expires = {self.mark}"
         for run, _ in found:
-            self._ask(text, now, run)
+            self._ask(f"UPDATE run SET {changed} WHERE id = {self.mark}", now, now, run)  # noqa: S608 - marks
         for task in sorted({task for _, task in found}):
             self._ask(f"UPDATE task SET status = 'initializing' WHERE id = {self.mark}", task)  # noqa: S608 - marks
         if found:

@@ -22,6 +22,7 @@ from skerry_server.models import Event
 
 _ANNOUNCED = "announced"
 _SLOTS = 1 << 16
+_ADD = insert(Event.__table__)  # type: ignore[arg-type]
 
 
 def node_topic(node_id: int) -> str:
@@ -69,7 +70,7 @@ def record(session: Session) -> set[str]:
     announced: Mapping[str, datetime] = session.info.get(_ANNOUNCED, {})
     if announced:
         values = {"at": max(announced.values()), "topics": sorted(announced)}
-        session.execute(insert(Event).values(values))
+        session.connection().execute(_ADD, values)
     return set(announced)
 
 

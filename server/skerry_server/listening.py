@@ -27,6 +27,7 @@ from skerry_server.models import Event, utcnow
 
 _LOG = logging.getLogger(__name__)
 _CHANNEL = "skerry_events"
+_NOTIFY = text("SELECT pg_notify(:channel, :notice)")
 _LONGEST_NOTICE = 7900
 """Bytes; PostgreSQL takes fewer than 8000."""
 _LOOK_SECONDS = 1.0
@@ -54,7 +55,7 @@ class Bus:
     def tell(self, session: Session, topics: Iterable[str]) -> None:
         """Notifies the other processes, when this transaction is committed."""
         for notice in notices(self._name, sorted(topics)):
-            session.execute(text("SELECT pg_notify(:channel, :notice)"), {"channel": _CHANNEL, "notice": notice})
+            session.connection().execute(_NOTIFY, {"channel": _CHANNEL, "notice": notice})
 
     def start(self) -> None:
         """Raises ConfigurationError when the database can't be listened to."""

@@ -10,19 +10,20 @@ silent until somebody decides that it holds no secret.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import event, insert, inspect, select, update
+from sqlalchemy import Connection, Table, bindparam, event, insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransaction, sessionmaker
 from sqlalchemy.orm.base import PassiveFlag
@@ -30,7 +31,7 @@ from sqlalchemy.orm.base import PassiveFlag
 from skerry.audit import Deed, Head, Record, What, Who, follow
 from skerry.errors import ConfigurationError, NotRecorded
 from skerry.wire import canonical
-from skerry_server.models import AuditRecord, audit_head
+from skerry_server.models import AuditRecord, Base, audit_head
 
 SERVER = Who("server")
 NOBODY = Who("nobody")
@@ -160,19 +161,41 @@ def _after_flush(session: Session, _flush: UOWTransaction) -> None:
             columns = {} if kind == "delete" else _columns(state, new=kind == "create")
             if table in _SILENT or (kind == "change" and not set(columns) - _QUIET.get(table, frozenset())):
                 continue
-            _merge(session, kind, table, state, columns)
+            _merge(session, kind, table, state.dict, columns)
 
 
-def _merge(session: Session, kind: str, table: str, state: InstanceState[Any], columns: dict[str, Any]) -> None:
-    pending, id_ = _pending(session), state.dict.get("id")
+def add_rows(session: Session, model: type[Base], rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+    """Writes rows, which all name the same columns, at once, and notes them as those that a session itself adds.
+
+    Gives their ids, in the same order. For what comes by tens: the session's own way takes several times longer.
+    """
+    if not rows:
+        return []
+    name = model.__tablename__
+    ids = session.connection().scalars(_inserting(model), rows).all()
+    if name not in _SILENT:
+        for id_, row in zip(ids, rows, strict=True):
+            told = {column: _told(column, value) for column, value in row.items() if value is not None}
+            _merge(session, "create", name, {**row, "id": id_}, told)
+    return ids
+
+
+@functools.cache
+def _inserting(model: type[Base]) -> Any:
+    table = cast("Table", model.__table__)
+    return insert(table).returning(table.c.id, sort_by_parameter_order=True)
+
+
+def _merge(session: Session, kind: str, table: str, row: Mapping[str, Any], columns: dict[str, Any]) -> None:
+    pending, id_ = _pending(session), row.get("id")
     earlier = pending.rows.get((table, id_))
     if earlier is not None and kind == "change":
         earlier.columns.update(columns)
-        earlier.about.update(_about(table, state))
+        earlier.about.update(_about(table, row))
         return
     quiet = _QUIET.get(table, frozenset())
     interesting = {name: value for name, value in columns.items() if name not in quiet}
-    change = _Change(actor_of(session), kind, table, id_, _about(table, state), interesting)
+    change = _Change(actor_of(session), kind, table, id_, _about(table, row), interesting)
     pending.entries.append(change)
     pending.rows.setdefault((table, id_), change)
 
@@ -202,11 +225,11 @@ def _told(name: str, value: object) -> Any:
     return value[:_LONGEST] if isinstance(value, str) else value
 
 
-def _about(table: str, state: InstanceState[Any]) -> dict[str, int]:
+def _about(table: str, row: Mapping[str, Any]) -> dict[str, int]:
     """Where the row belongs: by its own foreign keys, and the row itself."""
     about: dict[str, int] = {}
     for owner, names in _OWNERS.items():
-        candidates = [state.dict.get("id")] if owner == table else [state.dict.get(name) for name in names]
+        candidates = [row.get("id")] if owner == table else [row.get(name) for name in names]
         found = next((id_ for id_ in candidates if isinstance(id_, int)), None)
         if found is not None:
             about[owner] = found
@@ -258,24 +281,22 @@ class Trail:
     def head(self, session: Session) -> Head:
         """As it was when the transaction began. Raises NotRecorded."""
         try:
-            return _read_head(session, self.writer, lock=False)
+            return _read_head(session.connection(), self.writer, lock=False)
         except SQLAlchemyError as error:
             raise NotRecorded(_SENTENCE) from error
 
     def _append(self, session: Session, deeds: list[Deed]) -> None:
-        head = _read_head(session, self.writer, lock=True)
+        connection = session.connection()
+        head = _read_head(connection, self.writer, lock=True)
         known, rows = head.sequence > 0, []
         now = self._clock().isoformat(timespec="microseconds") + "Z"
         for deed in deeds:
             record = follow(head, deed, now)
             head = record.head
             rows.append(_row(record))
-        session.execute(insert(AuditRecord.__table__), rows)  # type: ignore[arg-type]
-        values = {"sequence": head.sequence, "hash": head.hash}
-        if known:
-            session.execute(update(audit_head).where(audit_head.c.writer == self.writer).values(values))
-        else:
-            session.execute(insert(audit_head).values(writer=self.writer, **values))
+        connection.execute(_ADD, rows)
+        values = {"writer_": self.writer, "sequence_": head.sequence, "hash_": head.hash}
+        connection.execute(_MOVE if known else _START, values)
 
 
 _SENTENCE = (
@@ -284,9 +305,17 @@ _SENTENCE = (
 )
 
 
-def _read_head(session: Session, writer: str, *, lock: bool) -> Head:
-    statement = select(audit_head.c.sequence, audit_head.c.hash).where(audit_head.c.writer == writer)
-    row = session.execute(statement.with_for_update() if lock else statement).one_or_none()
+# Built once: to build a statement takes longer than to run these.
+_ADD = insert(AuditRecord.__table__)  # type: ignore[arg-type]
+_HEAD = select(audit_head.c.sequence, audit_head.c.hash).where(audit_head.c.writer == bindparam("writer_"))
+_LOCKED_HEAD = _HEAD.with_for_update()
+_values: dict[str, Any] = {"sequence": bindparam("sequence_"), "hash": bindparam("hash_")}
+_MOVE = update(audit_head).where(audit_head.c.writer == bindparam("writer_")).values(_values)
+_START = insert(audit_head).values(writer=bindparam("writer_"), **_values)
+
+
+def _read_head(connection: Connection, writer: str, *, lock: bool) -> Head:
+    row = connection.execute(_LOCKED_HEAD if lock else _HEAD, {"writer_": writer}).one_or_none()
     return Head(writer) if row is None else Head(writer, row.sequence, row.hash)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, false, or_, select, true
+from sqlalchemy import ColumnElement, Text, bindparam, cast, exists, false, or_, select, true
 from sqlalchemy.orm import Session
 
 from skerry.errors import CryptoError
 from skerry.keys import OrganizationKeys, load_encryption_key
 from skerry.statements import MAXIMUM_STATEMENTS, Revocation, Succession
-from skerry.wire import b64, canonical, unb64
+from skerry.wire import unb64
 from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, node_topic
@@ -21,6 +21,14 @@ from skerry_server.models import Collaboration, Node, Organization, Payload, Rol
 from skerry_server.models import Succession as StoredSuccession
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.tasks import descendants, remove_runs, remove_tasks
+
+_KEYS = (
+    select(Organization.id, Organization.public_key, Organization.signing_key, cast(Organization.revocation, Text))
+    .join(member)
+    .where(member.c.collaboration_id == bindparam("collaboration"))
+    .order_by(Organization.id)
+)
+"""All that the members of a collaboration say of their keys."""
 
 
 def create_organization(session: Session, actor: Actor, fields: dict[str, Any]) -> Organization:
@@ -198,12 +206,8 @@ def revoke_certificates(session: Session, actor: Actor, id_: int, statement: dic
 
 def keys_version(session: Session, collaboration_id: int) -> str:
     """Changes whenever a member of the collaboration has said something new about its keys."""
-    columns = (Organization.id, Organization.public_key, Organization.signing_key, Organization.revocation)
-    rows = session.execute(
-        select(*columns).join(member).where(member.c.collaboration_id == collaboration_id).order_by(Organization.id)
-    )
-    shown = [[id_, b64(key or b""), b64(signing or b""), revocation] for id_, key, signing, revocation in rows]
-    return hashlib.sha256(canonical(shown)).hexdigest()
+    rows = session.connection().execute(_KEYS, {"collaboration": collaboration_id})
+    return hashlib.sha256(repr(rows.all()).encode()).hexdigest()
 
 
 def _speaking_for(session: Session, actor: Actor, id_: int) -> Organization:

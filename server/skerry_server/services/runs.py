@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, exists, false, or_, select, true
 from sqlalchemy.orm import Session, joinedload, undefer
+from sqlalchemy.sql.base import ExecutableOption
 
 from skerry import logs
 from skerry.audit import What
@@ -87,10 +88,10 @@ def report_status(
     if status not in _BY_NODE:
         raise InvalidRequest('"status" must be "initializing" or "active"; an end is reported by "finish".')
     run = held_run(session, actor, run_id, attempt)
+    run.lease_expires = now + lease
     if run.state.shown is not status:
         advance(run, reported(status), now)
         follow_runs(session, [run], now)
-    run.lease_expires = now + lease
     return run
 
 
@@ -112,7 +113,7 @@ def finish_run(
     """
     if not outcome.status.finished:
         raise InvalidRequest('"status" must be one of those that end a run.')
-    run = _own_run(session, actor, run_id, outcome.attempt)
+    run = _own_run(session, actor, run_id, outcome.attempt, joinedload(Run.input).load_only(Payload.blob))
     if run.state.terminal:
         _repeat(run, outcome)
         return run, None
@@ -188,9 +189,9 @@ def check_speaker(actor: Actor, run_id: int) -> None:
         raise PermissionDenied("This token belongs to another run.")
 
 
-def _own_run(session: Session, actor: Actor, run_id: int, attempt: int) -> Run:
+def _own_run(session: Session, actor: Actor, run_id: int, attempt: int, *more: ExecutableOption) -> Run:
     check_speaker(actor, run_id)
-    statement = select(Run).where(Run.id == run_id).options(joinedload(Run.task), undefer(Run.log))
+    statement = select(Run).where(Run.id == run_id).options(joinedload(Run.task), undefer(Run.log), *more)
     locked = statement.with_for_update(of=Run, key_share=True).execution_options(populate_existing=True)
     run = session.scalar(locked)
     if run is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, false, func, insert, or_, select, true
+from sqlalchemy import ColumnElement, and_, bindparam, exists, false, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.base import ExecutableOption
@@ -22,18 +22,46 @@ from skerry_server import locks
 from skerry_server.errors import Conflicting, InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, end_topic, job_topic, node_topic, task_for_topic, task_topic
 from skerry_server.lifecycle import OPEN, State, advance, task_status
-from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task, task_database
+from skerry_server.models import Collaboration, Node, Payload, Run, Study, Task, member, task_database
 from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services import peers
 from skerry_server.services.inputs import Given, Maker, Target, take_inputs
 from skerry_server.services.sharing import check_asker
 from skerry_server.services.stores import store_of_task
+from skerry_server.trail import add_rows
 
 _LOG = logging.getLogger(__name__)
 LARGEST_REQUEST = 1 << 30
 REPEAT_WINDOW = timedelta(seconds=10)
 _AT_ONCE = 500
+_LEAD = update(Task.__table__).where(Task.id == bindparam("task")).values(job_id=Task.id)  # type: ignore[arg-type]
+"""A task that nobody's run made leads a job of its own; this is no change of it that anybody would be told of."""
+_FOLLOW = (
+    update(Task.__table__)  # type: ignore[arg-type]
+    .where(Task.id == bindparam("task"))
+    .values(status=bindparam("status_"), finished_at=bindparam("ended"))
+)
+_ENDS = (
+    select(Task.id, Task.status, Task.finished_at)
+    .where(Task.id.in_(bindparam("tasks", expanding=True)))
+    .order_by(Task.id)
+    .with_for_update(key_share=True)
+)
+_STATES = select(Run.task_id, Run.state).where(Run.task_id.in_(bindparam("tasks", expanding=True))).distinct()
+_BY_UUID = select(Task).where(Task.uuid == bindparam("uuid"))
+_MEMBERS = (
+    select(member.c.organization_id, Node)
+    .outerjoin(
+        Node,
+        and_(Node.collaboration_id == member.c.collaboration_id, Node.organization_id == member.c.organization_id),
+    )
+    .where(
+        member.c.collaboration_id == bindparam("collaboration"),
+        member.c.organization_id.in_(bindparam("organizations", expanding=True)),
+    )
+)
+"""Those of the organizations that are members of the collaboration, and the node that each has there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +108,20 @@ def create_task(
         _check_room(session, parent.job_id, most)
     collaboration, study = _where(session, spec)
     _check_permission(actor, spec, collaboration)
-    nodes = _nodes(session, spec, actor.collaborations[collaboration.id], collaboration, study)
+    nodes = _nodes(session, spec, collaboration, study)
     check_asker(session, actor, nodes.values(), now)
     if spec.store_id is not None and parent is None:
         store_of_task(session, spec.store_id, collaboration.id)
     task = _new_task(actor, spec, collaboration, parent, now)
     maker = Maker(actor, parent, named=spec.uuid is not None)
     inputs = take_inputs(session, maker, spec.targets, task, collaboration, store=store)
-    task.runs = [_new_run(task, given, nodes[given.organization_id], store, now) for given in inputs]
     session.add(task)
     session.flush()
     _note_labels(session, task)
-    task.job_id = parent.job_id if parent is not None else task.id
+    if task.job_id is None:
+        session.connection().execute(_LEAD, {"task": task.id})
+        set_committed_value(task, "job_id", task.id)
+    runs = _add_runs(session, task, inputs, nodes, store)
     topic = task_for_topic if parent is None else node_topic
     announce(session, [topic(nodes[target.organization_id].id) for target in spec.targets], now)
     _LOG.info(
@@ -99,7 +129,7 @@ def create_task(
         task.id,
         task.job_id,
         actor.label,
-        [run.id for run in task.runs],
+        runs,
         extra=logs.about(task=task.id),
     )
     return task
@@ -253,17 +283,16 @@ def follow_runs(session: Session, runs: Iterable[Run], now: datetime) -> None:
     sees the first.
     """
     tasks = {run.task_id: run.task for run in runs}
+    session.flush()
     for ids in _portions(sorted(tasks)):
         _lock_ends(session, tasks, ids)
-        for task_id, states in _states(session, ids).items():
-            _follow(tasks[task_id], states, now)
+        _follow(session, tasks, _states(session, ids), now)
         _tell(session, [tasks[id_] for id_ in ids], now)
 
 
 def _lock_ends(session: Session, tasks: Mapping[int, Task], ids: Sequence[int]) -> None:
     """Nobody else changes the status and the end of these tasks from now on, and the tasks have both as they are."""
-    ends = select(Task.id, Task.status, Task.finished_at).where(Task.id.in_(ids)).order_by(Task.id)
-    for id_, status, finished_at in session.execute(ends.with_for_update(key_share=True)):
+    for id_, status, finished_at in session.connection().execute(_ENDS, {"tasks": ids}):
         set_committed_value(tasks[id_], "status", status)
         set_committed_value(tasks[id_], "finished_at", finished_at)
 
@@ -271,15 +300,23 @@ def _lock_ends(session: Session, tasks: Mapping[int, Task], ids: Sequence[int]) 
 def _states(session: Session, task_ids: Sequence[int]) -> Mapping[int, set[State]]:
     """In which states the runs of each task are."""
     found: defaultdict[int, set[State]] = defaultdict(set)
-    for task_id, state in session.execute(select(Run.task_id, Run.state).where(Run.task_id.in_(task_ids)).distinct()):
+    for task_id, state in session.connection().execute(_STATES, {"tasks": task_ids}):
         found[task_id].add(state)
     return found
 
 
-def _follow(task: Task, states: Collection[State], now: datetime) -> None:
-    task.status = task_status(states)
-    if task.finished_at is None and all(state.terminal for state in states):
-        task.finished_at = now
+def _follow(session: Session, tasks: Mapping[int, Task], states: Mapping[int, set[State]], now: datetime) -> None:
+    """Past the unit of work: it is no deed of anybody, and comes with each step of each run."""
+    changes = []
+    for task_id, found in states.items():
+        task, status = tasks[task_id], task_status(found)
+        ended = task.finished_at or (now if all(state.terminal for state in found) else None)
+        if (status, ended) != (task.status, task.finished_at):
+            changes.append({"task": task_id, "status_": status, "ended": ended})
+            set_committed_value(task, "status", status)
+            set_committed_value(task, "finished_at", ended)
+    if changes:
+        session.connection().execute(_FOLLOW, changes)
 
 
 def _tell(session: Session, tasks: Sequence[Task], now: datetime) -> None:
@@ -320,7 +357,7 @@ def _parent(session: Session, actor: Actor) -> Task | None:
 def _repeated(session: Session, actor: Actor, spec: TaskSpec, now: datetime) -> Task | None:
     """The task that the same actor made by the same request: by its UUID, else by its content, for a short while."""
     if spec.uuid is not None:
-        task = session.scalar(select(Task).where(Task.uuid == spec.uuid))
+        task = session.scalar(_BY_UUID, {"uuid": spec.uuid})
         if task is not None and task.creator != actor.label:
             raise Conflicting("This task UUID can't be used: make a new one.")
         return task
@@ -348,18 +385,16 @@ def _where(session: Session, spec: TaskSpec) -> tuple[Collaboration, Study | Non
     return collaboration, study
 
 
-def _nodes(
-    session: Session, spec: TaskSpec, members: frozenset[int], collaboration: Collaboration, study: Study | None
-) -> dict[int, Node]:
+def _nodes(session: Session, spec: TaskSpec, collaboration: Collaboration, study: Study | None) -> dict[int, Node]:
     """The node of each target. Raises InvalidRequest that names the organizations at fault."""
     wanted = [target.organization_id for target in spec.targets]
     if len(set(wanted)) != len(wanted):
         raise InvalidRequest('An organization appears twice in "organizations": each gets one input.')
-    _refuse(wanted, members, f"not in collaboration {collaboration.id}")
+    found = session.execute(_MEMBERS, {"collaboration": collaboration.id, "organizations": wanted}).all()
+    _refuse(wanted, {id_ for id_, _ in found}, f"not in collaboration {collaboration.id}")
     if study is not None:
         _refuse(wanted, {organization.id for organization in study.organizations}, f"not in study {study.id}")
-    here = (Node.collaboration_id == collaboration.id, Node.organization_id.in_(wanted))
-    nodes = {node.organization_id: node for node in session.scalars(select(Node).where(*here))}
+    nodes = {id_: node for id_, node in found if node is not None}
     missing = [str(id_) for id_ in wanted if id_ not in nodes]
     if missing:
         raise InvalidRequest(
@@ -412,6 +447,7 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
         init_user_id=parent.init_user_id if parent is not None else actor.id,
         parent_id=parent.id if parent is not None else None,
         parent_run_id=actor.id if actor.run is not None else None,
+        job_id=parent.job_id if parent is not None else None,
         store_id=parent.store_id if parent is not None else spec.store_id,
         databases=list(spec.databases),
         status=task_status([State.PENDING]),
@@ -422,19 +458,34 @@ def _new_task(actor: Actor, spec: TaskSpec, collaboration: Collaboration, parent
 def _note_labels(session: Session, task: Task) -> None:
     labels = {database["label"] for database in task.databases}
     if labels:
-        session.execute(insert(task_database), [{"task_id": task.id, "label": label} for label in sorted(labels)])
+        rows = [{"task_id": task.id, "label": label} for label in sorted(labels)]
+        session.connection().execute(insert(task_database), rows)
 
 
-def _new_run(task: Task, given: Given, node: Node, store: PayloadStore, now: datetime) -> Run:
-    return Run(
-        organization_id=given.organization_id,
-        collaboration_id=task.collaboration_id,
-        node_id=node.id,
-        input=given.keep(store),
-        state=State.PENDING,
-        attempt=0,
-        assigned_at=now,
-    )
+def _add_runs(
+    session: Session, task: Task, inputs: Sequence[Given], nodes: Mapping[int, Node], store: PayloadStore
+) -> Sequence[int]:
+    rows = [
+        {
+            "task_id": task.id,
+            "organization_id": given.organization_id,
+            "collaboration_id": task.collaboration_id,
+            "node_id": nodes[given.organization_id].id,
+            "state": State.PENDING,
+            "attempt": 0,
+            "input_id": payload,
+            "assigned_at": task.created_at,
+        }
+        for given, payload in zip(inputs, _add_payloads(session, inputs, store), strict=True)
+    ]
+    return add_rows(session, Run, rows)
+
+
+def _add_payloads(session: Session, inputs: Sequence[Given], store: PayloadStore) -> list[int]:
+    kept = [given.keep(store) for given in inputs]
+    new = [payload for given, payload in zip(inputs, kept, strict=True) if given.blob is None]
+    ids = iter(add_rows(session, Payload, [{"size": one.size, "inline": one.inline, "file": one.file} for one in new]))
+    return [next(ids) if given.blob is None else payload.id for given, payload in zip(inputs, kept, strict=True)]
 
 
 def _may_kill(actor: Actor, task: Task) -> bool:

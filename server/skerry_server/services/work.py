@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, bindparam, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from skerry import logs
 from skerry.audit import WITNESS, Head, What
@@ -27,6 +28,32 @@ _SWEPT_AT_ONCE = 500
 _GIVEN = (joinedload(Run.task).joinedload(Task.parent), joinedload(Run.input))
 """What telling a node of a run takes."""
 
+_HEARD_OF = (
+    update(Node.__table__)  # type: ignore[arg-type]
+    .where(Node.id == bindparam("node"))
+    .values(online=True, last_seen=bindparam("now"))
+)
+"""Past the unit of work: a sign of life is no deed of anybody, and each call is one. Of two calls of a node the second
+waits here for the first, and sees what that claimed."""
+
+_IDS_HELD = select(Run.id).where(Run.node_id == bindparam("node"), Run.state.in_(HELD))
+_KEEP = (
+    update(Run.__table__)  # type: ignore[arg-type]
+    .where(Run.id.in_(bindparam("kept", expanding=True)))
+    .values(lease_expires=bindparam("until"))
+)
+_WAITING = (
+    select(Run)
+    .where(
+        Run.state == State.PENDING,
+        Run.organization_id == bindparam("organization"),
+        Run.collaboration_id == bindparam("collaboration"),
+    )
+    .order_by(Run.id)
+    .limit(bindparam("capacity"))
+    .options(*_GIVEN)
+    .with_for_update(skip_locked=True, of=Run, key_share=True)
+)
 _IS_CHILD = Run.task.has(Task.parent_id.is_not(None))
 
 
@@ -87,8 +114,7 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
         if (reason := _why_stop(held.get(run_id), node, attempt)) is not None
     ]
     stopped = {order.run_id for order in stop}
-    mine = lock_runs(session, Run.node_id == node.id, Run.state.in_(HELD), loaded=_GIVEN)
-    again = [run for run in mine if run.id not in held]
+    again = _forgotten(session, node, held)
     again += [run for run in held.values() if run.id in stopped and run.node_id == node.id and run.state in HELD]
     holding = [run for run in held.values() if run.node_id == node.id and run.state in HELD]
     if report.refuses is not None:
@@ -97,8 +123,8 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
         given = [*again, *_claim(session, node, report.capacity, lease, now)]
     else:
         given = [*again, *_claim(session, node, _lendable(session, holding), lease, now, _IS_CHILD)]
-    for run in [*holding, *again]:
-        run.lease_expires = now + lease
+    if kept := [run.id for run in [*holding, *again]]:
+        session.connection().execute(_KEEP, {"kept": kept, "until": now + lease})
     return Work(given, stop, _finished(session, actor, report.jobs), news(session, holding, report.peers))
 
 
@@ -150,7 +176,11 @@ def _present(session: Session, actor: Actor, report: Report, now: datetime) -> N
     node = _node(session, actor)
     if not node.is_online(now) or node.refuses != report.refuses:
         announce(session, [presence_topic(node.id)], now)
-    node.online, node.last_seen, node.refuses = True, now, report.refuses
+    if node.refuses != report.refuses:
+        node.refuses = report.refuses
+    session.connection().execute(_HEARD_OF, {"node": node.id, "now": now})
+    set_committed_value(node, "online", True)  # noqa: FBT003 - what the statement wrote
+    set_committed_value(node, "last_seen", now)
     return node
 
 
@@ -163,6 +193,17 @@ def _node(session: Session, actor: Actor) -> Node:
 
 def _belongs(node: Node) -> dict[str, int]:
     return {"organization": node.organization_id, "collaboration": node.collaboration_id}
+
+
+def _forgotten(session: Session, node: Node, held: Collection[int]) -> list[Run]:
+    """What the node was given and does not know of: the answer was lost, or its memory.
+
+    There is nothing as a rule, so it is looked for first where an index alone tells.
+    """
+    given = session.connection().scalars(_IDS_HELD, {"node": node.id})
+    missing = [id_ for id_ in given if id_ not in held]
+    still = (Run.id.in_(missing), Run.node_id == node.id, Run.state.in_(HELD))
+    return list(lock_runs(session, *still, loaded=_GIVEN)) if missing else []
 
 
 def _why_stop(run: Run | None, node: Node, attempt: int) -> str | None:
@@ -201,19 +242,8 @@ def _claim(
 ) -> Sequence[Run]:
     if capacity <= 0:
         return []
-    waiting = (
-        select(Run)
-        .where(
-            Run.state == State.PENDING,
-            Run.organization_id == node.organization_id,
-            Run.collaboration_id == node.collaboration_id,
-            *conditions,
-        )
-        .order_by(Run.id)
-        .limit(capacity)
-        .options(*_GIVEN)
-    )
-    claimed = session.scalars(waiting.with_for_update(skip_locked=True, of=Run, key_share=True)).all()
+    here = {"organization": node.organization_id, "collaboration": node.collaboration_id, "capacity": capacity}
+    claimed = session.scalars(_WAITING.where(*conditions), here).all()
     for run in claimed:
         advance(run, State.INITIALIZING, now)
         run.attempt += 1

@@ -26,6 +26,7 @@ from skerry_server.cli import server as server_command
 from skerry_server.models import Base, Organization
 from skerry_server.server import Server, open_server
 from skerry_server.services.audit import read_heads, read_trail
+from skerry_server.trail import add_rows
 
 pytestmark = pytest.mark.unit
 SKERRY = Path(sys.executable).with_name("skerry")
@@ -59,6 +60,32 @@ def verify(server: Server) -> int:
 
 
 # --- what is recorded --------------------------------------------------------------------------------------
+
+
+def test_rows_that_are_written_at_once_are_recorded_as_others_are(server: Server) -> None:
+    """In the same words; and their ids are in the order of the rows."""
+    names = [f"at once {number}" for number in range(40)]
+
+    def write() -> None:
+        with server.database.writing() as session:
+            session.add(Organization(name="alone", country="NL"))
+            session.flush()
+            rows = [{"name": name, "country": "NL", "domain": None} for name in names]
+            ids.extend(add_rows(session, Organization, rows))
+
+    ids: list[int] = []
+    alone, *found = since(server, write)
+    assert [r.deed.object.id for r in found] == ids
+    for record, name in zip(found, names, strict=True):
+        assert record.deed.details == alone.deed.details | {"name": name}
+        assert (record.deed.action, record.deed.about) == (
+            "organization.create",
+            {"organization": record.deed.object.id},
+        )
+    with server.database.reading() as session:
+        kept = select(Organization.name).where(Organization.id.in_(ids)).order_by(Organization.id)
+        assert list(session.scalars(kept)) == names
+        assert add_rows(session, Organization, []) == []
 
 
 def test_a_runs_story(federation: Federation, researcher: Api) -> None:

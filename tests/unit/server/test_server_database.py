@@ -26,6 +26,7 @@ from skerry_server.events import Hub, announce
 from skerry_server.models import Base, Event, Organization, Payload, Role, Rule, Run, utcnow
 from skerry_server.payloads import PayloadStore
 from skerry_server.server import Server, open_server
+from skerry_server.services import work
 from skerry_server.services.users import write_policy
 from skerry_server.trail import Trail
 
@@ -326,3 +327,15 @@ def test_a_new_database_counts_from_one(tmp_path: Path) -> None:
         assert session.scalars(select(Organization.id)).all() == [1]
         assert session.scalars(select(Run)).all() == []
     database.close()
+
+
+def test_what_a_node_holds_is_found_by_an_index_alone() -> None:
+    """SQLite would else look through all runs that the node ever had, at each of its calls."""
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    found = work._IDS_HELD.params(node=1).compile(engine, compile_kwargs={"literal_binds": True})
+    with engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {found}").all()
+    assert [row.detail for row in plan] == [
+        "SEARCH run USING COVERING INDEX ix_run_node_id_state (node_id=? AND state=?)"
+    ]
