@@ -98,6 +98,17 @@ class Work:
         return bool(self.runs or self.stop or self.peers)
 
 
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """One call of a node. ``until``: for so long it holds what it has and what it is given."""
+
+    session: Session
+    node: Node
+    report: Report
+    now: datetime
+    until: datetime
+
+
 def topics(node_id: int, report: Report) -> list[str]:
     """What changes the answer to a node. One without room asks again anyway, as soon as it has some."""
     always = [node_topic(node_id)]
@@ -107,7 +118,9 @@ def topics(node_id: int, report: Report) -> list[str]:
 def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, now: datetime) -> Work:
     """Notes that the node is there, renews what it holds and claims what it can take, oldest first."""
     node = _present(session, actor, report, now)
+    visit = _Visit(session, node, report, now, now + lease)
     held = {run.id: run for run in lock_runs(session, Run.id.in_(report.holding))} if report.holding else {}
+    _adopt(visit, held)
     stop = [
         Stop(run_id, attempt, reason)
         for run_id, attempt in report.holding.items()
@@ -117,14 +130,9 @@ def find_work(session: Session, actor: Actor, report: Report, lease: timedelta, 
     again = _forgotten(session, node, held)
     again += [run for run in held.values() if run.id in stopped and run.node_id == node.id and run.state in HELD]
     holding = [run for run in held.values() if run.node_id == node.id and run.state in HELD]
-    if report.refuses is not None:
-        given: Sequence[Run] = []
-    elif report.capacity:
-        given = [*again, *_claim(session, node, report.capacity, lease, now)]
-    else:
-        given = [*again, *_claim(session, node, _lendable(session, holding), lease, now, _IS_CHILD)]
+    given = _give(visit, again, holding) if report.refuses is None else []
     if kept := [run.id for run in [*holding, *again]]:
-        session.connection().execute(_KEEP, {"kept": kept, "until": now + lease})
+        session.connection().execute(_KEEP, {"kept": kept, "until": visit.until})
     return Work(given, stop, _finished(session, actor, report.jobs), news(session, holding, report.peers))
 
 
@@ -237,30 +245,51 @@ def _waiting(session: Session, ids: Sequence[int]) -> set[int]:
     return set(session.scalars(select(Run.id).where(Run.id.in_(ids), open_child)))
 
 
-def _claim(
-    session: Session, node: Node, capacity: int, lease: timedelta, now: datetime, *conditions: ColumnElement[bool]
-) -> Sequence[Run]:
+def _adopt(visit: _Visit, held: Mapping[int, Run]) -> None:
+    """Takes the node's word for attempts of its runs that this database has not seen: it was restored from an older."""
+    attempts, node = visit.report.holding, visit.node
+    waiting = [run for run in held.values() if run.state is State.PENDING and run.node_id == node.id]
+    unseen = [run for run in waiting if attempts[run.id] > run.attempt]
+    for run in unseen:
+        _assign(visit, run, attempts[run.id])
+    follow_runs(visit.session, unseen, visit.now)
+
+
+def _give(visit: _Visit, again: Sequence[Run], holding: Sequence[Run]) -> Sequence[Run]:
+    """As many as there is room for, first those that were given before; without a place, children to lend one to."""
+    room, conditions = visit.report.capacity, list[ColumnElement[bool]]()
+    if not room:
+        room, conditions = _lendable(visit.session, holding), [_IS_CHILD]
+        again = [run for run in again if run.task.parent_id is not None]
+    return [*again[:room], *_claim(visit, room - len(again), *conditions)]
+
+
+def _claim(visit: _Visit, capacity: int, *conditions: ColumnElement[bool]) -> Sequence[Run]:
     if capacity <= 0:
         return []
+    node = visit.node
     here = {"organization": node.organization_id, "collaboration": node.collaboration_id, "capacity": capacity}
-    claimed = session.scalars(_WAITING.where(*conditions), here).all()
+    claimed = visit.session.scalars(_WAITING.where(*conditions), here).all()
     for run in claimed:
-        advance(run, State.INITIALIZING, now)
-        run.attempt += 1
-        run.node_id, run.lease_expires = node.id, now + lease
-        _LOG.info(
-            "run %s of task %s: attempt %s claimed by node %s",
-            run.id,
-            run.task_id,
-            run.attempt,
-            node.id,
-            extra=logs.about(run=run.id, task=run.task_id),
-        )
-    follow_runs(session, claimed, now)
+        _assign(visit, run, run.attempt + 1)
+    follow_runs(visit.session, claimed, visit.now)
     if claimed:
         # A call that was broken off may claim for nobody: the one that replaced it has to look again.
-        announce(session, [node_topic(node.id)], now)
+        announce(visit.session, [node_topic(node.id)], visit.now)
     return claimed
+
+
+def _assign(visit: _Visit, run: Run, attempt: int) -> None:
+    advance(run, State.INITIALIZING, visit.now)
+    run.attempt, run.node_id, run.lease_expires = attempt, visit.node.id, visit.until
+    _LOG.info(
+        "run %s of task %s: attempt %s claimed by node %s",
+        run.id,
+        run.task_id,
+        run.attempt,
+        visit.node.id,
+        extra=logs.about(run=run.id, task=run.task_id),
+    )
 
 
 def _finished(session: Session, actor: Actor, jobs: Sequence[int]) -> list[int]:

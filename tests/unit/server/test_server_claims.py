@@ -44,10 +44,10 @@ class Claims(RuleBasedStateMachine):
         given = {order["run"]: order["attempt"] for order in answer["runs"]}
         fresh = [run for run in given if run not in self.attempts]
         waiting = sorted(run for run, where in self.open.items() if where == node and run not in self.attempts)
-        assert sorted(fresh) == waiting[:capacity]
+        forgotten = sorted(r for r in self.attempts if self.open.get(r) == node and r not in self.held[node])
+        assert sorted(set(given) - set(fresh)) == forgotten[:capacity]
+        assert sorted(fresh) == waiting[: max(capacity - len(forgotten), 0)]
         assert all(given[run] == self.attempts.get(run, 1) for run in given)
-        forgotten = {r for r in self.attempts if self.open.get(r) == node and r not in self.held[node]}
-        assert set(given) - set(fresh) == forgotten
         stopped = {stop["run"] for stop in answer["stop"]}
         assert stopped == {run for run in self.held[node] if self.ended.get(run) == "killed by user"}
         self.attempts |= dict.fromkeys(fresh, 1)

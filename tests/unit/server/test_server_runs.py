@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 from server_federation import Api, Federation, plain
+from sqlalchemy import NullPool, create_engine, update
 
 from skerry_server.events import Ticket, node_topic
+from skerry_server.lifecycle import State
+from skerry_server.models import Run, Task
 from skerry_server.services.work import Report, topics
 from skerry_server.sweeping import Sweeper
 from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER
@@ -69,8 +72,33 @@ def test_claims_are_oldest_first_and_within_capacity(federation: Federation, res
 def test_a_lost_answer_is_repaired_by_the_next_call(federation: Federation, researcher: Api) -> None:
     federation.make_task(researcher)
     order = federation.claim()
-    again = federation.work(2, capacity=0)["runs"]
+    again = federation.work(2, capacity=1)["runs"]
     assert [(one["run"], one["attempt"]) for one in again] == [(order["run"], 1)]
+
+
+def test_lost_answers_give_no_more_than_there_is_room_for(federation: Federation, researcher: Api) -> None:
+    for _ in range(4):
+        federation.make_task(researcher)
+    first = federation.work(2, capacity=2)["runs"]
+    assert federation.work(2, capacity=0)["runs"] == []
+    assert [one["run"] for one in federation.work(2, capacity=2)["runs"]] == [one["run"] for one in first]
+    assert [one["run"] for one in federation.work(2, capacity=3)["runs"]][:2] == [one["run"] for one in first]
+
+
+def test_a_server_restored_from_a_back_up_believes_the_node_that_has_the_run(
+    federation: Federation, researcher: Api
+) -> None:
+    task = federation.make_task(researcher)
+    order = federation.claim()
+    beside = create_engine(federation.server.database.engine.url, poolclass=NullPool)
+    with beside.begin() as connection:
+        connection.execute(update(Run).values(state=State.PENDING, attempt=0, started_at=None, lease_expires=None))
+        connection.execute(update(Task).values(status="pending"))
+    answer = federation.work(2, capacity=1, holding=[{"run": order["run"], "attempt": 1}])
+    assert (answer["runs"], answer["stop"]) == ([], [])
+    assert researcher.get(f"task/{task['id']}/status")["status"] == "initializing"
+    federation.finish(order)
+    assert researcher.get(f"task/{task['id']}/status")["status"] == "completed"
 
 
 def test_a_node_hears_of_its_own_runs_only(federation: Federation, researcher: Api) -> None:
@@ -512,7 +540,7 @@ def test_a_claim_wakes_a_call_that_replaced_a_broken_one(federation: Federation,
     ticket = federation.server.hub.ticket([topic])
     federation.claim()
     assert federation.server.hub.ticket([topic]) != ticket
-    assert federation.work(2, capacity=0)["runs"]
+    assert federation.work(2, capacity=1)["runs"]
 
 
 def test_the_log_names_runs_and_keeps_secrets(
