@@ -4,7 +4,7 @@ The algorithm writes its result into a file; from then on until the client has t
 counts. The references, of the same bytes on the same machine: AES-256-GCM alone in this Python on one core, and
 writing to the disk where all this happens (with a sync at the end). The client is a process of its own.
 
-Sizes in bytes can be given: `SIZES="1000000 4000000000" make bench-size`.
+Sizes in bytes can be given: `SIZES="1000000 1000000000" make bench-size`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from skerry.dev import Federation
 sys.path.insert(0, str(measuring.HERE / "large"))
 from large import pieces
 
-SIZES = [int(size) for size in os.environ.get("SIZES", "1000000 100000000 1000000000").split()]
+SIZES = [int(size) for size in os.environ.get("SIZES", "1000000 100000000 1000000000 4000000000").split()]
 MOST_GROWTH = 64 << 20
 _SPARE = 64 << 20
 
