@@ -13,7 +13,7 @@ import random
 import select as polling
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,8 +38,10 @@ _MARGIN = timedelta(minutes=2)
 class Bus:
     """One process's ear and mouth. Safe for threads."""
 
-    def __init__(self, engine: Engine, hub: Hub) -> None:
+    def __init__(self, engine: Engine, hub: Hub, connecting: Mapping[str, Any]) -> None:
+        """``connecting``: what the driver is told for each connection."""
         self._engine = engine
+        self._connecting = connecting
         self._hub = hub
         self._name = uuid.uuid4().hex
         self._stopped = threading.Event()
@@ -96,8 +98,8 @@ class Bus:
     def _connect(self) -> Any:
         """A connection beside the pool: it is kept for ever, and by one thread."""
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
-        settings = {"connect_timeout": 5, "application_name": "skerry events", "autocommit": True}
-        return self._engine.dialect.loaded_dbapi.connect(*arguments, **{**options, **settings})
+        settings = {**options, **self._connecting, "application_name": "skerry events", "autocommit": True}
+        return self._engine.dialect.loaded_dbapi.connect(*arguments, **settings)
 
     def _catch_up(self) -> None:
         with Session(self._engine) as session:
