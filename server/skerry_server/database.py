@@ -68,10 +68,12 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 class Database:
     """Hands out transactions; a writing one publishes what it announced once it is committed."""
 
-    def __init__(self, url: str, hub: Hub, trail: Trail, *, connections: int = 16) -> None:
+    def __init__(
+        self, url: str, hub: Hub, trail: Trail, clock: Callable[[], datetime], *, connections: int = 16
+    ) -> None:
         self.engine = _open(url, connections)
         self._hub = hub
-        self._bus = listening.Bus(self.engine, hub, _CONNECTING) if not _is_sqlite(self.engine) else None
+        self._bus = listening.Bus(self.engine, hub, clock, _CONNECTING) if not _is_sqlite(self.engine) else None
         self.trail = trail
         self._reader = sessionmaker(self.engine, expire_on_commit=False)
         self._writer = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)

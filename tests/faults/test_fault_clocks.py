@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from clusters import Cluster
@@ -42,6 +44,32 @@ def test_who_logs_in_through_the_balancer_is_known_to_both(apart: Replicas) -> N
         for url in (apart.balancer, *(one.url for one in apart.each)):
             assert Caller(url, pair["access_token"]).ask("GET", "collaboration").status_code == 200
             assert Caller(url, pair["refresh_token"]).ask("POST", "token/refresh").status_code == 200
+
+
+@pytest.mark.parametrize("apart", [3 * HOUR], indirect=True)
+def test_what_was_announced_while_it_was_deaf_is_heard(apart: Replicas, postgresql_cluster: Cluster) -> None:
+    """A node waits at the one whose clock is ahead, which has no connection for events when its task is made."""
+    right, wrong = apart.each
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(apart.node(0).at(wrong.url).ok, "POST", "skerry/node/work", {"capacity": 1, "wait": 40})
+        while not apart.root.at(right.url).ok("GET", "node?status=online")["data"]:
+            time.sleep(0.05)
+        made = Event()
+        deaf = pool.submit(end_ears, postgresql_cluster, made)
+        time.sleep(1)
+        task = apart.root.at(right.url).ok("POST", "task", apart.task(0))["id"]
+        made.set()
+        deaf.result()
+        assert [order["task"]["id"] for order in waiting.result()["runs"]] == [task]
+
+
+def end_ears(cluster: Cluster, made: Event) -> None:
+    """All connections for events, again and again."""
+    with cluster.connect() as connection:
+        while not made.wait(0.01):
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'skerry events'"
+            )
 
 
 @pytest.mark.parametrize("apart", [-3 * HOUR, 3 * HOUR], indirect=True)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from skerry_server.events import Hub
 from skerry_server.listening import Bus
-from skerry_server.models import Base
+from skerry_server.models import Base, utcnow
 
 pytestmark = pytest.mark.integration
 MOST_OF_SELECT = 1024
@@ -51,7 +51,7 @@ def test_it_hears_beside_thousands_of_connections(postgresql_cluster: Cluster) -
         engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
         Base.metadata.create_all(engine)
         hub = Hub()
-        ear, mouth = Bus(engine, hub, {}), Bus(engine, Hub(), {})
+        ear, mouth = Bus(engine, hub, utcnow, {}), Bus(engine, Hub(), utcnow, {})
         ear.start()
         try:
             before = hub.ticket(["task:1"])
