@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -59,6 +60,19 @@ class Cluster:
 
     def stop(self, mode: str = "fast") -> None:
         self._control("-m", mode, "stop")
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Its processes stand still: connections stay, and nothing on them is answered."""
+        first = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        each = [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
+        try:
+            for pid in each:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in each:
+                os.kill(pid, signal.SIGCONT)
 
     def run(self, program: str, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """One of PostgreSQL's programs, as the cluster's user."""

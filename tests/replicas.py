@@ -31,6 +31,7 @@ SKERRY = Path(sys.executable).with_name("skerry")
 EXAMPLE = Path(__file__).parent.parent / "docs" / "how-to" / "haproxy.cfg"
 AWAY = {429, 502, 503, 504}
 PATIENCE = 60.0
+PASSWORD = "Aa1-correct-horse"
 
 
 @dataclass
@@ -176,7 +177,7 @@ def _found(config: Path, count: int) -> dict[str, Any]:
     """Root, a collaboration that is not encrypted, and ``count`` other organizations with a node each."""
     server = open_server(load(config))
     with server.database.writing() as session:
-        root = found_root(session, "root", "Aa1-correct-horse", "first")
+        root = found_root(session, "root", PASSWORD, "first")
         others = [Organization(name=f"organization {n}") for n in range(count)]
         session.add_all(others)
         members = [root.organization, *others]

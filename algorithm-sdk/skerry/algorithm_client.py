@@ -15,13 +15,11 @@ from io import BytesIO
 from typing import Any, NoReturn, Protocol, cast
 
 from skerry import forms, outcomes, values
-from skerry.calls import Call
+from skerry.calls import KEY, Call
 from skerry.contract import read_claims
 from skerry.errors import AlgorithmError, AuthenticationError, ChildTaskFailed, InputError, NotFound, ServerError
 from skerry.wire import Format, Status, b64, detect_format, unb64
 
-_KEY = "Idempotency-Key"
-"""What carries it the gate does once, however often it hears of it."""
 _WAIT = 25
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
@@ -162,7 +160,7 @@ class AlgorithmClient:
         raise NotImplementedError("An algorithm does not encrypt: its gate does.")
 
     def _call(self, method: str, path: str, **details: Any) -> Any:
-        repeatable = method in {"GET", "HEAD"} or _KEY in (details.get("headers") or {})
+        repeatable = method in {"GET", "HEAD"} or KEY in (details.get("headers") or {})
         call = Call(
             method, path, token=self._token, repeatable=repeatable, patience=_PATIENCE, timeout=_PATIENCE, **details
         )
@@ -235,7 +233,7 @@ class Task(SubClient):
         }
         optional = {"description": description, "study_id": claims.study_id, "store_id": claims.store_id}
         body |= {key: value for key, value in optional.items() if value is not None}
-        headers = {_KEY: str(uuid.uuid4())}
+        headers = {KEY: str(uuid.uuid4())}
         return cast("dict[str, Any]", self.parent.request("task", json=body, method="post", headers=headers))
 
     def _all(self) -> list[int]:

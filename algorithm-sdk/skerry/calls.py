@@ -16,6 +16,8 @@ from skerry.errors import AuthenticationError, Conflict, InvalidInput, NotFound,
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 """Methods whose calls may be done twice."""
+KEY = "Idempotency-Key"
+"""A header: what carries it a server or a gate does once, however often it hears of it."""
 CONNECT_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 60.0
 _FIRST_PAUSE = 0.1

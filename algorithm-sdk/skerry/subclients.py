@@ -11,10 +11,11 @@ ServerError with its words.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from skerry.calls import REPEATABLE, Call
+from skerry.calls import KEY, REPEATABLE, Call
 from skerry.errors import InputError
 from skerry.keys import Identity
 from skerry.picking import Fields, Filters, picks_fields, picks_rows
@@ -39,8 +40,9 @@ class SubClient:
     def _get(self, path: str, **params: Any) -> Row:
         return self._answer("GET", path, params=present(params))
 
-    def _post(self, path: str, body: Mapping[str, Any], *, repeatable: bool = False) -> Row:
-        return self._answer("POST", path, json=present(body), repeatable=repeatable)
+    def _post(self, path: str, body: Mapping[str, Any]) -> Row:
+        """Done once, however often it is sent because no answer came."""
+        return self._answer("POST", path, json=present(body), headers={KEY: str(uuid.uuid4())}, repeatable=True)
 
     def _patch(self, path: str, body: Mapping[str, Any]) -> Row:
         return self._answer("PATCH", path, json=present(body))
@@ -319,7 +321,7 @@ class Node(SubClient):
 
     def kill_tasks(self, id_: int) -> Row:
         """Ends all that the node does: the tasks of its runs, with their child tasks."""
-        return self._post("kill/node/tasks", {"id": int(id_)}, repeatable=True)
+        return self._post("kill/node/tasks", {"id": int(id_)})
 
 
 class User(SubClient):

@@ -292,7 +292,7 @@ class Task(SubClient):
 
     def kill(self, id_: int) -> Row:
         """Asks for the end of a task and of all its child tasks."""
-        return self._post("kill/task", {"id": int(id_)}, repeatable=True)
+        return self._post("kill/task", {"id": int(id_)})
 
     def _collaboration(self, collaboration: int | None, study: int | None) -> Collaboration:
         id_ = self.parent.collaboration_or_default(collaboration)

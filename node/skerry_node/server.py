@@ -12,12 +12,14 @@ import socket
 import ssl
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from skerry.audit import Head
+from skerry.calls import KEY
 from skerry.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -58,6 +60,8 @@ _ERRORS: dict[int, type[ServerError]] = {
 }
 _AWAY = frozenset({502, 503, 504})
 _REDIRECTS = range(300, 400)
+_TRIES = 10
+"""Of what is asked for again by itself, in some 20 seconds."""
 _GROWTH = 1.5
 """Of the pauses: whoever was away for some time is asked again within half of that time."""
 
@@ -151,8 +155,13 @@ class Server:
         return _text(self._once("GET", "/skerry/info", None, None), "server_id")
 
     def join(self, secret: str) -> Welcome:
-        """Trades an invitation's secret for an API key; needs no key."""
-        return parse_welcome(self._once("POST", "/skerry/join", {"secret": secret}, None))
+        """Trades an invitation's secret for an API key; needs no key. An answer that was lost is asked for again."""
+        named, pauses = {KEY: str(uuid.uuid4())}, BackOff()
+        for _ in range(_TRIES):
+            with contextlib.suppress(ServerUnreachable):
+                return parse_welcome(self._once("POST", "/skerry/join", {"secret": secret}, None, more=named))
+            time.sleep(pauses.pause())
+        return parse_welcome(self._once("POST", "/skerry/join", {"secret": secret}, None, more=named))
 
     def rotate_key(self) -> str:
         """A new API key, which takes the place of the present one when it is first used."""
@@ -261,10 +270,18 @@ class Server:
         return self._once(method, path, body, self._token, changed=changed)
 
     def _once(
-        self, method: str, path: str, body: Any, token: str | None, *, changed: threading.Event | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        token: str | None,
+        *,
+        more: Mapping[str, str] | None = None,
+        changed: threading.Event | None = None,
     ) -> Any:
         raw = None if body is None else json.dumps(body).encode()
         headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if raw is not None else {})
+        headers |= more or {}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         with self._connection(WAIT_SECONDS + _SECONDS if changed else _SECONDS) as connection:

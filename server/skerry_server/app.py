@@ -32,7 +32,7 @@ def create_app(server: Server) -> Flask:
     app.url_map.converters["id"] = _Id
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    tokens.install(app, server.settings.tokens, server.secret)
+    tokens.install(app, server.settings.tokens, server.secret, server.clock)
     handling.install(app, server)
     app.register_blueprint(vantage6.blueprint(), url_prefix=server.settings.api_path or None)
     app.register_blueprint(native.blueprint(), url_prefix=f"{server.settings.api_path}/skerry")

@@ -284,7 +284,7 @@ def backup(path: Path, file: Path) -> None:
 def _database(path: Path) -> Database:
     found = configuration.load(path)
     found.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Database(found.database_url, Hub(), Trail(kept_writer(found.state), utcnow))
+    return Database(found.database_url, Hub(), Trail(kept_writer(found.state), utcnow), utcnow)
 
 
 @server.command()

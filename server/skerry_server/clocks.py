@@ -21,7 +21,7 @@ def since_boot() -> float:
 class SharedClock:
     """Naive UTC as the database last said it, and ``steady`` counts the seconds since; else the machine's.
 
-    So all processes mean the same by the end of a lease, whatever the clocks of their machines say.
+    So all processes mean the same by the end of a lease or of a token, whatever the clocks of their machines say.
     """
 
     def __init__(self, machine: Callable[[], datetime] = utcnow, steady: Callable[[], float] = since_boot) -> None:
@@ -50,8 +50,8 @@ class SharedClock:
         elif abs(apart - self._said) >= _APART_SECONDS / 2:
             self._said = apart
             _LOG.warning(
-                "this machine's clock is %.0f s %s the database's: leases go by the database's, but tokens that this "
-                "process gives live too %s. Set both by the same time service (NTP).",
+                "this machine's clock is %.0f s %s the database's: leases and tokens go by the database's. "
+                "Set both by the same time service (NTP).",
                 abs(apart),
-                *(("ahead of", "long") if apart > 0 else ("behind", "short")),
+                "ahead of" if apart > 0 else "behind",
             )

@@ -54,6 +54,8 @@ _CONNECTING = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
+    # What was sent and is not acknowledged: no keepalive is sent meanwhile, and the kernel itself would try for 15 min.
+    "tcp_user_timeout": 15_000,
     "application_name": "skerry",
     "options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items()),
 }
@@ -66,10 +68,12 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 class Database:
     """Hands out transactions; a writing one publishes what it announced once it is committed."""
 
-    def __init__(self, url: str, hub: Hub, trail: Trail, *, connections: int = 16) -> None:
+    def __init__(
+        self, url: str, hub: Hub, trail: Trail, clock: Callable[[], datetime], *, connections: int = 16
+    ) -> None:
         self.engine = _open(url, connections)
         self._hub = hub
-        self._bus = listening.Bus(self.engine, hub) if not _is_sqlite(self.engine) else None
+        self._bus = listening.Bus(self.engine, hub, clock, _CONNECTING) if not _is_sqlite(self.engine) else None
         self.trail = trail
         self._reader = sessionmaker(_reading(self.engine), expire_on_commit=False)
         self._writer = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)

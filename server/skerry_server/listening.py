@@ -13,7 +13,7 @@ import random
 import select as polling
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from skerry.errors import ConfigurationError
 from skerry_server.events import Hub
-from skerry_server.models import Event, utcnow
+from skerry_server.models import Event
 
 _LOG = logging.getLogger(__name__)
 _CHANNEL = "skerry_events"
@@ -39,13 +39,15 @@ _MARGIN = timedelta(minutes=2)
 class Bus:
     """One process's ear and mouth. Safe for threads."""
 
-    def __init__(self, engine: Engine, hub: Hub) -> None:
+    def __init__(self, engine: Engine, hub: Hub, clock: Callable[[], datetime], connecting: Mapping[str, Any]) -> None:
+        """``clock``: what events are dated by. ``connecting``: what the driver is told for each connection."""
         self._engine = engine
+        self._connecting = connecting
         self._hub = hub
+        self._clock = clock
         self._name = uuid.uuid4().hex
         self._stopped = threading.Event()
         self._connected = threading.Event()
-        self._heard_at = utcnow()
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     @property
@@ -69,7 +71,7 @@ class Bus:
             self._thread.join(_LOOK_SECONDS + 1)
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        pause, self._heard_at = _FIRST_PAUSE, self._clock()
         while not self._stopped.is_set():
             try:
                 self._listen()
@@ -92,13 +94,13 @@ class Bus:
                 connection.pgconn.consume_input()
                 while notice := connection.pgconn.notifies():
                     self._hear(notice.extra.decode())
-                self._heard_at = utcnow()
+                self._heard_at = self._clock()
 
     def _connect(self) -> Any:
         """A connection beside the pool: it is kept for ever, and by one thread."""
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
-        settings = {"connect_timeout": 5, "application_name": "skerry events", "autocommit": True}
-        return self._engine.dialect.loaded_dbapi.connect(*arguments, **{**options, **settings})
+        settings = {**options, **self._connecting, "application_name": "skerry events", "autocommit": True}
+        return self._engine.dialect.loaded_dbapi.connect(*arguments, **settings)
 
     def _catch_up(self) -> None:
         with Session(self._engine) as session:

@@ -21,6 +21,7 @@ from skerry.errors import ConfigurationError
 from skerry_server import metrics
 from skerry_server.app import create_app
 from skerry_server.bridge import Bridge
+from skerry_server.health import Health
 from skerry_server.server import Server
 from skerry_server.settings import Settings, check_exposure
 from skerry_server.sweeping import Sweeper
@@ -126,15 +127,16 @@ class _Shell:
         self._ready = ready
         limits = server.settings.limits
         app = create_app(server)
-        self._room = WaitingRoom(Bridge(app, limits.threads), server.hub, limits.waiters)
+        room = WaitingRoom(Bridge(app, limits.threads), server.hub, limits.waiters)
+        self._desk = Health(room, server)
         found = server.settings.metrics
-        self.stop = metrics.serve(found, server, app, lambda: self._room.waiting) if found is not None else _nothing
+        self.stop = metrics.serve(found, server, app, lambda: room.waiting) if found is not None else _nothing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
-            await self._room(scope, receive, send)
+            await self._desk(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

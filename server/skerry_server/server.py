@@ -164,7 +164,7 @@ class Server:
 @contextmanager
 def reading_database(settings: Settings) -> Iterator[Session]:
     """One reading transaction on the database of a server, which may run meanwhile. Raises ConfigurationError."""
-    database = Database(settings.database_url, Hub(), Trail(kept_writer(settings.state), utcnow), connections=1)
+    database = Database(settings.database_url, Hub(), Trail(kept_writer(settings.state), utcnow), utcnow, connections=1)
     try:
         with database.reading() as session:
             yield session
@@ -202,7 +202,7 @@ def open_server(settings: Settings, clock: Callable[[], datetime] | None = None)
         raise ConfigurationError(f"The state folder {settings.state} can't be made: {error.strerror}.") from error
     hub, shared = Hub(), SharedClock()
     trail = Trail(kept_writer(settings.state), clock or shared)
-    database = Database(settings.database_url, hub, trail, connections=settings.limits.threads)
+    database = Database(settings.database_url, hub, trail, clock or shared, connections=settings.limits.threads)
     database.migrate()
 
     def read_clock() -> None:

@@ -1,15 +1,18 @@
 """Tokens: one kind for each purpose, and none is taken in place of another.
 
 HS256, with the claims that vantage6's clients read (contract, section 3) and an audience for each kind. A token
-carries the ``epoch`` of the password or API key behind it, and is dead when that changed.
+carries the ``epoch`` of the password or API key behind it, and is dead when that changed. Its times go by the server's
+clock, which all its processes share.
 """
 
 from __future__ import annotations
 
-import time
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import jwt
 from flask import Flask, Response, current_app, jsonify, request
@@ -24,30 +27,59 @@ _REFRESH = "refresh"
 # Audiences: refresh tokens have theirs, and so has what an algorithm store hears of a user.
 _STORE = "skerry:store"
 _AUDIENCES = [*(f"skerry:{kind}{suffix}" for kind in Kind for suffix in ("", f":{_REFRESH}")), _STORE]
-_KNOWN, _MOST_KNOWN = "skerry_tokens", 4096
-"""By the header that they came in: to check a signature anew takes as long as to read the caller's rules."""
+_EXTENSION = "skerry_tokens"
+_MOST_KNOWN = 4096
+_APART_SECONDS = 60
+"""By so much another process may believe the clock to be later: each reads it every few seconds, and not at once."""
 _STORE_LIFETIME = timedelta(minutes=5)
 
 
-def install(app: Flask, settings: Tokens, secret: str) -> JWTManager:
-    """Sets the token library up: which header, which algorithm, which audiences there are at all."""
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """What one application makes and checks tokens with. ``known``: claims that were checked, by their header.
+
+    To check a signature anew takes as long as to read the caller's rules.
+    """
+
+    clock: Callable[[], datetime]
+    access: timedelta
+    refresh: timedelta
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def now(self) -> float:
+        return self.clock().replace(tzinfo=UTC).timestamp()
+
+
+def install(app: Flask, settings: Tokens, secret: str, clock: Callable[[], datetime]) -> JWTManager:
+    """Sets the token library up: which header, which algorithm, which audiences there are, and what time it is."""
     app.config.update(
         JWT_SECRET_KEY=secret,
         JWT_ALGORITHM="HS256",
         JWT_TOKEN_LOCATION=["headers"],
-        JWT_ACCESS_TOKEN_EXPIRES=timedelta(minutes=settings.access_minutes),
-        JWT_REFRESH_TOKEN_EXPIRES=timedelta(minutes=settings.refresh_minutes),
         JWT_DECODE_AUDIENCE=_AUDIENCES,
+        JWT_DECODE_LEEWAY=math.inf,  # the library knows only this machine's clock: _is_timely looks at the server's
         JWT_VERIFY_SUB=False,  # vantage6's clients build URLs from an integer
         JWT_ERROR_MESSAGE_KEY="msg",
     )
-    app.extensions[_KNOWN] = {}
-    app.register_error_handler(jwt.ImmatureSignatureError, _from_another_time)
-    return JWTManager(app)
+    access, refresh = timedelta(minutes=settings.access_minutes), timedelta(minutes=settings.refresh_minutes)
+    app.extensions[_EXTENSION] = _Desk(clock, access, refresh)
+    manager = JWTManager(app)
+    manager.token_verification_loader(_is_timely)
+    manager.token_verification_failed_loader(_from_another_time)
+    return manager
 
 
-def _from_another_time(_error: jwt.ImmatureSignatureError) -> tuple[Response, int]:
-    """The clock was set back since this token was given. Its holder gets a new one, as for one that expired."""
+def _desk() -> _Desk:
+    return cast("_Desk", current_app.extensions[_EXTENSION])
+
+
+def _is_timely(_header: object, claims: dict[str, Any]) -> bool:
+    begins = max(claims.get("nbf", math.inf), claims.get("iat", math.inf))
+    return bool(begins - _APART_SECONDS <= _desk().now() < claims.get("exp", 0))
+
+
+def _from_another_time(_header: object, _claims: object) -> tuple[Response, int]:
+    """It expired, or the clock was set back since it was given. Its holder gets a new one."""
     return jsonify(msg="Token has expired"), 401
 
 
@@ -62,8 +94,8 @@ def for_node(node: Node) -> dict[str, str]:
 
 def for_store(user: User) -> str:
     """What an algorithm store is given in the user's name: good for one thing, to ask this server who that is."""
-    claims = {**_named(Kind.USER, {"epoch": user.epoch, "roles": []}), "aud": _STORE}
-    token: str = create_access_token(user.id, expires_delta=_STORE_LIFETIME, additional_claims=claims)
+    claims = {**_named(Kind.USER, {"epoch": user.epoch, "roles": []}, _STORE_LIFETIME), "aud": _STORE}
+    token: str = create_access_token(user.id, additional_claims=claims)
     return token
 
 
@@ -79,7 +111,7 @@ def for_run(run: Run, lifetime: timedelta) -> str:
         "image": run.task.image,
         "roles": [],
     }
-    token: str = create_access_token(run.id, expires_delta=lifetime, additional_claims=_named(Kind.RUN, claims))
+    token: str = create_access_token(run.id, additional_claims=_named(Kind.RUN, claims, lifetime))
     return token
 
 
@@ -132,29 +164,31 @@ def presented(*, refresh: bool = False, store: bool = False) -> tuple[Kind, dict
 
 def _known() -> dict[str, Any] | None:
     """The claims of a token that was checked before and is of this time; whether it is revoked the tables say."""
-    known: dict[str, dict[str, Any]] = current_app.extensions[_KNOWN]
-    claims, now = known.get(request.headers.get("Authorization", "")), time.time()
-    return claims if claims is not None and max(claims["nbf"], claims["iat"]) <= now < claims["exp"] else None
+    claims = _desk().known.get(request.headers.get("Authorization", ""))
+    return claims if claims is not None and _is_timely(None, claims) else None
 
 
 def _remember(claims: dict[str, Any]) -> None:
-    known: dict[str, dict[str, Any]] = current_app.extensions[_KNOWN]
+    known = _desk().known
     if len(known) >= _MOST_KNOWN:
         known.clear()
     header = request.headers.get("Authorization")
-    if header is not None and {"nbf", "iat", "exp"} <= set(claims):
+    if header is not None:
         known[header] = claims
 
 
 def _pair(kind: Kind, id_: int, claims: dict[str, Any]) -> dict[str, str]:
+    access, refresh = _named(kind, claims, _desk().access), _named(kind, claims, _desk().refresh, refresh=True)
     return {
-        "access_token": create_access_token(id_, additional_claims=_named(kind, claims)),
-        "refresh_token": create_refresh_token(id_, additional_claims=_named(kind, claims, refresh=True)),
+        "access_token": create_access_token(id_, additional_claims=access),
+        "refresh_token": create_refresh_token(id_, additional_claims=refresh),
     }
 
 
-def _named(kind: Kind, claims: dict[str, Any], *, refresh: bool = False) -> dict[str, Any]:
-    return {**claims, "client_type": str(kind), "aud": _audience(kind, refresh=refresh)}
+def _named(kind: Kind, claims: dict[str, Any], lifetime: timedelta, *, refresh: bool = False) -> dict[str, Any]:
+    now = int(_desk().now())
+    times = {"iat": now, "nbf": now, "exp": now + int(lifetime.total_seconds())}
+    return {**claims, **times, "client_type": str(kind), "aud": _audience(kind, refresh=refresh)}
 
 
 def _audience(kind: Kind, *, refresh: bool) -> str:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ WAIT_HEADER = "x-skerry-wait"
 TICKET_HEADER = "x-skerry-ticket"
 LONGEST = 60.0
 _PIECE_SECONDS = 60.0
+_NOT_ASCII = "The address of the request must be ASCII, other characters percent-encoded."
 _INTERNAL = {WAIT_HEADER, TICKET_HEADER}
 RECORDED = (1 << 20) + 1
 """Bodies of less are read before a thread is taken, and can be replayed. So much is more than what a caller without a
@@ -53,7 +54,7 @@ class WaitingRoom:
             await self._app(scope, receive, send)
             return
         if not bytes(scope["query_string"]).isascii():
-            await _refuse(send)
+            await say(send, 400, {"msg": _NOT_ASCII})
             return
         visit = _Visit(scope, receive)
         try:
@@ -201,8 +202,10 @@ def _held_back(start: Message) -> _HeldBack | None:
     return _HeldBack(Ticket(json.loads(internal[TICKET_HEADER])), float(internal[WAIT_HEADER]), [])
 
 
-async def _refuse(send: Send) -> None:
-    body = b'{"msg": "The address of the request must be ASCII, other characters percent-encoded."}'
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
+async def say(send: Send, status: int, said: Mapping[str, Any]) -> None:
+    """A whole answer in JSON, from the event loop."""
+    body = json.dumps(said).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store"}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -383,7 +383,6 @@ def test_the_permission_matrix(world: World, capsys: pytest.CaptureFixture[str])
 
 FREE = {
     *(("GET", f"/api/{path}") for path in ("version", "health", "openapi.json", "skerry/info")),
-    *(("GET", f"/api/skerry/health/{path}") for path in ("live", "ready")),
     *(("POST", f"/api/skerry/{path}") for path in ("join", "bootstrap")),
     *(("POST", f"/api/token/{path}") for path in ("user", "node", "refresh")),
     *(("POST", f"/api/recover/{path}") for path in ("lost", "reset", "2fa/lost", "2fa/reset")),

@@ -5,21 +5,23 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from clusters import Cluster
 from fault_host import Clock
-from replicas import Caller, Replicas, database, replicas
+from replicas import PASSWORD, Caller, Replicas, database, haproxy, replicas
 
 pytestmark = pytest.mark.integration
 HOUR = 3600
 TWO_SWEEPS = 22.0
 
 
-@pytest.fixture(params=[-3 * HOUR, 3 * HOUR], ids=["behind", "ahead"])
+@pytest.fixture
 def apart(request: pytest.FixtureRequest, postgresql_cluster: Cluster, tmp_path: Path) -> Iterator[Replicas]:
-    """The second one's clock is wrong, and was so when it started."""
+    """The second one's clock is wrong by as many seconds as the test says, and was so when it started."""
     for url in database(postgresql_cluster):
         with replicas(tmp_path, url, nodes=1, balanced=False) as made:
             clock = Clock(tmp_path / "clock")
@@ -28,9 +30,49 @@ def apart(request: pytest.FixtureRequest, postgresql_cluster: Cluster, tmp_path:
             wrong.end(signal.SIGTERM)
             wrong.environment = {"PYTHONPATH": str(clock.folder)}
             wrong.start()
-            yield made
+            with haproxy(tmp_path, [one.port for one in made.each]) as made.balancer:
+                yield made
 
 
+@pytest.mark.parametrize("apart", [-3 * HOUR, -3, 3 * HOUR], indirect=True)
+def test_who_logs_in_through_the_balancer_is_known_to_both(apart: Replicas) -> None:
+    """A token is made by one and checked by the other, at once."""
+    key = apart.root.ok("POST", "recover/node", {"id": apart.facts["node_ids"][0]})["api_key"]
+    logins = {"token/user": {"username": "root", "password": PASSWORD}, "token/node": {"api_key": key}}
+    for path, body in [*logins.items()] * 4:
+        pair = Caller(apart.balancer, "").ok("POST", path, body)
+        for url in (apart.balancer, *(one.url for one in apart.each)):
+            assert Caller(url, pair["access_token"]).ask("GET", "collaboration").status_code == 200
+            assert Caller(url, pair["refresh_token"]).ask("POST", "token/refresh").status_code == 200
+
+
+@pytest.mark.parametrize("apart", [3 * HOUR], indirect=True)
+def test_what_was_announced_while_it_was_deaf_is_heard(apart: Replicas, postgresql_cluster: Cluster) -> None:
+    """A node waits at the one whose clock is ahead, which has no connection for events when its task is made."""
+    right, wrong = apart.each
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(apart.node(0).at(wrong.url).ok, "POST", "skerry/node/work", {"capacity": 1, "wait": 40})
+        while not apart.root.at(right.url).ok("GET", "node?status=online")["data"]:
+            time.sleep(0.05)
+        made = Event()
+        deaf = pool.submit(end_ears, postgresql_cluster, made)
+        time.sleep(1)
+        task = apart.root.at(right.url).ok("POST", "task", apart.task(0))["id"]
+        made.set()
+        deaf.result()
+        assert [order["task"]["id"] for order in waiting.result()["runs"]] == [task]
+
+
+def end_ears(cluster: Cluster, made: Event) -> None:
+    """All connections for events, again and again."""
+    with cluster.connect() as connection:
+        while not made.wait(0.01):
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'skerry events'"
+            )
+
+
+@pytest.mark.parametrize("apart", [-3 * HOUR, 3 * HOUR], indirect=True)
 def test_no_run_is_lost(apart: Replicas) -> None:
     """The wrong one hands it out and renews its lease; both look for runs that have been silent too long."""
     _, wrong = apart.each
@@ -47,4 +89,4 @@ def test_no_run_is_lost(apart: Replicas) -> None:
     finished = {"attempt": order["attempt"], "status": "completed", "log": "log", "result": "MQ=="}
     node.ok("POST", f"skerry/run/{order['run']}/finish", finished)
     assert apart.root.ok("GET", f"result/{order['run']}")["result"] == "MQ=="
-    assert "the database's: leases go by the database's" in wrong.log.read_text()
+    assert "the database's: leases and tokens go by the database's" in wrong.log.read_text()

@@ -16,8 +16,11 @@ import pytest
 from clusters import Cluster
 from replicas import SKERRY, Caller, Replicas, database, replicas
 
+from skerry_server import health
+
 pytestmark = pytest.mark.integration
 TASKS = 30
+WAITING = 40
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +142,24 @@ def test_the_database_restarts(pair: Replicas, postgresql_cluster: Cluster) -> N
     for url in (here, there):
         pair.root.at(url).ok("GET", "skerry/health/ready")
     test_what_one_is_told_wakes_who_waits_at_the_other(pair)
+
+
+def test_the_database_hangs(pair: Replicas, postgresql_cluster: Cluster) -> None:
+    """All threads of the doors wait for it: the process lives, and is ready again as soon as the database goes on."""
+    here, there = (replica.url for replica in pair.each)
+    with concurrent.futures.ThreadPoolExecutor(WAITING) as pool:
+        with postgresql_cluster.hanging():
+            asked = [pool.submit(pair.root.at(here).ask, "GET", "task") for _ in range(WAITING)]
+            time.sleep(1)
+            begun = time.monotonic()
+            for _ in range(2):
+                assert pair.root.at(here).ask("GET", "skerry/health/live").json() == {"alive": True}
+                found = pair.root.at(here).ask("GET", "skerry/health/ready")
+                assert (found.status_code, found.json()["ready"]) == (503, False)
+            assert time.monotonic() - begun < 3 * health.LONGEST
+        assert {one.result(50).status_code for one in asked} <= {200, 503}
+    for url in (here, there):
+        assert pair.root.at(url).ask("GET", "skerry/health/ready").status_code == 200
 
 
 def test_a_repeated_request_makes_one_task_whichever_replica_gets_it(pair: Replicas) -> None:

@@ -120,6 +120,11 @@ class Call:
             raise LoginFailed("Missing Authorization Header")
         return self._actor
 
+    @property
+    def caller(self) -> str:
+        """Whose the key of a repeated request is: the actor's label; all who need no token are one."""
+        return NOBODY.kind if self._actor is None else self._actor.label
+
     def forget(self, payloads: Sequence[Payload]) -> None:
         """Removes the files of deleted payloads once the deletion is committed."""
         self.after.extend(functools.partial(self.server.payloads.forget, payload) for payload in payloads)
@@ -370,7 +375,7 @@ def _asked(call: Call, said: Sequence[object]) -> repeats.Asked | None:
         return None
     parts = [part.model_dump() if isinstance(part, BaseModel) else part for part in said]
     whole = json.dumps([request.full_path, parts], default=str, sort_keys=True).encode()
-    return repeats.Asked(call.actor.label, key, whole)
+    return repeats.Asked(call.caller, key, whole)
 
 
 def open_actor(session: Session, kind: Kind, claims: dict[str, Any], *, ended: bool = False) -> Actor:

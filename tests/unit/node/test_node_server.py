@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from email.utils import formatdate
 
@@ -31,6 +32,7 @@ class FakeServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: dict[tuple[str, str], list] = {("POST", "/api/token/node"): [(200, {"access_token": "t1"})] * 9}
         self.asked: list[tuple[str, str, str | None, object]] = []
+        self.keys: list[str | None] = []
         self.go_on = threading.Event()
         self.waiting = threading.Event()
 
@@ -50,8 +52,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = json.loads(raw) if raw else None
+        self.server.keys.append(self.headers.get("Idempotency-Key"))
         self.server.asked.append((self.command, self.path, self.headers.get("Authorization"), body))
         status, value = self.server.answers[self.command, self.path].pop(0)
+        if status == "cut":
+            self.close_connection = True
+            return
         if status == "wait":
             self.server.waiting.set()
             self.server.go_on.wait(20)
@@ -88,6 +94,37 @@ def server(fake) -> Iterator[Server]:
 
 
 STATUS = ("POST", "/api/skerry/run/7/status")
+JOIN = ("POST", "/api/skerry/join")
+WELCOME = {
+    "api_key": "k" * 16,
+    "name": "node",
+    "organization": {"id": 2, "name": "two", "keys": False},
+    "collaboration": {"id": 1, "name": "both", "encrypted": True},
+}
+
+
+def test_who_joins_asks_again_for_a_lost_answer_under_one_key(fake, server) -> None:
+    fake.answers[JOIN] = [(503, {}), ("cut", {}), (200, WELCOME)]
+    assert server.join("secret").api_key == "k" * 16
+    assert len(fake.keys) == 3
+    assert len(set(fake.keys)) == 1
+    assert uuid.UUID(fake.keys[0])
+
+
+def test_an_invitation_that_is_refused_is_not_asked_for_again(fake, server) -> None:
+    fake.answers[JOIN] = [(401, {"msg": "not good"})]
+    with pytest.raises(AuthenticationError, match="not good"):
+        server.join("secret")
+
+
+def test_a_server_that_stays_away_is_given_up(fake, server, monkeypatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    fake.answers[JOIN] = [(503, {})] * 99
+    with pytest.raises(ServerUnreachable):
+        server.join("secret")
+    assert len(fake.keys) < 20
+
+
 WORK = ("POST", "/api/skerry/node/work")
 NOTHING = {"runs": [], "stop": [], "finished_jobs": [], "lease_seconds": 120}
 

@@ -161,6 +161,40 @@ def test_a_task_is_not_created_twice_when_the_answer_is_lost(script, client) -> 
     assert len({call.body for call in calls}) == 1
 
 
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (lambda c: c.organization.create(name="x"), "organization"),
+        (lambda c: c.collaboration.create("x", [1, 2]), "collaboration"),
+        (lambda c: c.collaboration.add_organization(2, 1), "collaboration/1/organization"),
+        (lambda c: c.study.create("s", [1], 1), "study"),
+        (lambda c: c.node.create(1), "node"),
+        (lambda c: c.user.create("u", "f", "l", "p", "e@x"), "user"),
+        (lambda c: c.role.create("r", "d", [1]), "role"),
+        (lambda c: c.store.create("https://store/api", "s", 1), "algorithmstore"),
+    ],
+)
+def test_what_is_created_is_asked_for_under_one_key_until_the_answer_comes(script, client, call, path) -> None:
+    script.on("POST", path, None, (502, b"<html>"), (201, {"id": 1}))
+    for _ in range(2):
+        call(client)
+    keys = [one.headers["Idempotency-Key"] for one in script.calls("POST", path)]
+    assert len(keys) == 4
+    assert len(set(keys[:3])) == 1
+    assert keys[3] != keys[0]
+
+
+def test_what_is_created_in_a_store_is_asked_for_once(script, client) -> None:
+    """Stores know of no keys."""
+    script.on("GET", "algorithmstore/1", {"id": 1, "url": f"http://127.0.0.1:{script.port}/store"})
+    script.on("POST", "/store/role", None)
+    client.store.set(1)
+    with pytest.raises(SkerryError):
+        client.store.role.create("r", "d", [1])
+    [asked] = script.calls("POST", "/store/role")
+    assert "Idempotency-Key" not in asked.headers
+
+
 def test_a_sealed_task(script, sealing, identities) -> None:
     create(sealing, organizations=[2, 3])
     body = script.calls("POST", "task")[0].json

@@ -335,7 +335,7 @@ def test_what_no_task_took_is_collected(federation: Federation, researcher: Api,
     assert len(files(server)) == 1
     with server.database.reading() as session:
         assert session.scalar(select(Payload).where(Payload.blob == name)) is None
-    assert federation.root.get(f"task/{kept['id']}")["id"] == kept["id"]
+    assert federation.log_in("root").get(f"task/{kept['id']}")["id"] == kept["id"]
 
 
 def test_a_garbled_result_is_refused_when_it_comes(federation: Federation, researcher: Api, identity: Identity) -> None:

@@ -319,7 +319,7 @@ def test_ids_are_not_used_twice(federation: Federation) -> None:
 
 
 def test_a_new_database_counts_from_one(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'x.sqlite'}", Hub(), Trail("server-1", utcnow))
+    database = Database(f"sqlite:///{tmp_path / 'x.sqlite'}", Hub(), Trail("server-1", utcnow), utcnow)
     database.migrate()
     with database.writing() as session:
         session.add_all([Organization(name="one"), Payload(size=0, inline=b"")])

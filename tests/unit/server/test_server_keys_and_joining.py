@@ -15,7 +15,7 @@ from skerry.errors import KeyChanged
 from skerry.keys import Identity
 from skerry.statements import Announced, revoked, succeed
 from skerry_server.app import create_app
-from skerry_server.models import Base, Failure, User
+from skerry_server.models import Answered, Base, Failure, User
 from skerry_server.server import open_server
 
 pytestmark = pytest.mark.unit
@@ -115,6 +115,25 @@ def test_an_invitation_is_good_once_and_for_its_time(federation: Federation) -> 
     federation.clock.turn(hours=1, seconds=1)
     assert federation.anybody.refused(401, "POST", "skerry/join", {"secret": late["secret"]}) == again
     assert federation.anybody.refused(401, "POST", "skerry/join", {"secret": "unknown"}) == again
+
+
+def test_who_lost_the_answer_gets_it_again_by_the_key_of_the_request(federation: Federation) -> None:
+    made, other = invite(federation), invite(federation, organization_id=1)
+
+    def ask(key: str, secret: str = made["secret"]) -> Any:
+        return federation.client.post("/api/skerry/join", json={"secret": secret}, headers={"Idempotency-Key": key})
+
+    first = ask("one key of the node's")
+    federation.clock.turn(hours=23)
+    again = ask("one key of the node's")
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.get_json() == again.get_json()
+    assert federation.anybody.post("token/node", {"api_key": again.get_json()["api_key"]})["access_token"]
+    assert ask("another key of a thief").status_code == 401
+    assert ask("one key of the node's", other["secret"]).status_code == 409
+    with federation.server.database.reading() as session:
+        kept = str(session.execute(select(Answered.answer)).all())
+    assert first.get_json()["api_key"] not in kept
 
 
 def test_a_newer_invitation_voids_the_one_before(federation: Federation) -> None:

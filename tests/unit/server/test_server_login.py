@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC
 from typing import Any
 
 import jwt
@@ -208,15 +209,37 @@ def test_a_token_that_was_taken_before_expires_all_the_same(
     assert caller.get("user/1")["id"] == 1
     assert forged(federation.client, caller.token, epoch=7).refused(401, "GET", "user/1").startswith("This token is no")
     monkeypatch.setattr(tokens, "verify_jwt_in_request", _verified_anew)
-    now = time.time()
     assert caller.get("user/1")["id"] == 1
-    for moment in (now + 6, now - 3600):
-        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+    for seconds in (6, -3600):
+        federation.clock.turn(seconds=seconds)
         assert caller.refused(401, "GET", "user/1") == "verified anew"
 
 
 def _verified_anew(**_: object) -> None:
     raise LoginFailed("verified anew")
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_times_go_by_the_servers_clock(federation: Federation, hours: int) -> None:
+    """Which is the database's: the machines of two processes may differ."""
+    federation.clock.turn(hours=hours)
+    pair = federation.anybody.post("token/user", {"username": "root", "password": PASSWORD})
+    user = Api(federation.client, pair["access_token"])
+    assert user.get("user/1")["id"] == 1
+    now = int(federation.clock().replace(tzinfo=UTC).timestamp())
+    assert claims(user.token)["iat"] == claims(user.token)["nbf"] == now
+    assert Api(federation.client, pair["refresh_token"]).post("token/refresh")["access_token"]
+    federation.clock.turn(hours=6, seconds=1)
+    assert user.refused(401, "GET", "user/1") == "Token has expired"
+
+
+def test_a_process_that_read_the_clock_a_moment_ago_takes_a_token_of_one_that_did_just_now(
+    federation: Federation,
+) -> None:
+    federation.clock.turn(seconds=-50)
+    assert federation.root.get("user/1")["id"] == 1
+    federation.clock.turn(seconds=-50)
+    assert federation.root.refused(401, "GET", "user/1") == "Token has expired"
 
 
 def test_expired(federation: Federation) -> None:

@@ -124,10 +124,9 @@ def test_what_finished_runs_carried_goes_after_a_while(
     assert len(files(keeping)) == 1
     federation.clock.turn(days=9)
     keeping.sweep()
-    assert researcher.get(f"run/{run}")["log"] == "log"
+    assert federation.log_in("root").get(f"run/{run}")["log"] == "log"
     federation.clock.turn(days=2)
     keeping.sweep()
-    researcher = federation.make_user()
     root = federation.log_in("root")
     shown, result = root.get(f"run/{run}"), root.get(f"result/{run}")
     assert (shown["status"], shown["log"], shown["input"], result["result"]) == ("completed", None, None, None)

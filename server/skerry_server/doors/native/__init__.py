@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from skerry_server.doors.native import audit, blobs, health, joining, keys, peers, runs, waits, work
+from skerry_server.doors.native import audit, blobs, joining, keys, peers, runs, waits, work
 
 
 def blueprint() -> Blueprint:
     door = Blueprint("native", __name__, url_prefix="/skerry")
-    for part in (health, keys, joining, work, runs, blobs, peers, waits, audit):
+    for part in (keys, joining, work, runs, blobs, peers, waits, audit):
         part.register(door)
     return door

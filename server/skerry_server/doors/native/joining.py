@@ -11,7 +11,7 @@ from pydantic import Field
 
 from skerry_server import bootstrap
 from skerry_server.doors.fields import Body, Id, Name, Text, Username
-from skerry_server.doors.handling import Call, Reply, calls, proving
+from skerry_server.doors.handling import Call, Reply, calls, once, proving
 from skerry_server.errors import LoginFailed
 from skerry_server.policy import Kind
 from skerry_server.services import invitations, nodes, users
@@ -53,8 +53,13 @@ def invite(call: Call, body: InvitationBody) -> Reply:
 
 @proving
 @calls(body=JoinBody)
-def join(call: Call, body: JoinBody) -> dict[str, Any]:
-    node, key = invitations.redeem(call.session, body.secret, call.now)
+def join(call: Call, body: JoinBody) -> object:
+    """The secret is good once; who lost the answer gets it again, by the key that the request came with."""
+    return once(call, [body], functools.partial(_welcome, call, body.secret))
+
+
+def _welcome(call: Call, secret: str) -> dict[str, Any]:
+    node, key = invitations.redeem(call.session, secret, call.now)
     organization, collaboration = node.organization, node.collaboration
     return {
         "api_key": key,
