@@ -62,8 +62,9 @@ def _ask_owner(course: Course, opened: OpenedRun, image: Image) -> Verdict:
 def _await_verdict(course: Course, question: Question) -> Verdict:
     parts = course.parts
     hours = parts.config.policies.approval_hours
+    until = parts.steady() + hours * 3600
     while (verdict := parts.approvals.find_verdict(question.image, question.function)) is None:
-        if parts.clock() > question.since + hours * 3600:
+        if parts.steady() > until:
             raise RunEnded(
                 Status.NOT_ALLOWED, f"The owner of this node did not approve the algorithm within {hours:g} hours."
             )

@@ -14,6 +14,7 @@ from typing import TypeVar
 from skerry.errors import Conflict, NotFound, NotRecorded, ServerError, ServerUnreachable, SkerryError
 from skerry.wire import Status
 from skerry_node.approvals import Approvals
+from skerry_node.clocks import since_boot
 from skerry_node.config import Config
 from skerry_node.jobs import JobFolders
 from skerry_node.journal import Entry, Journal, Stage
@@ -64,6 +65,7 @@ def ending(status: Status, *errors: type[SkerryError]) -> Iterator[None]:
 class Parts:
     """What all runs of a node share. ``users`` is None where the node can't give runs users of their own, ``tunnels``
     where runs have no network namespaces of their own. ``ask_again`` renews the call that waits at the server.
+    ``clock`` is for what people read, in Unix seconds; what takes its time goes by ``steady``, which nobody sets.
     """
 
     config: Config
@@ -80,6 +82,7 @@ class Parts:
     trail: Trail
     losses: Losses
     clock: Callable[[], float] = time.time
+    steady: Callable[[], float] = since_boot
     tunnels: Tunnels | None = None
     ask_again: Callable[[], None] = lambda: None
 
@@ -93,7 +96,7 @@ class Course:
         self.stopped = threading.Event()
         self._upstream_token = entry.order.token
         life = entry.order.token_expires_in if entry.stage is Stage.CLAIMED else 0
-        self._token_until = parts.clock() + life / 2
+        self._token_until = parts.steady() + life / 2
 
     @property
     def key(self) -> Attempt:
@@ -114,7 +117,7 @@ class Course:
 
     def token(self) -> str:
         """The upstream token of the run, fresh enough for one more call."""
-        if self.parts.clock() >= self._token_until:
+        if self.parts.steady() >= self._token_until:
             self._upstream_token = self.patiently(lambda: self.parts.server.run_token(self.key))
         return self._upstream_token
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skerry.errors import SkerryError
 from skerry.wire import Status
 from skerry_node import areas
+from skerry_node.clocks import boot_id
 from skerry_node.ended import EndedAttempts
 from skerry_node.files import replace_file
 from skerry_node.launchers.launcher import Attempt
@@ -47,8 +48,9 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """``started`` is Unix seconds, ``resume`` the proxy's, ``user`` the run's own number; ``ports`` are those of its
-    relays, by their names; ``vpn`` those at which the other runs of its job reach it, None without a VPN.
+    """``started`` is in seconds since this boot, None also for what was started before it; ``resume`` is the proxy's,
+    ``user`` the run's own number; ``ports`` are those of its relays, by their names; ``vpn`` those at which the other
+    runs of its job reach it, None without a VPN.
     """
 
     order: Order
@@ -172,6 +174,7 @@ def _dump(entry: Entry) -> dict[str, Any]:
         "resume": entry.resume,
         "user": entry.user,
         "started": entry.started,
+        "boot": boot_id(),
         "finish": finish,
         "ports": dict(entry.ports),
         "vpn": None if entry.vpn is None else list(entry.vpn.items()),
@@ -188,6 +191,7 @@ class _Stored(BaseModel):
     resume: dict[str, Any] | None
     user: Annotated[int, Field(gt=0)] | None
     started: float | None
+    boot: str | None = None  # a version before this one wrote the time of day, and no boot
     finish: _StoredFinish | None
     ports: dict[str, int]
     vpn: list[tuple[int, str | None]] | None
@@ -209,7 +213,7 @@ def _load(raw: bytes) -> Entry:
         stage=Stage(stored.stage),
         resume=stored.resume,
         user=stored.user,
-        started=stored.started,
+        started=stored.started if stored.boot == boot_id() else None,
         finish=Finish(Status(finish.status), finish.log, finish.result) if finish else None,
         ports=stored.ports,
         vpn=None if stored.vpn is None else dict(stored.vpn),

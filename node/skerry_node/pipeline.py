@@ -327,7 +327,7 @@ class Pipeline:
                 as_user=spec.user,
                 relaxed=[str(one) for one in relaxations_of(config.policies.relaxations, names)],
             )
-            course.entry = replace(course.entry, stage=Stage.STARTING, started=self._parts.clock())
+            course.entry = replace(course.entry, stage=Stage.STARTING, started=self._parts.steady())
             self._parts.journal.write(course.entry)
             with ending(Status.START_FAILED, StartFailed), ending(Status.NO_IMAGE, ImageNotFound):
                 self._start_at_most_once(spec, variables)
@@ -396,9 +396,9 @@ class Pipeline:
         """Waits for the end. Raises RunEnded when it has vanished, GivenUp when it was stopped."""
         course, deadline, expired = self._course, self._deadline(), False
         back_off = BackOff()
-        live = LiveLog(lambda: read_log(course), self._delivery.show_log, self._parts.clock)
+        live = LiveLog(lambda: read_log(course), self._delivery.show_log, self._parts.steady)
         while True:
-            left = deadline - self._parts.clock()
+            left = deadline - self._parts.steady()
             expired = expired or left <= 0
             if expired or course.stopped.is_set():
                 course.stop_container()
@@ -421,7 +421,7 @@ class Pipeline:
 
     def _deadline(self) -> float:
         started = self._course.entry.started
-        return (self._parts.clock() if started is None else started) + self._parts.config.limits.seconds
+        return (self._parts.steady() if started is None else started) + self._parts.config.limits.seconds
 
     def _patience(self, left: float) -> float:
         """Short where something is to be tried again: a report, or a stop that the engine did not hear."""

@@ -128,8 +128,8 @@ def waiting(parts, make_order):
 
 class _Waiting:
     def __init__(self, config, parts, make_order) -> None:
-        self.parts = replace(parts, config=config, clock=lambda: self.now)
-        self.now = 1_700_000_000.0
+        self.parts = replace(parts, config=config, clock=lambda: self.time_of_day, steady=lambda: self.now)
+        self.now, self.time_of_day = 300.0, 1_700_000_000.0
         self.pipeline = Pipeline(self.parts, Entry(make_order()))
         self.parts.places.enter(self.pipeline.key)
         self.thread = threading.Thread(target=self.pipeline.carry_out, daemon=True)
@@ -172,6 +172,18 @@ def test_nobody_waits_for_ever(waiting, proxy) -> None:
     [(status, log, _)] = proxy.delivered
     assert status == "not allowed"
     assert "within 72 hours" in log
+
+
+def test_a_clock_that_is_set_cuts_no_wait_short(waiting, proxy, monkeypatch) -> None:
+    find, looks = waiting.parts.approvals.find_verdict, []
+    monkeypatch.setattr(waiting.parts.approvals, "find_verdict", lambda *what: looks.append(what) or find(*what))
+    assert waiting.start().since == 1_700_000_000.0
+    waiting.time_of_day += 72 * 3600 + 1
+    seen = len(looks)
+    until(lambda: len(looks) > seen + 1)
+    waiting.parts.approvals.decide([decision(image="fake:copy")])
+    waiting.join()
+    assert [status for status, _, _ in proxy.delivered] == ["completed"]
 
 
 def test_a_killed_run_waits_no_longer(waiting, proxy) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,24 @@ def test_an_entry_comes_back_as_it_was(journal, make_order) -> None:
     entry = Entry(make_order(), Stage.SEALED, {"secret": "x"}, 70000, 12.5, finish, {"gate terms": 18642})
     journal.write(entry)
     assert journal.read() == Records((entry,), ())
+
+
+def test_seconds_since_another_boot_say_nothing(journal, make_order, monkeypatch) -> None:
+    entry = Entry(make_order(), Stage.STARTING, {}, started=12.5)
+    journal.write(entry)
+    monkeypatch.setattr("skerry_node.journal.boot_id", lambda: "the next one")
+    assert journal.read().entries == (replace(entry, started=None),)
+
+
+def test_an_entry_that_the_version_before_wrote(journal, make_order) -> None:
+    """Its ``started`` is a time of day."""
+    entry = Entry(make_order(), Stage.STARTING, {}, started=1_700_000_000.0)
+    journal.write(entry)
+    file = journal.folder(entry.key) / "entry.json"
+    stored = json.loads(file.read_text())
+    del stored["boot"]
+    file.write_text(json.dumps(stored))
+    assert journal.read() == Records((replace(entry, started=None),), ())
 
 
 def test_entries_are_private(journal, make_order) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from skerry.errors import InvalidInput, ServerUnreachable
 from skerry_node.config import Share
+from skerry_node.course import Course
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers import fakes
 from skerry_node.launchers.launcher import Ended, EngineAway, LauncherError, Vanished
@@ -274,13 +275,51 @@ def test_a_kill_before_the_start(parts, proxy, make_order) -> None:
 
 
 def test_the_time_limit(parts, proxy, carry_out) -> None:
-    limits = parts.config.limits.model_copy(update={"seconds": 1.0})
-    hurried = replace(parts, config=parts.config.model_copy(update={"limits": limits}))
-    carry_out(hurried, "wait")
+    carry_out(limited(parts, 1.0), "wait")
     [(status, log, _)] = proxy.delivered
     assert status == "failed"
     assert "longer than this node allows (1 s)" in log
     assert log.startswith("waiting\n")
+
+
+def limited(parts, seconds: float):
+    limits = parts.config.limits.model_copy(update={"seconds": seconds})
+    return replace(parts, config=parts.config.model_copy(update={"limits": limits}))
+
+
+@pytest.mark.parametrize("jump", [2 * 86400, -2 * 86400])
+def test_a_clock_that_is_set_neither_ends_a_run_nor_silences_it(parts, proxy, server, make_order, jump) -> None:
+    ahead = [0]
+    pipeline = Pipeline(replace(parts, clock=lambda: time.time() + ahead[0]), Entry(make_order("wait")))
+    thread = in_thread(pipeline)
+    until(lambda: server.reports)
+    ahead[0] = jump
+    until(lambda: server.shown)
+    assert proxy.delivered == []
+    pipeline.stop("over")
+    thread.join(10)
+
+
+def test_a_node_that_starts_again_goes_on_counting(parts, proxy, entry_after_restart) -> None:
+    """By seconds that nobody sets: the hour of the day is another one."""
+    entry = entry_after_restart("wait")
+    now = [parts.steady() + 3000]
+    later = replace(limited(parts, 3600), steady=lambda: now[0], clock=lambda: 0.0)
+    thread = in_thread(Pipeline(later, entry))
+    until(lambda: proxy.served == 2)
+    assert proxy.delivered == []
+    now[0] += 601
+    thread.join(10)
+    assert "failed" in [status for status, _, _ in proxy.delivered]
+
+
+def test_a_token_is_renewed_after_half_its_life(parts, make_order) -> None:
+    now, day = [0.0], [time.time()]
+    course = Course(replace(parts, steady=lambda: now[0], clock=lambda: day[0]), Entry(make_order()))
+    day[0] += 86400
+    assert course.token() == "first"
+    now[0], day[0] = 451.0, 0.0
+    assert course.token() == "fresh"
 
 
 def test_an_input_that_is_too_large(parts, server, carry_out) -> None:
@@ -498,7 +537,7 @@ def test_the_gate_is_given_to_a_new_proxy(parts, proxy, server, make_order) -> N
 
 def test_an_active_run_shows_its_log(parts, proxy, server, make_order) -> None:
     """By a clock that runs faster than the tests'."""
-    quick = replace(parts, clock=lambda: time.time() * 50)
+    quick = replace(parts, steady=lambda: time.monotonic() * 50)
     pipeline = Pipeline(quick, Entry(make_order("wait")))
     thread = in_thread(pipeline)
     until(lambda: server.shown)
