@@ -1,8 +1,11 @@
-"""Two processes of one server on machines whose clocks are hours apart."""
+"""Two processes of one server on machines whose clocks are hours apart; and a node whose clock is set under a run."""
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +14,17 @@ from threading import Event
 
 import pytest
 from clusters import Cluster
-from fault_host import Clock
+from fault_host import NOTICED_SECONDS, Clock
 from replicas import PASSWORD, Caller, Replicas, database, haproxy, replicas
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "acceptance"))
+
+from devfederation import ALGORITHMS, SKERRY, DevFederation, skerry, start
 
 pytestmark = pytest.mark.integration
 HOUR = 3600
 TWO_SWEEPS = 22.0
+IMAGE = "skerry-tests/probe-clock"
 
 
 @pytest.fixture
@@ -90,3 +98,56 @@ def test_no_run_is_lost(apart: Replicas) -> None:
     node.ok("POST", f"skerry/run/{order['run']}/finish", finished)
     assert apart.root.ok("GET", f"result/{order['run']}")["result"] == "MQ=="
     assert "the database's: leases and tokens go by the database's" in wrong.log.read_text()
+
+
+class Node:
+    """The one node of a federation, on a machine whose clock is ``clock``."""
+
+    def __init__(self, federation: DevFederation, clock: Clock) -> None:
+        self._command = [str(SKERRY), "node", "start", "--config", str(federation.folder / "node-1" / "node.yaml")]
+        self._environment = {**os.environ, "PYTHONPATH": str(clock.folder)}
+        self._log = clock.folder / "log"
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+
+    def end(self) -> None:
+        self._process.terminate()
+        assert self._process.wait(60) == 0, self._log.read_text()
+
+
+@pytest.fixture
+def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevFederation]:
+    """Without an engine. As root, each run is a user of its own, who must get through to the algorithm's code."""
+    for place in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        place.chmod(place.stat().st_mode | 0o711)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    built = skerry("algorithm", "build", str(ALGORITHMS / "probe"), "--tag", IMAGE, "--launcher", "process")
+    assert built.returncode == 0, built.stderr
+    with start("--nodes", "1", "--launcher", "process") as federation:
+        yield federation
+
+
+def test_a_nodes_clock_that_is_set_ends_no_run(own_machines: object, federation: DevFederation, tmp_path: Path) -> None:
+    """Nor does the start of a node whose clock is wrong: a run may take a day, and this one takes seconds."""
+    clock = Clock(tmp_path / "clock")
+    federation.end_node(1)
+    node = Node(federation, clock)
+    try:
+        task = federation.client().task.create(
+            organizations=federation.organization_ids,
+            name="sleep",
+            image=IMAGE,
+            collaboration=federation.collaboration_id,
+            input_={"method": "sleep", "kwargs": {"seconds": 6}},
+        )
+        federation.wait_for_status(task["id"], "active")
+        clock.jump(48 * HOUR)
+        time.sleep(NOTICED_SECONDS + 1)
+        node.end()
+        node.start()
+        federation.wait_for_status(task["id"], "completed")
+    finally:
+        node.end()
