@@ -1,76 +1,112 @@
 """From the event loop to the doors' threads and back: each request takes one way there and, as a rule, one back.
 
-The Flask application runs in a bounded pool of threads. A body that was read already, and an answer in one piece, are
-handed over whole: each other way between thread and loop costs both a turn at the interpreter.
+The Flask application runs in bounded pools of threads. A body that was read already, and an answer in one piece, are
+handed over whole: each other way between thread and loop costs both a turn at the interpreter. While a piece of an
+answer is on its way to the caller, no thread waits for it; one that waits for the rest of a body is none of the doors'.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import io
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
-from skerry_server.waiting import Message, Receive, Scope, Send
+from skerry_server.waiting import Message, Receive, Scope, Send, say
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
-_Found = TypeVar("_Found")
-_Await = Callable[[Coroutine[Any, Any, _Found]], _Found]
 _PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+_MANY = "The server takes as many uploads as it can already: try again in a few seconds."
 
 
 class Bridge:
-    """An ASGI application made of a WSGI one; ``threads`` requests are worked on at the same time."""
+    """An ASGI application made of a WSGI one; ``threads`` requests are worked on at the same time.
 
-    def __init__(self, app: Wsgi, threads: int) -> None:
+    Beside them are up to ``uploads`` whose bodies are still coming; more are told to come again.
+    """
+
+    def __init__(self, app: Wsgi, threads: int, uploads: int) -> None:
         self._app = app
-        self._threads = ThreadPoolExecutor(threads, "door")
+        self._doors = ThreadPoolExecutor(threads, "door")
+        self._uploads = ThreadPoolExecutor(uploads, "upload")
+        self._places = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        loop = asyncio.get_running_loop()
+        first = await receive()
+        if first.get("more_body", False):
+            await self._take_in(scope, _Stream(first, receive, asyncio.get_running_loop()), send)
+        else:
+            await self._answer(self._doors, _environ(scope, io.BytesIO(first.get("body", b""))), send)
 
-        def on_the_loop(work: Coroutine[Any, Any, Any]) -> Any:
-            return asyncio.run_coroutine_threadsafe(work, loop).result()
+    async def _take_in(self, scope: Scope, body: _Stream, send: Send) -> None:
+        if self._places <= 0:
+            await say(send, 503, {"msg": _MANY}, retry_after="2")
+            return
+        self._places -= 1
+        try:
+            await self._answer(self._uploads, _environ(scope, body), send)
+        finally:
+            self._places += 1
 
-        environ = _environ(scope, _body(await receive(), receive, on_the_loop))
-        answer = _Answer(lambda messages: on_the_loop(_send_all(messages, send)))
-        work = functools.partial(contextvars.copy_context().run, answer.take, self._app, environ)
-        await _send_all(await loop.run_in_executor(self._threads, work), send)
-
-
-async def _send_all(messages: Iterable[Message], send: Send) -> None:
-    for message in messages:
-        await send(message)
+    async def _answer(self, pool: ThreadPoolExecutor, environ: dict[str, Any], send: Send) -> None:
+        loop, answer = asyncio.get_running_loop(), _Answer(self._app, environ)
+        try:
+            while not answer.over:
+                for message in await loop.run_in_executor(pool, answer.go_on):
+                    await send(message)
+        finally:
+            if not answer.over:
+                await loop.run_in_executor(pool, answer.close)
 
 
 class _Answer:
-    """What the application says, in its thread."""
+    """What the application says, in whichever thread asks it, one at a time."""
 
-    def __init__(self, pass_on: Callable[[list[Message]], None]) -> None:
-        self._pass_on = pass_on
+    def __init__(self, app: Wsgi, environ: dict[str, Any]) -> None:
+        self._app = app
+        self._environ = environ
+        self._context = contextvars.copy_context()
+        self._turn = threading.Lock()
+        self._pieces: Iterable[bytes] = ()
+        self._left: Iterator[bytes] | None = None
         self._held: list[Message] = []
+        self.over = False
 
-    def take(self, app: Wsgi, environ: dict[str, Any]) -> list[Message]:
-        """The whole answer, or the end of one whose other pieces were passed on as they came."""
-        pieces = app(environ, self._start)
-        try:
-            for piece in pieces:
-                if self._held and self._held[-1]["type"] == "http.response.body":
-                    self._pass_on(self._held)
-                    self._held = []
-                self._held.append({"type": "http.response.body", "body": piece, "more_body": True})
-        finally:
-            getattr(pieces, "close", _nothing)()
+    def go_on(self) -> list[Message]:
+        """All up to a piece that has another one behind it, or up to the end."""
+        with self._turn:
+            return self._context.run(self._take)
+
+    def close(self) -> None:
+        """The rest is not wanted, or can't be had."""
+        with self._turn:
+            self._context.run(self._end)
+
+    def _take(self) -> list[Message]:
+        if self._left is None:
+            self._pieces = self._app(self._environ, self._start)
+            self._left = iter(self._pieces)
+        for piece in self._left:
+            found, body = self._held, {"type": "http.response.body", "body": piece, "more_body": True}
+            if found and found[-1]["type"] == "http.response.body":
+                self._held = [body]
+                return found
+            found.append(body)
+        self._end()
         if self._held[-1]["type"] == "http.response.start":
             self._held.append({"type": "http.response.body", "body": b""})
         return [*self._held[:-1], {**self._held[-1], "more_body": False}]
+
+    def _end(self) -> None:
+        self.over = True
+        getattr(self._pieces, "close", _nothing)()
 
     def _start(self, status: str, headers: Iterable[tuple[str, str]], _error: object = None) -> None:
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
@@ -81,24 +117,18 @@ def _nothing() -> None:
     """There is nothing to close."""
 
 
-def _body(first: Message, receive: Receive, on_the_loop: _Await[Message]) -> Any:
-    if not first.get("more_body", False):
-        return io.BytesIO(first.get("body", b""))
-    return _Stream(first, receive, on_the_loop)
-
-
 class _Stream:
     """A body that is still coming, as far as the doors read one."""
 
-    def __init__(self, first: Message, receive: Receive, on_the_loop: _Await[Message]) -> None:
+    def __init__(self, first: Message, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         self._receive = receive
-        self._on_the_loop = on_the_loop
+        self._loop = loop
         self._have = bytearray(first["body"])
         self._more = True
 
     def read(self, size: int = -1) -> bytes:
         while self._more and (size < 0 or len(self._have) < size):
-            message = self._on_the_loop(self._next())
+            message = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
             self._have += message.get("body", b"")
             self._more = message.get("more_body", False)
         piece = bytes(self._have if size < 0 else self._have[:size])

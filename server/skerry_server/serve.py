@@ -127,7 +127,7 @@ class _Shell:
         self._ready = ready
         limits = server.settings.limits
         app = create_app(server)
-        room = WaitingRoom(Bridge(app, limits.threads), server.hub, limits.waiters)
+        room = WaitingRoom(Bridge(app, limits.threads, limits.uploads), server.hub, limits.waiters)
         self._desk = Health(room, server)
         found = server.settings.metrics
         self.stop = metrics.serve(found, server, app, lambda: room.waiting) if found is not None else _nothing

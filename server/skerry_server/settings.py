@@ -48,12 +48,13 @@ class Leases(_Strict):
 class Limits(_Strict):
     """Bounds on what requests may cost.
 
-    ``failures``: wrong credentials from one address in a quarter of an hour. ``waiting_bytes``: what one caller's
-    uploads may hold that wait for their tasks. ``tasks_per_job``: with all that its algorithms create, and those that
-    they start.
+    ``uploads``: large bodies that come at the same time. ``failures``: wrong credentials from one address in a quarter
+    of an hour. ``waiting_bytes``: what one caller's uploads may hold that wait for their tasks. ``tasks_per_job``: with
+    all that its algorithms create, and those that they start.
     """
 
     threads: Annotated[int, Field(ge=1, le=256)] = 16
+    uploads: Annotated[int, Field(ge=1, le=1024)] = 64
     waiters: Annotated[int, Field(ge=1)] = 20_000
     result_bytes: Annotated[int, Field(ge=1024)] = 64 << 30
     waiting_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
@@ -246,6 +247,7 @@ TEMPLATE = """\
 
 # limits:
 #   threads: 16          # requests that are worked on at the same time; waiting ones need none
+#   uploads: 64          # large bodies that come at the same time; more are told to come again
 #   waiters: 20000
 #   result_bytes: 68719476736
 #   waiting_bytes: 17179869184   # what the uploads of one user or run may hold that wait for their tasks

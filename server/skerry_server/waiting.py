@@ -202,10 +202,11 @@ def _held_back(start: Message) -> _HeldBack | None:
     return _HeldBack(Ticket(json.loads(internal[TICKET_HEADER])), float(internal[WAIT_HEADER]), [])
 
 
-async def say(send: Send, status: int, said: Mapping[str, Any]) -> None:
+async def say(send: Send, status: int, said: Mapping[str, Any], **more: str) -> None:
     """A whole answer in JSON, from the event loop."""
     body = json.dumps(said).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store"}
+    headers |= {name.replace("_", "-"): value for name, value in more.items()}
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
