@@ -51,17 +51,23 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
 )
 """The kind of each error, the first that fits; the node's reaction to each is in the protocol."""
 
+_GONE = 410
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Operation = Callable[[Office, Fields, Sequence[int]], dict[str, Any]]
 
 
 def find_kind(error: Exception) -> str:
-    """A token that the server no longer takes, a failing server and a full disk are reasons to come again."""
+    """A token that the server no longer takes, a failing server and a full disk are reasons to come again.
+
+    A payload that the server does not have any more is none.
+    """
     if isinstance(error, ServerError) and (error.status in {401, 429} or error.status >= 500):  # noqa: PLR2004
         return "unreachable"
     if isinstance(error, OSError) and error.errno in _FULL:
         return "unreachable"
+    if isinstance(error, ServerError) and error.status == _GONE:
+        return "invalid"
     return next((kind for of, kind in _KINDS if isinstance(error, of)), "internal")
 
 

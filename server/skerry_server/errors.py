@@ -83,6 +83,16 @@ class Removed(Refused):
         super().__init__(f"The input, result and log of run {run_id} were removed: this server keeps them for a while.")
 
 
+class Damaged(Refused):
+    """The bytes of a payload are not in their store, or not as many as were written there."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server's copy of this payload is damaged or lost: run the task again, or let the server's "
+            "administrator restore it from a back-up."
+        )
+
+
 class Conflicting(Refused):
     """The state moved on, or someone else was first."""
 

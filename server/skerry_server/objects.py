@@ -6,7 +6,9 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
+
+from skerry_server.errors import Damaged
 
 PIECE = 1024 * 1024
 PART = "part-"
@@ -22,8 +24,8 @@ class Objects(Protocol):
     def adopt(self, draft: Path, name: str) -> None:
         """Takes a file, which has no other name then: when this returns the bytes outlive a failure of power."""
 
-    def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
-        """These bytes, piece by piece; what can be told to be wrong is raised before this returns."""
+    def read(self, name: str, size: int, start: int, end: int) -> Iterator[bytes]:
+        """These bytes of an object of that size, piece by piece. Raises Damaged before this returns where it is not."""
 
     def remove(self, name: str) -> None:
         """Nothing happens when there is none."""
@@ -49,8 +51,8 @@ class FileObjects:
         draft.rename(self._folder / name)
         _sync(self._folder, os.O_RDONLY | os.O_DIRECTORY)
 
-    def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
-        file = (self._folder / name).open("rb", buffering=0)
+    def read(self, name: str, size: int, start: int, end: int) -> Iterator[bytes]:
+        file = _open(self._folder / name, size)
 
         def pieces() -> Iterator[bytes]:
             left = end - start
@@ -72,6 +74,18 @@ class FileObjects:
 
     def is_usable(self) -> bool:
         return os.access(self._folder, os.R_OK | os.W_OK | os.X_OK)
+
+
+def _open(path: Path, size: int) -> IO[bytes]:
+    """Raises Damaged unless it is there and so long."""
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError as error:
+        raise Damaged from error
+    if os.fstat(file.fileno()).st_size != size:
+        file.close()
+        raise Damaged
+    return file
 
 
 def _sync(path: Path, flags: int) -> None:

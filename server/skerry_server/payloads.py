@@ -25,7 +25,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from skerry.wire import INLINE_LIMIT
-from skerry_server.errors import Busy, InvalidRequest, TooLarge
+from skerry_server.errors import Busy, Damaged, InvalidRequest, TooLarge
 from skerry_server.models import Payload
 from skerry_server.objects import PART, FileObjects, Objects
 from skerry_server.syncing import Syncing
@@ -121,10 +121,17 @@ class PayloadStore:
             return self._adopt(path, have)
 
     def read(self, payload: Payload, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The bytes again, piece by piece, from ``start`` up to ``end``; they are there when this returns."""
+        """The bytes again, piece by piece, from ``start`` up to ``end``; they are there when this returns.
+
+        Raises Damaged when they are not what was kept.
+        """
         if payload.file is None:
             return iter([(payload.inline or b"")[start:end]])
-        return self.objects.read(payload.file, start, payload.size if end is None else end)
+        try:
+            return self.objects.read(payload.file, payload.size, start, payload.size if end is None else end)
+        except Damaged:
+            _LOG.error("the object %s is not there, or has not its %d bytes any more", payload.file, payload.size)
+            raise
 
     def is_usable(self) -> bool:
         """Whether uploads could be taken now."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from skerry.errors import ConfigurationError
-from skerry_server.errors import Busy
+from skerry_server.errors import Busy, Damaged
 from skerry_server.objects import PIECE
 from skerry_server.settings import S3Keys, S3Store, Settings, check_store, s3_keys
 
@@ -44,7 +44,7 @@ def open_bucket(settings: Settings, store: S3Store, server_id: str) -> S3Objects
 
 
 class S3Objects:
-    """A bucket. It is asked for nothing but what is named here: put, multipart upload, get, list and delete."""
+    """A bucket. It is asked for nothing but what is named here: put, multipart upload, get, head, list and delete."""
 
     def __init__(self, settings: S3Store, keys: S3Keys, authority: str | None, mark: str) -> None:
         """``authority``: the PEM text of a private certificate authority.
@@ -85,12 +85,26 @@ class S3Objects:
             obstore.put(self._store, name, draft, chunk_size=part, max_concurrency=_AT_ONCE)
         draft.unlink()
 
-    def read(self, name: str, start: int, end: int) -> Iterator[bytes]:
+    def read(self, name: str, size: int, start: int, end: int) -> Iterator[bytes]:
         if start >= end:
             return iter(())
-        with _telling():
-            found = obstore.get(self._store, name, options={"range": (start, end)})
+        try:
+            with _telling():
+                found = self._get(name, size, start, end)
+        except FileNotFoundError as error:
+            raise Damaged from error
+        if found.meta["size"] != size:
+            raise Damaged
         return _pieces(found)
+
+    def _get(self, name: str, size: int, start: int, end: int) -> obstore.GetResult:
+        """A range behind the end of a shorter object is an error like any other, so that is looked at."""
+        try:
+            return obstore.get(self._store, name, options={"range": (start, end)})
+        except exceptions.GenericError:
+            if obstore.head(self._store, name)["size"] != size:
+                raise Damaged from None
+            raise
 
     def remove(self, name: str) -> None:
         with _telling(), contextlib.suppress(FileNotFoundError):

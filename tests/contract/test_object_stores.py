@@ -15,7 +15,7 @@ from objectstores import ObjectStore
 
 from skerry.errors import ConfigurationError
 from skerry.wire import INLINE_LIMIT
-from skerry_server.errors import Busy, TooLarge
+from skerry_server.errors import Busy, Damaged, TooLarge
 from skerry_server.payloads import Part, PayloadStore, Span
 from skerry_server.server import open_server
 from skerry_server.settings import Settings, parse
@@ -107,8 +107,23 @@ def test_what_is_removed_is_gone(kept: Kept) -> None:
     for _ in range(2):
         kept.store.forget(payload)
     assert kept.names() == []
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Damaged):
         kept.store.read(payload)
+
+
+@pytest.mark.parametrize("size", [0, 9_000_000, len(BIG) + 1])
+def test_what_has_another_size_is_damaged(kept: Kept, size: int, tmp_path: Path) -> None:
+    """Which is told before the first byte, wherever the reader begins."""
+    payload = kept.store.keep([BIG], 1 << 30)
+    draft = tmp_path / "draft"
+    draft.write_bytes((BIG + b"?")[:size])
+    assert payload.file is not None
+    kept.store.objects.adopt(draft, payload.file)
+    for start in (0, 5, 9_000_000, 10_000_000):
+        with pytest.raises(Damaged):
+            kept.store.read(payload, start)
+    with pytest.raises(Damaged):
+        kept.store.load(payload)
 
 
 def test_what_is_old_is_found(kept: Kept) -> None:

@@ -27,6 +27,7 @@ from skerry_server.doors.fields import NO_NUL
 from skerry_server.errors import (
     Busy,
     Conflicting,
+    Damaged,
     InvalidRequest,
     LetterTokenRefused,
     LoginFailed,
@@ -65,6 +66,7 @@ _STATUS: Mapping[type[Refused], int] = {
     NotOffered: 404,
     Conflicting: 409,
     Removed: 410,
+    Damaged: 410,
     TooLarge: 413,
     TooManyFailures: 429,
     Busy: 503,

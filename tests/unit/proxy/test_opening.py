@@ -249,6 +249,13 @@ def test_a_server_that_is_away_is_said_to_be(bench, fake, alice, bob, monkeypatc
     assert isinstance(refused(bench, make_order("native", None, task_uuid=task_uuid)), NotFound)
 
 
+def test_an_input_that_the_server_has_lost_is_not_waited_for(bench, fake, alice, bob) -> None:
+    task_uuid, stored = make_input("native", PLAINTEXT, alice, bob)
+    fake.inputs[7] = stored
+    fake.faults.append(("/input", "410"))
+    assert find_kind(refused(bench, make_order("native", None, task_uuid=task_uuid))) == "invalid"
+
+
 @pytest.mark.parametrize("missing", ["run", "attempt", "task", "input", "token", "format", "organization_id"])
 def test_an_order_that_lacks_a_field_names_it(bench, missing) -> None:
     order = make_order("native", b"", task_uuid="u")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import threading
@@ -82,6 +83,41 @@ def test_parts_that_do_not_fit(federation: Federation, researcher: Api, query: d
     answer = put(run, f"{path}/result", b"four", attempt=1, **query)
     assert answer.status_code == 400
     assert told in answer.get_json()["msg"]
+
+
+def spoil(server: Server) -> None:
+    """Cuts the end off the one large payload."""
+    [path] = server.settings.payload_folder.iterdir()
+    os.truncate(path, 100_000)
+
+
+def test_what_is_damaged_is_not_shown(federation: Federation, researcher: Api) -> None:
+    run, path = claimed(federation, researcher)
+    put(run, f"{path}/result", BIG, attempt=1)
+    run.post(f"{path}/finish", {"attempt": 1, "status": "completed", "staged": True})
+    spoil(federation.server)
+    assert "is damaged or lost" in researcher.refused(410, "GET", f"{path}/result")
+    researcher.refused(410, "GET", "result", query_string={"task_id": 1})
+    for file in federation.server.settings.payload_folder.iterdir():
+        file.unlink()
+    researcher.refused(410, "GET", f"{path}/result")
+
+
+def test_a_damaged_input_can_not_be_fetched(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher, organizations=[{"id": 2, "input": base64.b64encode(INPUT).decode()}])
+    order = federation.claim()
+    spoil(federation.server)
+    federation.as_run(order).refused(410, "GET", f"skerry/run/{order['run']}/input")
+
+
+def test_a_damaged_result_comes_again(federation: Federation, researcher: Api) -> None:
+    run, path = claimed(federation, researcher)
+    put(run, f"{path}/result", BIG, attempt=1)
+    spoil(federation.server)
+    assert run.get(f"{path}/upload", attempt=1) == {"received": 0, "complete": False}
+    put(run, f"{path}/result", BIG, attempt=1)
+    run.post(f"{path}/finish", {"attempt": 1, "status": "completed", "staged": True})
+    assert researcher.ask("GET", f"{path}/result").data == BIG
 
 
 def test_another_attempt_begins_anew(federation: Federation, researcher: Api) -> None:

@@ -22,7 +22,9 @@ from skerry_server.doors.handling import (
     stream_body,
 )
 from skerry_server.doors.native import streams
-from skerry_server.errors import NotKnown
+from skerry_server.errors import Damaged, NotKnown
+from skerry_server.models import Payload
+from skerry_server.payloads import PayloadStore
 from skerry_server.policy import Kind
 from skerry_server.services import runs
 
@@ -113,11 +115,17 @@ def read_result(call: Call, id_: int) -> Response:
 def received_result(call: Call, id_: int, query: ReceivedQuery) -> dict[str, Any]:
     """How much of it has come: from there on an upload that broke off goes on."""
     run, store = runs.held_run(call.session, call.actor, id_, query.attempt), call.server.payloads
-    if run.staged is not None and run.staged_attempt == query.attempt:
-        start = store.start(run.staged, runs.DIGESTED)
-        if query.of in {None, hashlib.sha256(start).hexdigest()}:
-            return {"received": run.staged.size, "complete": True}
+    if run.staged is not None and run.staged_attempt == query.attempt and _is(run.staged, query.of, store):
+        return {"received": run.staged.size, "complete": True}
     return {"received": store.received(runs.part_of(run, query.of)), "complete": False}
+
+
+def _is(staged: Payload, of: str | None, store: PayloadStore) -> bool:
+    """Whether it begins as the digest says; one that is damaged has to come again."""
+    try:
+        return of in {None, hashlib.sha256(store.start(staged, runs.DIGESTED)).hexdigest()}
+    except Damaged:
+        return False
 
 
 def stage_result(id_: int) -> Response:
