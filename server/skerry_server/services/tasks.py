@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, exists, false, func, insert, or_, select, true, update
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.orm import Session, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -141,9 +141,9 @@ def _check_room(session: Session, job: int | None, most: int) -> None:
         raise InvalidRequest(f"Job {job} has {most} tasks: this server takes no more for one job.")
 
 
-def find_task(session: Session, actor: Actor, task_id: int) -> Task:
+def find_task(session: Session, actor: Actor, task_id: int, loaded: Sequence[ExecutableOption] = ()) -> Task:
     """Raises NotKnown or PermissionDenied."""
-    task = session.get(Task, task_id)
+    task = session.get(Task, task_id, options=loaded)
     if task is None:
         raise NotKnown("task", task_id)
     if not session.scalar(select(exists().where(Task.id == task_id, visible_tasks(actor)))):
@@ -197,24 +197,24 @@ def delete_task(session: Session, actor: Actor, task_id: int, now: datetime) -> 
 def remove_runs(session: Session, which: ColumnElement[bool], now: datetime) -> list[Payload]:
     """Ends and deletes runs of tasks that stay; the payloads' files are the caller's to remove."""
     end_runs(session, which, "the organization was deleted", now)
-    runs = list(session.scalars(select(Run).where(which)))
-    payloads = _payloads(session, runs)
-    for row in [*runs, *payloads]:
-        session.delete(row)
-        session.flush()
-    return payloads
+    return _remove(session, session.scalars(select(Run).where(which)).all(), ())
 
 
 def remove_tasks(session: Session, tasks: Sequence[Task], now: datetime) -> list[Payload]:
     """Ends what is open, then deletes; the payloads' files are the caller's to remove."""
     end_tasks(session, tasks, "the task was deleted", now)
-    runs = [run for task in tasks for run in task.runs]
+    portions = _portions([task.id for task in tasks])
+    asked = (session.scalars(select(Run).where(Run.task_id.in_(some)).order_by(Run.id)) for some in portions)
+    runs = [run for found in asked for run in found]
+    return _remove(session, runs, sorted(tasks, key=lambda task: task.id, reverse=True))
+
+
+def _remove(session: Session, runs: Sequence[Run], tasks: Sequence[Task]) -> list[Payload]:
+    """Deletes them and the runs' payloads, which it gives: in one flush, so all rows of a kind by one statement."""
     payloads = _payloads(session, runs)
-    for row in [*runs, *sorted(tasks, key=lambda task: task.id, reverse=True)]:
+    for row in [*runs, *tasks, *payloads]:
         session.delete(row)
-        session.flush()
-    for payload in payloads:
-        session.delete(payload)
+    session.flush()
     return payloads
 
 
@@ -329,11 +329,10 @@ def _tell(session: Session, tasks: Sequence[Task], now: datetime) -> None:
 
 
 def descendants(session: Session, task_ids: Sequence[int]) -> list[Task]:
-    """All tasks below these, their runs loaded."""
+    """All tasks below these."""
     tree = select(Task.id).where(Task.parent_id.in_(task_ids)).cte("descendants", recursive=True)
     tree = tree.union(select(Task.id).join(tree, Task.parent_id == tree.c.id))
-    statement = select(Task).where(Task.id.in_(select(tree.c.id))).options(selectinload(Task.runs))
-    return list(session.scalars(statement.order_by(Task.id)))
+    return list(session.scalars(select(Task).where(Task.id.in_(select(tree.c.id))).order_by(Task.id)))
 
 
 def children_of_run(session: Session, run_id: int) -> list[Task]:

@@ -292,6 +292,37 @@ def test_a_list_costs_the_same_however_long(
     assert few < 14
 
 
+@pytest.mark.parametrize("include", ["runs", "runs,results"])
+def test_a_task_costs_the_same_however_many_runs_it_has(
+    federation: Federation, researcher: Api, statements: Callable[[], int], include: str
+) -> None:
+    def cost(task: int) -> int:
+        before = statements()
+        assert researcher.get(f"task/{task}", include=include)["runs"]
+        return statements() - before
+
+    few, many = federation.make_task(researcher), federation.make_task(researcher, 1, 2)
+    assert cost(many["id"]) == cost(few["id"])
+
+
+def test_deleting_costs_the_same_however_much_there_is(federation: Federation, statements: Callable[[], int]) -> None:
+    """And the audit trail names each row, the runs of a task before it, and children before their parents."""
+
+    def job(children: int) -> tuple[int, list[str]]:
+        top = federation.make_task(federation.root)
+        run = federation.as_run(federation.claim())
+        below = [federation.make_task(run)["id"] for _ in range(children)]
+        before = statements()
+        federation.root.delete(f"task/{top['id']}")
+        spent = statements() - before
+        federation.root.refused(404, "GET", f"task/{top['id']}")
+        deeds = federation.root.get("skerry/audit", action="task.delete")["data"]
+        assert [deed["object"]["id"] for deed in deeds[-children - 1 :]] == [*sorted(below, reverse=True), top["id"]]
+        return spent
+
+    assert job(6) <= job(1) + 2
+
+
 def test_creating_and_claiming_cost_little(
     federation: Federation, researcher: Api, statements: Callable[[], int]
 ) -> None:

@@ -12,6 +12,7 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.sql.base import ExecutableOption
 
 from skerry.wire import Status
 from skerry_server import counting, webcalls
@@ -208,7 +209,7 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     if query.is_user_created is not None:
         top = Task.parent_id.is_(None)
         statement = statement.where(top if query.is_user_created else ~top)
-    statement = _with_runs(statement, query.include)
+    statement = statement.options(*_loaded(query.include))
 
     def shown(call: Call, rows: Sequence[Task]) -> list[dict[str, Any]]:
         return show_all(call, rows, query.include)
@@ -262,7 +263,8 @@ def _create(call: Call, spec: tasks.TaskSpec, most: int) -> Reply:
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Task)
 def get(call: Call, id_: int, query: Include) -> dict[str, Any]:
-    return show_all(call, [tasks.find_task(call.session, call.actor, id_)], query.include)[0]
+    task = tasks.find_task(call.session, call.actor, id_, loaded=_loaded(query.include))
+    return show_all(call, [task], query.include)[0]
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, answer=answers.TaskStatus)
@@ -318,8 +320,8 @@ def show_all(call: Call, rows: Sequence[Task], include: Sequence[str]) -> list[d
     return shown
 
 
-def _with_runs(statement: Any, include: Sequence[str]) -> Any:
+def _loaded(include: Sequence[str]) -> Sequence[ExecutableOption]:
+    """What showing tasks takes, whatever the number of their runs."""
     if not {"runs", "results"} & set(include):
-        return statement
-    loaded = selectinload(Task.runs)
-    return statement.options(loaded.options(*runs.LOADED, joinedload(Run.result)))
+        return ()
+    return (selectinload(Task.runs).options(*runs.LOADED, joinedload(Run.result)),)
