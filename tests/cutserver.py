@@ -12,12 +12,16 @@ from typing import Any
 
 @dataclass
 class CutServer:
-    """``bring``: how many bytes an answer brings, by its number; -1: it is a 503. ``ranges``: those asked for."""
+    """``bring``: how many bytes an answer brings, by its number; -1: it is a 503. ``ranges``: those asked for.
+
+    With ``forgetful`` it gives all of it, whichever range is asked for.
+    """
 
     content: bytes
     bring: Callable[[int], int]
     ranges: list[str] = field(default_factory=list)
     port: int = 0
+    forgetful: bool = False
 
     @property
     def url(self) -> str:
@@ -31,6 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         self.cuts.ranges.append(asked)
         length, size = self.cuts.bring(len(self.cuts.ranges) - 1), len(self.cuts.content)
+        asked = "" if self.cuts.forgetful else asked
         start = int(asked.removeprefix("bytes=").rstrip("-") or 0)
         self.send_response(503 if length < 0 else 206 if asked else 200)
         self.send_header("Content-Length", str(size - start if length >= 0 else 0))

@@ -69,9 +69,12 @@ class Unanswered(Exception):
 
 
 class Patience:
-    """Growing, jittered pauses between tries, until so many seconds have passed in which nothing has come of them."""
+    """Growing, jittered pauses between tries, until so many seconds have passed in which nothing has come of them.
 
-    def __init__(self, seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+    ``sleep`` returns something true when there are to be no more tries.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float], sleep: Callable[[float], object]) -> None:
         self._seconds, self._clock, self._sleep = seconds, clock, sleep
         self.renew()
 
@@ -85,12 +88,11 @@ class Patience:
         self._deadline, self._longest = self._clock() + self._seconds, _FIRST_PAUSE
 
     def pause(self) -> bool:
-        """Waits for a moment; at once False when there is no patience left."""
+        """Waits for a moment; False when there is no patience left, at once then."""
         if not (left := self.left):
             return False
-        self._sleep(min(left, random.uniform(self._longest / 2, self._longest)))  # noqa: S311 - spreads callers, protects nothing
-        self._longest = min(self._longest * 2, _LONGEST_PAUSE)
-        return True
+        longest, self._longest = self._longest, min(self._longest * 2, _LONGEST_PAUSE)
+        return not self._sleep(min(left, random.uniform(longest / 2, longest)))  # noqa: S311 - spreads callers, protects nothing
 
 
 def persist(

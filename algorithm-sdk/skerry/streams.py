@@ -36,7 +36,7 @@ def download(session: Session, path: str, show: Show = lambda _have, _size: None
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         call = Call("GET", path, headers=headers, repeatable=True, patience=patience.left)
         with session.open(call) as answer:
-            size = _whole_size(answer, have)
+            size = whole_size(answer, have)
             for piece in _pieces(answer):
                 have += len(piece)
                 show(have, size)
@@ -92,7 +92,7 @@ class _Rest:
             self._show(have, self._size)
 
 
-def _whole_size(answer: requests.Response, have: int) -> int:
+def whole_size(answer: requests.Response, have: int) -> int:
     """Of the payload. Raises ServerError unless the answer goes on where it should."""
     try:
         if not have:
