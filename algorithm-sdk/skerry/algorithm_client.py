@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, NoReturn, Protocol, cast
@@ -20,6 +20,10 @@ from skerry.contract import read_claims
 from skerry.errors import AlgorithmError, AuthenticationError, ChildTaskFailed, InputError, NotFound, ServerError
 from skerry.wire import Format, Status, b64, detect_format, unb64
 
+_BLOBS = "blobstream"
+"""Where an input is sent ahead of its task. What is sent twice only waits for a task that never comes."""
+_MOST_INLINE = 48 << 20
+"""Characters of the inputs that a task carries itself; a gate takes a body of up to 64 MiB."""
 _WAIT = 25
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
@@ -134,9 +138,14 @@ class AlgorithmClient:
         method: str = "get",
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        data: Iterable[bytes] | None = None,
     ) -> Any:
-        """One call, answered as JSON; raises ServerError or a subclass. The gate lets few calls through."""
-        return self._call(method.upper(), endpoint, json=json, params=params, headers=headers)
+        """One call, answered as JSON; raises ServerError or a subclass. The gate lets few calls through.
+
+        ``data``: the body, piece by piece, in place of ``json``.
+        """
+        return self._call(method.upper(), endpoint, json=json, params=params, headers=headers, data=data)
 
     def wait_for_results(self, task_id: int, interval: float = 1) -> list[Any]:  # noqa: ARG002 - vantage6's; a push needs none
         """The results of a child task, once all its runs have ended, in the order of its organizations.
@@ -160,7 +169,7 @@ class AlgorithmClient:
         raise NotImplementedError("An algorithm does not encrypt: its gate does.")
 
     def _call(self, method: str, path: str, **details: Any) -> Any:
-        repeatable = method in {"GET", "HEAD"} or KEY in (details.get("headers") or {})
+        repeatable = method in {"GET", "HEAD"} or path == _BLOBS or KEY in (details.get("headers") or {})
         call = Call(
             method, path, token=self._token, repeatable=repeatable, patience=_PATIENCE, timeout=_PATIENCE, **details
         )
@@ -222,19 +231,32 @@ class Task(SubClient):
         Without ``organizations`` it is all of the collaboration, or of the study. ``input_`` names the function as
         ``method`` and its ``args`` and ``kwargs``. Raises InputError when it can't be JSON.
         """
-        claims, raw = self.parent.claims, b64(_dump_input(input_))
+        claims, raw = self.parent.claims, _dump_input(input_)
         targets = self._all() if organizations is None else list(organizations)
         body: dict[str, Any] = {
             "name": name,
             "image": claims.image,
             "collaboration_id": claims.collaboration_id,
-            "organizations": [{"id": organization, "input": raw} for organization in targets],
+            "organizations": self._inputs(raw, targets),
             "databases": claims.databases,
         }
         optional = {"description": description, "study_id": claims.study_id, "store_id": claims.store_id}
         body |= {key: value for key, value in optional.items() if value is not None}
         headers = {KEY: str(uuid.uuid4())}
         return cast("dict[str, Any]", self.parent.request("task", json=body, method="post", headers=headers))
+
+    def _inputs(self, raw: bytes, targets: Sequence[int]) -> list[dict[str, Any]]:
+        """As the task names them: themselves, or where they wait when together they are too large for it."""
+        if len(raw) * 4 // 3 * len(targets) > _MOST_INLINE:
+            return [{"id": one, "input": self._send_ahead(raw, one)} for one in targets]
+        text = b64(raw)
+        return [{"id": one, "input": text} for one in targets]
+
+    def _send_ahead(self, raw: bytes, organization: int) -> str:
+        """Leaves the input at the gate, which holds the key that is shown against the one that it knows. Its name."""
+        key = self.parent.organization.get(organization).get("public_key")
+        headers = {"Content-Length": str(len(raw))} | ({"X-Public-Key": str(key)} if key else {})
+        return str(self.parent.request(_BLOBS, method="post", headers=headers, data=[raw])["uuid"])
 
     def _all(self) -> list[int]:
         return [int(organization["id"]) for organization in self.parent.organization.list()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -68,6 +68,33 @@ class Unanswered(Exception):
         self.sent = sent
 
 
+class Patience:
+    """Growing, jittered pauses between tries, until so many seconds have passed in which nothing has come of them.
+
+    ``sleep`` returns something true when there are to be no more tries.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float], sleep: Callable[[float], object]) -> None:
+        self._seconds, self._clock, self._sleep = seconds, clock, sleep
+        self.renew()
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self._deadline - self._clock())
+
+    def renew(self) -> None:
+        """There was progress."""
+        self._deadline, self._longest = self._clock() + self._seconds, _FIRST_PAUSE
+
+    def pause(self) -> bool:
+        """Waits for a moment; False when there is no patience left, at once then."""
+        if not (left := self.left):
+            return False
+        longest, self._longest = self._longest, min(self._longest * 2, _LONGEST_PAUSE)
+        return not self._sleep(min(left, random.uniform(longest / 2, longest)))  # noqa: S311 - spreads callers, protects nothing
+
+
 def persist(
     call: Call, attempt: Callable[[Call], AnswerT], clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> AnswerT:
@@ -75,15 +102,13 @@ def persist(
 
     ``attempt`` raises Unanswered. The last problem is raised when the call's patience ends.
     """
-    pauses = _pauses(clock() + call.patience, clock)
+    patience = Patience(call.patience, clock, sleep)
     while True:
         try:
             return attempt(call)
         except Unanswered as error:
-            pause = next(pauses, None)
-            if pause is None or not (call.repeatable or not error.sent):
+            if not (call.repeatable or not error.sent) or not patience.pause():
                 raise error.problem from error.__cause__
-            sleep(pause)
 
 
 def parse(status: int, body: bytes, base_url: str) -> Any:
@@ -99,14 +124,6 @@ def error_of(status: int, body: bytes, call: Call) -> ServerError:
     """The error that a status stands for, in the server's own words where it has any."""
     kind = _ERRORS.get(status, ServerError)
     return kind(_message(body) or f"The server answered {status} to {call.method} {call.path}.", status)
-
-
-def _pauses(deadline: float, clock: Callable[[], float]) -> Iterator[float]:
-    """Growing, jittered pauses until the deadline."""
-    longest = _FIRST_PAUSE
-    while (left := deadline - clock()) > 0:
-        yield min(left, random.uniform(longest / 2, longest))  # noqa: S311 - spreads callers, protects nothing
-        longest = min(longest * 2, _LONGEST_PAUSE)
 
 
 def _message(raw: bytes) -> str:

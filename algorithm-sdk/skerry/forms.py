@@ -44,15 +44,15 @@ Place = tuple[str | int, ...]
 def dump(value: Any, file: IO[bytes], name: str) -> None:
     """Writes the value; a ``Path`` stands for what is in that file, and bytes for themselves.
 
-    Raises ValueError with where in it, ``name``, the first thing sits that has no form, OSError, or MissingExtra for a
-    table without Arrow.
+    Raises ValueError with where in it, ``name``, the first thing sits that has no form, or hides something that would
+    be shown, OSError, or MissingExtra for a table without Arrow.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         file.write(value)
     elif isinstance(value, Path):
         _copy(value, file)
     elif _is_table(value):
-        _write_table(value, file)
+        _write_table(value, file, name)
     elif arrays := _find_arrays(value):
         _write_arrays(value, arrays, file, name)
     else:
@@ -102,7 +102,7 @@ def _arrays(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
         yield place, value
     elif isinstance(value, dict):
         for key, part in value.items():
-            yield from _arrays(part, (*place, key))
+            yield from _arrays(part, (*place, _key(key)))
     elif isinstance(value, list | tuple):
         for index, part in enumerate(value):
             yield from _arrays(part, (*place, index))
@@ -113,26 +113,32 @@ def _write_arrays(value: Any, arrays: dict[Place, Any], file: IO[bytes], name: s
 
     from numpy.lib import format as npy  # noqa: PLC0415
 
-    members = {f"{number}-{'.'.join(map(str, place))}".rstrip("-"): place for number, place in enumerate(arrays)}
-    rest = {"value": _without(value, ()), "arrays": {member: list(place) for member, place in members.items()}}
+    members = {str(number): place for number, place in enumerate(arrays)}
+    rest = {"value": _without(value), "arrays": {member: list(place) for member, place in members.items()}}
     with ZipFile(file, "w") as archive:
         archive.writestr(_REST, values.dump(rest, name))
         for member, place in members.items():
             array = arrays[place]
-            if array.dtype.hasobject:
-                raise ValueError(f"{_spell(name, place)} is an array of objects; make it one of numbers or texts")
+            _check_array(array, _spell(name, place))
             with archive.open(f"{member}.npy", "w", force_zip64=True) as out:
                 npy.write_array(out, array, allow_pickle=False)
 
 
-def _without(value: Any, place: Place) -> Any:
+def _check_array(array: Any, name: str) -> None:
+    if values.is_masked(array):
+        raise ValueError(f"{name} {values.MASKED}")
+    if array.dtype.hasobject:
+        raise ValueError(f"{name} is an array of objects; make it one of numbers or texts")
+
+
+def _without(value: Any) -> Any:
     """The value with None for each of its arrays."""
     if isinstance(value, sys.modules["numpy"].ndarray):
         return None
     if isinstance(value, dict):
-        return {key: _without(part, (*place, key)) for key, part in value.items()}
+        return {key: _without(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_without(part, (*place, index)) for index, part in enumerate(value)]
+        return [_without(part) for part in value]
     return value
 
 
@@ -184,14 +190,19 @@ def _put_back(value: Any, arrays: dict[Place, Any]) -> Any:
             return array
         holder = value
         for key in place[:-1]:
-            holder = holder[_key(holder, key)]
-        holder[_key(holder, place[-1])] = array
+            holder = holder[_index(holder, key)]
+        holder[_index(holder, place[-1])] = array
     return value
 
 
-def _key(holder: Any, key: str | int) -> str | int:
-    """In JSON every key of a dict is a text."""
-    return key if isinstance(holder, list) or isinstance(key, str) else str(key)
+def _index(holder: Any, key: str | int) -> str | int:
+    """Earlier archives have keys that were no texts as they were."""
+    return key if isinstance(holder, list) else _key(key)
+
+
+def _key(key: Any) -> str:
+    """A dict's key as JSON spells it; that it has no spelling, ``values.dump`` says."""
+    return key if isinstance(key, str) else json.dumps(key, default=str)
 
 
 # --- tables ----------------------------------------------------------------------------------------------
@@ -203,11 +214,27 @@ def _is_table(value: Any) -> bool:
     return is_frame or (arrow is not None and isinstance(value, arrow.Table))
 
 
-def _write_table(value: Any, file: IO[bytes]) -> None:
+def _write_table(value: Any, file: IO[bytes], name: str) -> None:
     arrow = _arrow()
-    table = value if isinstance(value, arrow.Table) else arrow.Table.from_pandas(value)
+    table = value if isinstance(value, arrow.Table) else _as_arrow(value, arrow, name)
     with arrow.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
+
+
+def _as_arrow(frame: pd.DataFrame, arrow: Any, name: str) -> Any:
+    for column, cells in frame.items():
+        if cells.dtype == object:
+            _refuse_masked(cells.tolist(), (cast("str", column),), name)
+    return arrow.Table.from_pandas(frame)
+
+
+def _refuse_masked(value: Any, place: Place, name: str) -> None:
+    """For the cells of a table, in which Arrow takes arrays of objects for lists."""
+    for where, array in _arrays(value, place):
+        if values.is_masked(array):
+            raise ValueError(f"{_spell(name, where)} {values.MASKED}")
+        if array.dtype.hasobject:
+            _refuse_masked(array.tolist(), where, name)
 
 
 def _read_table(file: IO[bytes]) -> pd.DataFrame:

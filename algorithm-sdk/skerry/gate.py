@@ -5,12 +5,13 @@ By the loopback of the run's namespace, or by a unix socket where the runtime do
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -65,11 +66,13 @@ class GateTransport:
         return status, body
 
     def _exchange(self, call: Call) -> tuple[int, bytes]:
-        body, head = None, call.head
+        body: bytes | Iterable[bytes] | None = call.data
+        head = call.head
         if call.json is not None:
             body, head["Content-Type"] = json.dumps(call.json).encode(), "application/json"
         self._connection.sock.settimeout(call.timeout)
-        self._connection.request(call.method, self._target(call), body, head)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it had all
+            self._connection.request(call.method, self._target(call), body, head)
         answer = self._connection.getresponse()
         return answer.status, answer.read()
 

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 import requests
 
 from skerry.calls import Call
-from skerry.errors import ServerError, ServerUnreachable
+from skerry.errors import ServerError, ServerUnreachable, SkerryError
 
 if TYPE_CHECKING:
     from skerry.session import Session
@@ -19,10 +19,11 @@ Show = Callable[[int, int], None]
 
 PIECE = 1024 * 1024
 _PATIENCE = 300.0
-"""Seconds for which a stream waits for a server that is away."""
+"""Seconds for which a stream goes on trying without a byte that is new: it waits for a server that is away, whose disk
+is full, or that still holds on to a connection which is gone, or keeps what came in a store that is slow."""
 
-_FRUITLESS = 5
-"""Tries in a row that bring nothing."""
+_LOOK_AGAIN = frozenset({409, 429})
+"""What an upload is told beside 5xx when it may be over, or go on, at the next look: someone was first, or too fast."""
 
 _BROKEN = "The connection to the server broke off again and again: try later."
 _PARTIAL = 206
@@ -30,40 +31,47 @@ _PARTIAL = 206
 
 def download(session: Session, path: str, show: Show = lambda _have, _size: None) -> Iterator[bytes]:
     """What lies there, piece by piece. Raises ServerError or a subclass, or ServerUnreachable."""
-    have, size, fruitless = 0, None, 0
+    have, size, patience = 0, None, session.transport.patience(_PATIENCE)
     while size is None or have < size:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        call = Call("GET", path, headers=headers, repeatable=True, patience=_PATIENCE)
-        before = have
+        call = Call("GET", path, headers=headers, repeatable=True, patience=patience.left)
         with session.open(call) as answer:
-            size = _whole_size(answer, have)
+            size = whole_size(answer, have)
             for piece in _pieces(answer):
                 have += len(piece)
                 show(have, size)
                 yield piece
-        fruitless = fruitless + 1 if have == before else 0
-        if fruitless > _FRUITLESS:
+                patience.renew()
+        if have < size and not patience.pause():
             raise ServerUnreachable(_BROKEN)
 
 
 def upload(session: Session, path: str, file: IO[bytes], show: Show = lambda _have, _size: None) -> None:
     """Puts a whole file there. Raises as ``download`` does."""
-    size, last, fruitless = file.seek(0, os.SEEK_END), -1, 0
+    size, most, patience = file.seek(0, os.SEEK_END), -1, session.transport.patience(_PATIENCE)
+    given_up: SkerryError | None = None
     while True:
         known = session.json(Call("GET", path, repeatable=True, patience=_PATIENCE))
         if known["complete"]:
             return
         have = min(int(known["received"]), size)
-        fruitless, last = (fruitless + 1 if have <= last else 0), have
-        rest = _Rest(file, have, size, show)
+        if have > most:
+            most = have
+            patience.renew()
+        elif given_up is not None:
+            raise given_up
+        rest, span = _Rest(file, have, size, show), {"start": have, "size": size}
         try:
-            session.json(Call("PUT", path, params={"start": have, "size": size}, data=rest, patience=_PATIENCE))
-        except ServerUnreachable:
-            if fruitless >= _FRUITLESS:
+            session.json(Call("PUT", path, params=span, data=rest, patience=_PATIENCE))
+        except (ServerError, ServerUnreachable) as error:
+            if not _may_pass(error):
                 raise
-        except ServerError as error:
-            if error.status < 500 or fruitless >= _FRUITLESS:  # noqa: PLR2004
-                raise
+            given_up = None if patience.pause() else error
+
+
+def _may_pass(error: ServerError | ServerUnreachable) -> bool:
+    """Whether the same upload may fare better in a moment."""
+    return isinstance(error, ServerUnreachable) or error.status >= 500 or error.status in _LOOK_AGAIN  # noqa: PLR2004
 
 
 class _Rest:
@@ -84,7 +92,7 @@ class _Rest:
             self._show(have, self._size)
 
 
-def _whole_size(answer: requests.Response, have: int) -> int:
+def whole_size(answer: requests.Response, have: int) -> int:
     """Of the payload. Raises ServerError unless the answer goes on where it should."""
     try:
         if not have:

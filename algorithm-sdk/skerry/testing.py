@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -95,6 +96,7 @@ class Federation:
         self.nodes = dict(zip(self.organizations, nodes or self.organizations, strict=True))
         by_label = [table if isinstance(table, Mapping) else {"default": table} for table in tables]
         self._tables = dict(zip(self.organizations, by_label, strict=True))
+        self.blobs: dict[str, bytes] = {}
         self._tasks: list[_Task] = []
         self._runs: list[_Run] = []
 
@@ -253,10 +255,19 @@ class InMemoryGate:
         return _task_as_told(self.federation.task_of(id_))
 
     def create_task(self, call: Call) -> Any:
-        inputs = {int(target["id"]): unb64(target["input"]) for target in call.json["organizations"]}
+        blobs = self.federation.blobs
+        inputs = {
+            int(target["id"]): blobs.pop(target["input"], b"") or unb64(target["input"])
+            for target in call.json["organizations"]
+        }
         if not inputs:
             raise InvalidInput("A child task needs at least one organization.", 400)
         return _task_as_told(self.federation.create(self.task.id, str(call.json["name"]), inputs))
+
+    def keep_blob(self, call: Call) -> Any:
+        name = str(uuid.uuid4())
+        self.federation.blobs[name] = b"".join(call.data or ())
+        return {"uuid": name}
 
     def wait(self, _: Call, id_: int) -> Any:
         task = self.federation.task_of(id_)
@@ -320,6 +331,7 @@ _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", "study", InMemoryGate.studies),
     ("GET", r"task/(\d+)", InMemoryGate.get_task),
     ("POST", "task", InMemoryGate.create_task),
+    ("POST", "blobstream", InMemoryGate.keep_blob),
     ("GET", r"skerry/task/(\d+)/wait", InMemoryGate.wait),
     ("GET", "run", InMemoryGate.runs),
     ("GET", r"run/(\d+)", InMemoryGate.get_run),

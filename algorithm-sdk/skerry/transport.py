@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from skerry.calls import CONNECT_TIMEOUT, Call, Unanswered, error_of, parse, persist
+from skerry.calls import CONNECT_TIMEOUT, Call, Patience, Unanswered, error_of, parse, persist
 from skerry.errors import ConfigurationError, ServerUnreachable
 from skerry.keepalive import KeepaliveAdapter
 
@@ -49,6 +49,10 @@ class Transport:
     def open(self, call: Call) -> requests.Response:
         """The answer, whose body is the caller's to read and to close; raises as ``json`` does."""
         return self._send(replace(call, stream=True))
+
+    def patience(self, seconds: float) -> Patience:
+        """For what takes several calls, by this transport's clock."""
+        return Patience(seconds, self._clock, self._sleep)
 
     def _send(self, call: Call) -> requests.Response:
         answer = persist(call, self._attempt, self._clock, self._sleep)

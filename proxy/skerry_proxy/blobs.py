@@ -5,12 +5,12 @@ They wait at the gate: what they are sealed with names the task, and that is not
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -47,7 +47,7 @@ class Blobs:
         self._closed = False
 
     def keep(self, body: IO[bytes], size: int, key: bytes | None) -> str:
-        """Its name, a UUID. Raises Refusal (413) when the run has sent too much that it does not use."""
+        """Its name, a UUID. Raises Refusal (413) when the run has sent too much that it does not use, or OSError."""
         with self._lock:
             if self._closed:
                 raise Refusal(503, "The run's gate is closed.")
@@ -57,10 +57,22 @@ class Blobs:
             file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed with its task or the gate
             name = str(uuid.uuid4())
             self._waiting[name] = Blob(file, size, key)
-        shutil.copyfileobj(body, file, _PIECE)
+        try:
+            shutil.copyfileobj(body, file, _PIECE)
+            file.flush()
+        except BaseException:
+            self._drop(name)
+            raise
         return name
 
-    @contextmanager
+    def _drop(self, name: str) -> None:
+        with self._lock:
+            blob = self._waiting.pop(name, None)
+        if blob is not None:
+            with contextlib.suppress(OSError):  # what it could not write
+                blob.file.close()
+
+    @contextlib.contextmanager
     def taken(self, names: Collection[str]) -> Iterator[dict[str, Blob]]:
         """Those of these names that wait here; they are gone after the block, and wait on when it raises."""
         with self._lock:

@@ -257,7 +257,7 @@ class Children:
         part = self._part(child, run.organization)
         with (
             filled_spool(self._folder) as plaintext,
-            self._upstream.download(f"/skerry/run/{run.id}/result", part.token) as stored,
+            self._forwarder.download(f"/skerry/run/{run.id}/result") as stored,
         ):
             for piece in self._protection.open_result(self._run, part, stored):
                 plaintext.write(piece)

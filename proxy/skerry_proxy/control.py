@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -30,6 +29,7 @@ from skerry_proxy.fields import Fields
 from skerry_proxy.frames import close_all, receive_frame, send_frame
 from skerry_proxy.office import Office
 from skerry_proxy.relays import MOST_RELAYS, Lead
+from skerry_proxy.spools import is_full
 
 _BACKLOG = 64
 _PEER = struct.Struct("3i")
@@ -52,7 +52,6 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
 """The kind of each error, the first that fits; the node's reaction to each is in the protocol."""
 
 _GONE = 410
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Operation = Callable[[Office, Fields, Sequence[int]], dict[str, Any]]
 
@@ -64,7 +63,7 @@ def find_kind(error: Exception) -> str:
     """
     if isinstance(error, ServerError) and (error.status in {401, 429} or error.status >= 500):  # noqa: PLR2004
         return "unreachable"
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if is_full(error):
         return "unreachable"
     if isinstance(error, ServerError) and error.status == _GONE:
         return "invalid"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -58,16 +59,14 @@ class Forwarder:
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Does what may be done twice, and again while the server is away, until the gate closes."""
-        return patiently(action, self._closing, _PATIENCE)
+        return patiently(lambda: _await_token(action), self._closing, _PATIENCE)
+
+    def download(self, path: str) -> AbstractContextManager[Iterator[bytes]]:
+        """The bytes of a stored payload; as patient, once the first of them are there. Raises as the upstream does."""
+        return self._upstream.download(path, lambda: self.token, self._closing, _PATIENCE)
 
     def _answer(self, call: Call) -> Any:
-        """While the server was away the token may have expired; the renewer or the node gets a new one."""
-        try:
-            return self._upstream.answer(call if call.token is None else replace(call, token=self.token))
-        except AuthenticationError as error:
-            if _EXPIRED in str(error):
-                raise ServerUnreachable("The run's token is being renewed.") from error
-            raise
+        return self._upstream.answer(call if call.token is None else replace(call, token=self.token))
 
     def _get_page(self, match: Match, number: int) -> dict[str, Any]:
         query: list[tuple[str, str | int]] = [*match.query, ("page", number), ("per_page", _PAGE_SIZE)]
@@ -75,6 +74,16 @@ class Forwarder:
         if not isinstance(page, dict) or not isinstance(page.get("data"), list):
             raise ServerError("The server's answer is not a list.", 200)
         return page
+
+
+def _await_token(action: Callable[[], T]) -> T:
+    """While the server was away the token may have expired; the renewer or the node gets a new one."""
+    try:
+        return action()
+    except AuthenticationError as error:
+        if _EXPIRED in str(error):
+            raise ServerUnreachable("The run's token is being renewed.") from error
+        raise
 
 
 def one_page(path: str, rows: list[Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from skerry_proxy.pace import Pace
 from skerry_proxy.reception import Reception
 from skerry_proxy.routes import Action, Match, find_route, parse_query
 from skerry_proxy.runs import Run
-from skerry_proxy.spools import IN_MEMORY
+from skerry_proxy.spools import IN_MEMORY, is_full
 from skerry_proxy.tally import Tally
 
 MOST_CONNECTIONS = 16
@@ -132,6 +132,14 @@ def explain(error: SkerryError | ValueError) -> Refusal:
     return Refusal(502, f"The server's answer can't be used. {error}")
 
 
+def _explain_full(error: Exception) -> Refusal | None:
+    """What the container, which then comes again, is told when there is no room for what it sent or asked for."""
+    if not is_full(error):
+        return None
+    _log.error("the disk is full: %s", error)
+    return Refusal(503, "The disk of this node is full: try again in a moment.")
+
+
 class Gate:
     """Serves one run until it is closed. It takes over the listeners; each connection has a thread, of at most 16."""
 
@@ -184,7 +192,7 @@ class Gate:
         while not self._closing.is_set():
             self._pace.wait(self._closing)
             try:
-                request = connection.read()
+                request = self._read(connection)
             except Refusal as refusal:
                 _log.info("run %d: refused a request: %d", self.run.id, refusal.status)
                 self.tally.count_refusal(refusal.status)
@@ -196,6 +204,16 @@ class Gate:
             if not _tell(connection, response):
                 return
 
+    @staticmethod
+    def _read(connection: Connection) -> Request:
+        """Raises Refusal or Gone."""
+        try:
+            return connection.read()
+        except OSError as error:
+            if full := _explain_full(error):
+                raise full from error
+            raise
+
     def _answer(self, request: Request) -> Response:
         try:
             return self._desk.answer(request)
@@ -203,7 +221,9 @@ class Gate:
             return self._refuse(refusal)
         except (SkerryError, ValueError) as error:
             return self._refuse(explain(error))
-        except Exception:  # noqa: BLE001 - the top of the loop; the log has the traceback
+        except Exception as error:  # noqa: BLE001 - the top of the loop; the log has the traceback
+            if full := _explain_full(error):
+                return self._refuse(full)
             _log.exception("run %d: a call failed", self.run.id)
             return self._refuse(Refusal(500, "The gate failed; its log says why."))
 

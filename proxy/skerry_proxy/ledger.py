@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import threading
@@ -47,7 +48,7 @@ class Child:
 class Ledger:
     """An SQLite file. Safe for threads; one process at a time. What has expired is forgotten when more is written.
 
-    Raises ConfigurationError when the file can't be opened.
+    Raises ConfigurationError when the file can't be opened; what writes raises OSError (ENOSPC) on a full disk.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,13 +124,25 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, now: float) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, _room():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 for table in ("used", "children", "unanswered"):
                     self._connection.execute(f"DELETE FROM {table} WHERE expires < ?", (now,))  # noqa: S608 # nosec B608
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite ends it itself when it can't write
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """A full disk is the same error here as for any other file."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise OSError(errno.ENOSPC, "The proxy's ledger can't be written") from error

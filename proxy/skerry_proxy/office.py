@@ -293,7 +293,7 @@ class Office:
         if order.input is not None:
             yield [order.input]
             return
-        with self._upstream.download(f"/skerry/run/{order.run}/input", order.token) as pieces:
+        with self._upstream.download(f"/skerry/run/{order.run}/input", lambda: order.token) as pieces:
             yield pieces
 
     def _make_gate(self, run: Run, access: Access, gate_token: str, sockets: list[socket.socket], tally: Tally) -> Gate:

@@ -1,7 +1,8 @@
-"""Temporary files that have no name, in a folder of the proxy's own."""
+"""Temporary files that have no name, in a folder of the proxy's own; and what tells that there is no room for one."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,13 @@ from typing import IO, cast
 
 IN_MEMORY = 1024 * 1024
 """Up to this many bytes stay in memory."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk has no room: a reason to come again."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 @contextmanager

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-import random
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import IO, Any, TypeVar
 
 import requests
 
+from skerry.calls import Patience
 from skerry.errors import (
     AuthenticationError,
     Conflict,
@@ -27,6 +27,7 @@ from skerry.errors import (
     ServerUnreachable,
 )
 from skerry.keepalive import KeepaliveAdapter
+from skerry.streams import whole_size
 from skerry_proxy.fields import Fields
 from skerry_proxy.settings import Settings
 
@@ -34,8 +35,6 @@ LARGEST_ANSWER = 64 * 1024 * 1024
 PATIENCE = 60.0
 """Seconds for which what may be repeated is repeated while the server can't be reached."""
 
-_FIRST_WAIT = 0.1
-_LONGEST_WAIT = 5.0
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 90
 _PIECE = 1024 * 1024
@@ -85,12 +84,36 @@ class Upstream:
             _refuse_errors(response)
             return _read_json(response)
 
-    @contextmanager
-    def download(self, path: str, token: str) -> Iterator[Iterator[bytes]]:
-        """The bytes of a stored payload, piece by piece. Raises as ``answer`` does, also while it is read."""
-        with self._send(Call("GET", path, token), accept="application/octet-stream") as response:
-            _refuse_errors(response)
-            yield _pieces(response)
+    @contextlib.contextmanager
+    def download(
+        self,
+        path: str,
+        token: Callable[[], str],
+        closing: threading.Event | None = None,
+        patience: float | None = None,
+    ) -> Iterator[Iterator[bytes]]:
+        """The bytes of a stored payload, piece by piece, from where a connection broke off when it did.
+
+        Raises as ``answer`` does, while it is read: ServerUnreachable when nothing has come yet, when for so many
+        seconds nothing more has come (PATIENCE unless told), or ``closing`` is set.
+        """
+        with contextlib.closing(self._download(path, token, _patience(closing, patience))) as pieces:
+            yield pieces
+
+    def _download(self, path: str, token: Callable[[], str], patience: Patience) -> Generator[bytes]:
+        have, size = 0, None
+        while size is None or have < size:
+            try:
+                with self._send(Call("GET", path, token()), accept="application/octet-stream", start=have) as response:
+                    _refuse_errors(response)
+                    size = whole_size(response, have)
+                    for piece in _pieces(response):
+                        have += len(piece)
+                        yield piece
+                        patience.renew()
+            except ServerUnreachable:
+                if not have or not patience.pause():
+                    raise
 
     def upload(self, to: Upload, token: str, file: IO[bytes]) -> None:
         """Sends the file as the body of a PUT, from where an earlier try broke off. Raises as ``answer`` does."""
@@ -114,11 +137,18 @@ class Upstream:
     def close(self) -> None:
         self._session.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _send(
-        self, call: Call, *, data: _Rest | Iterator[bytes] | None = None, accept: str = "application/json"
+        self,
+        call: Call,
+        *,
+        data: _Rest | Iterator[bytes] | None = None,
+        accept: str = "application/json",
+        start: int = 0,
     ) -> Iterator[requests.Response]:
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
         if call.token is not None:
             headers["Authorization"] = f"Bearer {call.token}"
         if data is not None:
@@ -161,16 +191,17 @@ def patiently(action: Callable[[], T], closing: threading.Event | None = None, p
 
     Raises ServerUnreachable after so many seconds (PATIENCE unless told), or as soon as ``closing`` is set.
     """
-    closing = closing or threading.Event()
-    deadline, wait = time.monotonic() + (PATIENCE if patience is None else patience), _FIRST_WAIT
+    hope = _patience(closing, patience)
     while True:
         try:
             return action()
         except ServerUnreachable:
-            wait = min(wait * 2, _LONGEST_WAIT)
-            pause = wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-            if time.monotonic() + pause > deadline or closing.wait(pause):
+            if not hope.pause():
                 raise
+
+
+def _patience(closing: threading.Event | None, seconds: float | None) -> Patience:
+    return Patience(PATIENCE if seconds is None else seconds, time.monotonic, (closing or threading.Event()).wait)
 
 
 def _make_session(ca_file: str | None, https_proxy: str | None) -> requests.Session:

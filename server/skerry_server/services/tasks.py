@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, bindparam, exists, false, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql.base import ExecutableOption
 
 from skerry import logs
@@ -141,7 +142,7 @@ def _check_room(session: Session, job: int | None, most: int) -> None:
         raise InvalidRequest(f"Job {job} has {most} tasks: this server takes no more for one job.")
 
 
-def find_task(session: Session, actor: Actor, task_id: int, loaded: Sequence[ExecutableOption] = ()) -> Task:
+def find_task(session: Session, actor: Actor, task_id: int, loaded: Sequence[ORMOption] = ()) -> Task:
     """Raises NotKnown or PermissionDenied."""
     task = session.get(Task, task_id, options=loaded)
     if task is None:

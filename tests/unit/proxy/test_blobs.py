@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from federation import open_child_input
 
-from skerry import crypto
+from skerry import AlgorithmClient, crypto
+from skerry.algorithm_client import Organization
 from skerry.wire import b64
 from skerry_proxy.blobs import MOST_WAITING
 
@@ -135,6 +138,19 @@ def test_one_larger_than_a_request_may_be_otherwise(make_bench, call, carol) -> 
     assert call(caller, "POST", "/task", json=wish(_3=name)).status_code == 201
     [blob] = bench.fake.blobs.values()
     assert opened("native", blob, carol) == payload
+
+
+def test_skerrys_own_client_sends_so_what_is_too_large_for_a_task(make_bench, alice, carol, monkeypatch) -> None:
+    bench, people = make_bench(), {1: alice, 3: carol}
+    caller = bench.serve(bench.open()["resume"])
+    client = AlgorithmClient(caller.token, "http://127.0.0.1", caller.port)
+    keys = {number: {"public_key": b64(identity.public_pem)} for number, identity in people.items()}
+    monkeypatch.setattr(Organization, "get", lambda _, number: keys[number])
+    input_ = {"method": "partial", "kwargs": {"filler": "x" * (26 << 20)}}
+    client.task.create(input_, organizations=[3, 1])
+    [post] = bench.fake.posts
+    for entry in post["organizations"]:
+        assert json.loads(opened("native", bench.fake.blobs[entry["input"]], people[entry["id"]])) == input_
 
 
 def test_what_waits_goes_with_its_gate(make_bench, call, carol) -> None:

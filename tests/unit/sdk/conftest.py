@@ -68,6 +68,7 @@ class ScriptedServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     script: ScriptedServer
 
     def _serve(self) -> None:

@@ -65,6 +65,24 @@ def test_a_child_task(server, client) -> None:
     }
 
 
+def test_a_large_input_is_sent_ahead_of_its_task(server, client, monkeypatch) -> None:
+    monkeypatch.setattr("skerry.algorithm_client._MOST_INLINE", 200_000)
+    names = [str(uuid.uuid4()) for _ in range(2)]
+    server.on("GET", "organization/1", {"id": 1, "public_key": "a2V5"})
+    server.on("GET", "organization/2", {"id": 2, "public_key": ""})
+    server.on("POST", "blobstream", (503, {"msg": "Full."}), None, *((201, {"uuid": name}) for name in names))
+    server.on("POST", "task", (201, {"id": 7}))
+    input_ = {"method": "sums", "kwargs": {"filler": "x" * 80_000}}
+    client.task.create(input_, organizations=[1, 2])
+    *_, first, second = server.calls("POST", "blobstream")
+    assert json.loads(first.body) == json.loads(second.body) == input_
+    assert (first.headers["X-Public-Key"], "X-Public-Key" in second.headers) == ("a2V5", False)
+    [task] = server.calls("POST", "task")
+    assert task.json["organizations"] == [{"id": one, "input": name} for one, name in zip((1, 2), names, strict=True)]
+    client.task.create(input_, organizations=[1])
+    assert unb64(server.calls("POST", "task")[1].json["organizations"][0]["input"]) == first.body
+
+
 def test_a_child_task_for_everyone_in_the_study(server, make_token) -> None:
     client = AlgorithmClient(make_token({**SUBJECT, "study_id": 8}), "http://127.0.0.1", server.port, "/api")
     server.on("GET", "organization", {"data": [{"id": 2}, {"id": 3}]})

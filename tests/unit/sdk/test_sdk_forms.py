@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -18,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skerry import forms
+from skerry import forms, values
 
 pytestmark = pytest.mark.unit
 
@@ -56,7 +58,9 @@ def test_arrays_come_as_they_went(value: Any) -> None:
 
 def test_arrays_can_be_read_without_us() -> None:
     with np.load(dumped({"weights": np.arange(3), "n": 2}), allow_pickle=False) as read:
-        assert [read[name].tolist() for name in read.files if name.endswith("weights")] == [[0, 1, 2]]
+        places = json.loads(read["value.json"])["arrays"]
+        assert {name: read[name].tolist() for name in places} == {"0": [0, 1, 2]}
+        assert places == {"0": ["weights"]}
 
 
 def test_arrays_by_other_hands() -> None:
@@ -68,6 +72,20 @@ def test_arrays_by_other_hands() -> None:
 
 def test_keys_that_are_numbers_become_texts_as_in_json() -> None:
     assert forms.load(dumped({1: {2: np.ones(1)}}))["1"]["2"].tolist() == [1]
+
+
+@pytest.mark.parametrize("key", [True, False, None, 1.5, "a\0b", "a\0c", "../x", "\ud800", "n" * 70_000])
+def test_an_array_is_held_by_any_key_that_json_can_spell(key: Any) -> None:
+    array, spelled = np.ones(2), next(iter(json.loads(json.dumps({key: 0}))))
+    assert same({spelled: {spelled: array}, "a\0d": array}, forms.load(dumped({key: {key: array}, "a\0d": array})))
+
+
+def test_archives_that_name_arrays_by_their_places_are_read() -> None:
+    rest = {"value": {"1": [None, None], "w": 2}, "arrays": {"0-1.0": [1, 0], "1-1.1": [1, 1]}}
+    raw = _zip(
+        **{"value_json": json.dumps(rest).encode(), "0-1.0.npy": _npy(np.ones(1)), "1-1.1.npy": _npy(np.ones(2))}
+    )
+    assert same({"1": [np.ones(1), np.ones(2)], "w": 2}, forms.load(io.BytesIO(raw)))
 
 
 @pytest.mark.parametrize("value", [pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pa.table({"a": [1, 2]})])
@@ -94,6 +112,39 @@ def test_a_file_and_bytes_are_what_they_are(tmp_path: Path) -> None:
 def test_what_has_no_form_is_named(value: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         dumped(value)
+
+
+HIDING: Any = np.ma.array([1, 2], mask=[0, 1])
+HELD = np.empty(1, dtype=object)
+HELD[0] = HIDING
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        (HIDING, ""),
+        (np.ma.array([1, 2]), ""),
+        ({"a": [np.ones(1), {"b": (HIDING,)}]}, "['a'][1]['b'][0]"),
+        ({"mean": HIDING[1:].mean()}, "['mean']"),
+        (pd.DataFrame({"n": [1], "a": [HIDING]}), "['a'][0]"),
+        (pd.DataFrame({"a": [{"b": [HIDING]}]}), "['a'][0]['b'][0]"),
+        (pd.DataFrame({"a": [[HELD]]}), "['a'][0][0][0]"),
+    ],
+)
+def test_what_an_array_masks_does_not_go_out(value: Any, where: str) -> None:
+    out = io.BytesIO()
+    with pytest.raises(ValueError, match=rf"^{re.escape(f'result{where}')} is a masked array.*filled.*compressed"):
+        forms.dump(value, out, "result")
+
+
+def test_what_an_array_of_an_input_masks_does_not_go_out() -> None:
+    with pytest.raises(ValueError, match=r"^input_\['kwargs'\]\['a'\]\[0\] is a masked array.*filled.*compressed"):
+        values.dump({"method": "m", "kwargs": {"a": [HIDING]}}, "input_")
+
+
+def test_a_key_that_json_can_not_spell_is_named() -> None:
+    with pytest.raises(ValueError, match="has a key of type tuple"):
+        dumped({(1, 2): np.ones(1)})
 
 
 def _zip(**members: bytes) -> bytes:

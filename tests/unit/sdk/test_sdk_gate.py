@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -30,6 +31,34 @@ def test_a_call(server, gate) -> None:
     assert (asked.json, asked.token, asked.headers["X-Y"]) == ({"a": 1}, "t", "z")
     assert asked.params["a"] == "b c"
     assert "n" not in asked.params
+
+
+def test_an_answer_that_comes_before_all_was_sent(tmp_path) -> None:
+    answered, path = threading.Event(), str(tmp_path / "gate.sock")
+
+    def refuse(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        asked = b""
+        with connection:
+            while not asked.endswith(b"some"):
+                asked += connection.recv(4096)
+            connection.sendall(b'HTTP/1.1 413 \r\nContent-Length: 20\r\nConnection: close\r\n\r\n{"msg": "Too much."}')
+        answered.set()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"some"
+        answered.wait(10)
+        yield b" more"
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=refuse, args=(listener,))
+        thread.start()
+        gate = GateTransport("http://127.0.0.1:8642", path)
+        with pytest.raises(ServerError, match="Too much"):
+            gate.json(Call("POST", "blobstream", data=pieces(), headers={"Content-Length": "9"}))
+        thread.join()
 
 
 def test_a_gates_502_is_final(server, gate) -> None:

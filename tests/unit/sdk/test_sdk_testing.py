@@ -100,6 +100,12 @@ def federation() -> Federation:
     return Federation(algorithm(), [pd.DataFrame({"age": [40, 50]}), pd.DataFrame({"age": [60]})])
 
 
+def test_a_child_s_large_input(federation, monkeypatch) -> None:
+    monkeypatch.setattr("skerry.algorithm_client._MOST_INLINE", 1)
+    found = federation.run("mean", column="age")
+    assert (found, federation.blobs) == (federation.run("mean", column="age"), {})
+
+
 def test_a_central_function(federation) -> None:
     assert federation.run("mean", column="age") == {"mean": 50.0}
     assert federation.run("mean", "age", at=2) == {"mean": 50.0}
