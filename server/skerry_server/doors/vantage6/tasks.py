@@ -12,7 +12,7 @@ from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
-from sqlalchemy.sql.base import ExecutableOption
+from sqlalchemy.orm.interfaces import ORMOption
 
 from skerry.wire import Status
 from skerry_server import counting, webcalls
@@ -320,7 +320,7 @@ def show_all(call: Call, rows: Sequence[Task], include: Sequence[str]) -> list[d
     return shown
 
 
-def _loaded(include: Sequence[str]) -> Sequence[ExecutableOption]:
+def _loaded(include: Sequence[str]) -> Sequence[ORMOption]:
     """What showing tasks takes, whatever the number of their runs."""
     if not {"runs", "results"} & set(include):
         return ()
