@@ -256,7 +256,7 @@ def calls(f: Federation, user: Api) -> dict[str, tuple[Api, str, str, Any]]:
         "native.stage_result": (as_run, "PUT", f"skerry/run/{run}/result?attempt=1", b"1"),
         "native.send_blob": (user, "PUT", f"skerry/blob/{uuid.uuid4()}", b"{}"),
         "native.finish": (as_run, "POST", f"skerry/run/{run}/finish", ENDED),
-        "native.find_work": (node, "POST", "skerry/node/work", {"capacity": 1, "wait": 0}),
+        "native.find_work": (node, "POST", "skerry/node/work", {"capacity": 64, "wait": 0}),
         "vantage6.task_kill": (user, "POST", "kill/task", {"id": killed["id"]}),
         "vantage6.node_kill_tasks": (root, "POST", "kill/node/tasks", {"id": f.node_ids[2]}),
         "native.register_keys": (node, "PUT", "skerry/organization/2/keys", keys),
