@@ -72,7 +72,7 @@ def test_it_waits_for_a_server_that_is_away(reader) -> None:
 
 def test_patience_is_counted_from_the_last_byte_on(reader) -> None:
     one = reader(lambda number: 1000 if number % 3 == 0 else -1)
-    assert one.read(patience=0.4) == CONTENT
+    assert one.read(patience=1.5) == CONTENT
 
 
 @pytest.mark.parametrize("bring", [0, -1])
