@@ -358,10 +358,10 @@ def test_a_server_that_was_away_for_long_loses_no_run(federation: Federation, re
     federation.clock.turn(seconds=100_000)
     federation.server.begin()
     federation.server.sweep()
-    assert researcher.get(f"task/{task['id']}/status")["status"] == "initializing"
+    assert federation.log_in("root").get(f"task/{task['id']}/status")["status"] == "initializing"
     federation.clock.turn(seconds=120 + 3601)
     federation.server.sweep()
-    assert researcher.get(f"task/{task['id']}/status")["status"] == "unknown error"
+    assert federation.log_in("root").get(f"task/{task['id']}/status")["status"] == "unknown error"
 
 
 @pytest.mark.parametrize("seconds", [100_000, -100_000])
@@ -374,11 +374,11 @@ def test_a_clock_that_is_set_loses_no_run_and_delays_no_loss(
     sweeper = Sweeper(federation.server, lambda: steady[0])
     federation.clock.turn(seconds=seconds)
     sweeper.sweep()
-    assert researcher.get(f"task/{task['id']}/status")["status"] == "initializing"
+    assert federation.log_in("root").get(f"task/{task['id']}/status")["status"] == "initializing"
     federation.clock.turn(seconds=120 + 3601)
     steady[0] += 120 + 3601
     sweeper.sweep()
-    assert researcher.get(f"task/{task['id']}/status")["status"] == "unknown error"
+    assert federation.log_in("root").get(f"task/{task['id']}/status")["status"] == "unknown error"
 
 
 def test_holding_a_run_keeps_it(federation: Federation, researcher: Api) -> None:
