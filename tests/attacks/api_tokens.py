@@ -350,7 +350,7 @@ def _ended_runs_speak(patch: pytest.MonkeyPatch) -> None:
 
 def _anybody_speaks(patch: pytest.MonkeyPatch) -> None:
     """Whose run it is, is not looked at."""
-    patch.setattr(runs, "_own_run", lambda session, _actor, run_id, _attempt: session.get_one(Run, run_id))
+    patch.setattr(runs, "_own_run", lambda session, _actor, run_id, *_: session.get_one(Run, run_id))
 
 
 def _tokens_anywhere(patch: pytest.MonkeyPatch) -> None:

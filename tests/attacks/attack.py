@@ -225,7 +225,7 @@ def claimed_run(ground: Ground) -> tuple[dict[str, Any], Api]:
     """A run at organization 2 that its node has claimed: the order, and a caller with the run's token."""
     federation = ground.federation
     asked = federation.make_task(federation.make_user(), 2, name=fresh())
-    [order] = [one for one in federation.work(2)["runs"] if one["task"]["id"] == asked["id"]]
+    [order] = [one for one in federation.work(2, capacity=1000)["runs"] if one["task"]["id"] == asked["id"]]
     return order, federation.as_run(order)
 
 

@@ -174,7 +174,7 @@ def logs_without_bound(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(cells.LIMITS, "log", "64m")
 
 
-HOST_NETWORK = host_settings(NetworkMode="host")
+HOST_NETWORK = host_settings(NetworkMode="host", Sysctls={})
 HOST_PROCESSES = host_settings(PidMode="host", checked=False)
 NO_SYSCALL_LIST = host_settings(SecurityOpt=["no-new-privileges", "seccomp=unconfined"])
 NEW_PRIVILEGES = host_settings(SecurityOpt=[f"seccomp={sandbox.seccomp()}"])
