@@ -12,13 +12,14 @@ from skerry.errors import ConfigurationError, NotRecorded
 from skerry_node.launchers.launcher import Attempt
 
 _KEPT_SECONDS = 366 * 86_400
+_ANY = ""
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS ended (
-    run INTEGER NOT NULL, attempt INTEGER NOT NULL, task TEXT, until INTEGER NOT NULL
+    run INTEGER NOT NULL, attempt INTEGER NOT NULL, task TEXT NOT NULL, until INTEGER NOT NULL,
+    PRIMARY KEY (run, attempt, task)
 );
-CREATE INDEX IF NOT EXISTS ended_run ON ended (run, attempt);
 CREATE INDEX IF NOT EXISTS ended_until ON ended (until);
 """
 
@@ -33,7 +34,7 @@ class EndedAttempts:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._unwritten: set[tuple[int, int, str | None]] = set()
+        self._unwritten: set[tuple[int, int, str]] = set()
         try:
             path.touch(mode=0o600)
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -43,12 +44,13 @@ class EndedAttempts:
 
     def add(self, attempt: Attempt, task: str | None) -> None:
         """On the disk when this returns. Raises NotRecorded: then only this process remembers it."""
-        row, now = (attempt.run, attempt.number, task), int(self._clock())
+        row, now = (attempt.run, attempt.number, task or _ANY), int(self._clock())
+        until = now + _KEPT_SECONDS
         with self._lock:
             self._unwritten.add(row)
             try:
                 self._connection.execute("DELETE FROM ended WHERE until < ?", (now,))
-                self._connection.execute("INSERT INTO ended VALUES (?, ?, ?, ?)", (*row, now + _KEPT_SECONDS))
+                self._connection.execute("INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?)", (*row, until))
             except sqlite3.Error as error:
                 raise NotRecorded(f"that it has ended can't be written down ({error})") from error
             self._unwritten.discard(row)
@@ -56,12 +58,12 @@ class EndedAttempts:
     def has(self, attempt: Attempt, task: str) -> bool:
         """Raises NotRecorded when the file can't be read."""
         key = (attempt.run, attempt.number)
-        found = "SELECT 1 FROM ended WHERE run = ? AND attempt = ? AND (task IS NULL OR task = ?)"
+        found = "SELECT 1 FROM ended WHERE run = ? AND attempt = ? AND task IN (?, ?)"
         with self._lock:
-            if {(*key, task), (*key, None)} & self._unwritten:
+            if {(*key, task), (*key, _ANY)} & self._unwritten:
                 return True
             try:
-                return self._connection.execute(found, (*key, task)).fetchone() is not None
+                return self._connection.execute(found, (*key, task, _ANY)).fetchone() is not None
             except sqlite3.Error as error:
                 raise NotRecorded(f"what has ended can't be read ({error})") from error
 

@@ -182,10 +182,10 @@ class Holders:
             while not self._closed:
                 if self._moving:
                     return self._move_next
-                if self._condemned:
-                    return self._remove_condemned
                 if len(self._own) < self._size:
                     return lambda: self._add(self._make())
+                if self._condemned:
+                    return self._remove_condemned
                 too_many = bool(self._ready) and len(self._own) > self._size
                 left = self._asked + _REST - time.monotonic()
                 if too_many and left <= 0:
@@ -265,10 +265,20 @@ class Holders:
         return int(state["Pid"])
 
     def _remove_condemned(self) -> None:
-        for container in sorted(self._condemned):
-            self._remove(container)
+        """Each that the engine removes; one that it does not is in no other's way. Raises LauncherError for it."""
+        with self._changed:
+            condemned = sorted(self._condemned)
+        trouble = None
+        for container in condemned:
+            try:
+                self._remove(container)
+            except LauncherError as error:
+                trouble = error
+                continue
             with self._changed:
                 self._condemned.discard(container)
+        if trouble is not None:
+            raise trouble
 
     def _remove(self, container: str) -> None:
         try:

@@ -206,6 +206,7 @@ async def say(send: Send, status: int, said: Mapping[str, Any], **more: str) -> 
     """A whole answer in JSON, from the event loop."""
     body = json.dumps(said).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store"}
+    headers["x-content-type-options"] = "nosniff"
     headers |= {name.replace("_", "-"): value for name, value in more.items()}
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})

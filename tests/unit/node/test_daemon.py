@@ -366,9 +366,9 @@ def test_a_node_that_is_shut_out_stops_its_runs(node, make_order, launcher) -> N
     assert launcher.list() == []
 
 
-def test_what_a_node_ran_when_it_was_shut_out_is_not_started_again(node, make_order, launcher) -> None:
-    """When it is let in the server gives again what it has not heard the end of: it hears it now."""
-    server, order = node._server, make_order("wait")
+def shut_out_and_let_in(node, order, launcher) -> None:
+    """While it runs this order, which the server then gives again."""
+    server = node._server
     node.thread.start()
     server.answers.put(work(order))
     until(lambda: launcher.watched)
@@ -377,6 +377,12 @@ def test_what_a_node_ran_when_it_was_shut_out_is_not_started_again(node, make_or
     until(lambda: not node._pipelines)
     server.answers.put(NOTHING)
     until(lambda: server.finished)
+
+
+def test_what_a_node_ran_when_it_was_shut_out_is_not_started_again(node, make_order, launcher) -> None:
+    """When it is let in the server gives again what it has not heard the end of: it hears it now."""
+    server, order = node._server, make_order("wait")
+    shut_out_and_let_in(node, order, launcher)
     [(attempt, status, text)] = server.finished
     assert (attempt, status) == (order.key, "unknown error")
     assert "shut the node out" in text
@@ -400,15 +406,8 @@ def test_what_was_lost_is_not_started_though_the_disk_is_full(node, make_order, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Journal, "lose", full)
-    server, order = node._server, make_order("wait")
-    node.thread.start()
-    server.answers.put(work(order))
-    until(lambda: launcher.watched)
-    server.first = work(order)
-    server.answers.put(KeyRefused("no", 401))
-    until(lambda: not node._pipelines)
-    server.answers.put(NOTHING)
-    until(lambda: server.finished)
+    order = make_order("wait")
+    shut_out_and_let_in(node, order, launcher)
     assert launcher.starts == [order.key]
 
 

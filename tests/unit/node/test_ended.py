@@ -42,6 +42,14 @@ def test_of_an_unknown_task_the_number_counts(open_file) -> None:
     assert ended.has(ATTEMPT, "any")
 
 
+def test_what_is_told_again_is_kept_once(open_file) -> None:
+    """A server that orders it again and again fills no disk."""
+    ended = open_file()
+    for _ in range(3):
+        ended.add(ATTEMPT, None)
+    assert ended._connection.execute("SELECT count(*) FROM ended").fetchone() == (1,)
+
+
 def test_after_more_than_a_year_it_is_forgotten(open_file) -> None:
     open_file().add(ATTEMPT, "first")
     late = open_file(400 * 86_400)
