@@ -407,6 +407,7 @@ class Daemon:
             pipeline = self._pipelines.get(stop.key)
             if pipeline is not None:
                 _stop(pipeline, stop.reason)
+        self._parts.journal.catch_up()
         lost = self._parts.losses.tell()
         for order in work.runs:
             if order.key not in lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from skerry.errors import SkerryError
+from skerry.errors import NotRecorded, SkerryError
 from skerry.wire import Status
 from skerry_node import areas
 from skerry_node.clocks import boot_id
@@ -82,6 +83,7 @@ class Journal:
         self._folder = folder
         folder.mkdir(mode=0o711, exist_ok=True)
         self._ended = EndedAttempts(folder.with_name("ended.sqlite3"))
+        self._unconcluded: dict[Attempt, str | None] = {}
 
     def folder(self, attempt: Attempt) -> Path:
         return self._folder / str(attempt)
@@ -108,9 +110,17 @@ class Journal:
         shutil.rmtree(folder, ignore_errors=True)
 
     def conclude(self, attempt: Attempt, task: str | None) -> None:
-        """It may have been started, and is over. Raises NotRecorded: then its entry stays for the next start."""
+        """It may have been started, and is over. Raises NotRecorded: then its entry stays until ``catch_up``."""
+        self._unconcluded[attempt] = task
         self._ended.add(attempt, task)
         self.remove(attempt)
+        self._unconcluded.pop(attempt, None)
+
+    def catch_up(self) -> None:
+        """Concludes what could not be written down before, as far as there is room now; by one thread only."""
+        with contextlib.suppress(NotRecorded):
+            for attempt, task in list(self._unconcluded.items()):
+                self.conclude(attempt, task)
 
     def is_over(self, order: Order) -> bool:
         """Whether that very attempt was concluded here. Raises NotRecorded."""

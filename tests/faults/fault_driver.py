@@ -36,6 +36,8 @@ _MOMENTS = {"head": Phase.ENCRYPTED, "half": Phase.HALF_UPLOADED, "answered": Ph
 _CHOOSY = ((10, 2.0), (1, 2.0))
 """A strike is to be counted for so many runs in phases that it lacks, or fewer after so long; then any will do."""
 _LAST_ANSWER_SECONDS, _LAST_STRIKE_SECONDS = 90.0, 240.0
+_PATIENCE_SECONDS = 240.0
+"""So long a user waits for a result, whatever is broken meanwhile."""
 _BREATH, _LONG_BREATH = (2, 1.0), (8, 6.0)
 """Between two strikes so many runs come to their end, or so many seconds pass: else nothing would ever be done.
 
@@ -219,7 +221,8 @@ class Driver:
             self.seen.faults["kill by a user"] += 1
 
     def _hear_result(self, client: UserClient, task: Any) -> None:
-        end = time.monotonic() + min(240, self._seconds_left())
+        end = time.monotonic() + min(_PATIENCE_SECONDS, self._seconds_left())
+        obstacle: Exception | None = None
         while (left := end - time.monotonic()) > 0:
             try:
                 task.wait(timeout=min(60, left), progress=False)
@@ -228,11 +231,13 @@ class Driver:
                 found = digest(task.results()[0]) if status == "completed" else None
             except AuthenticationError:
                 self._patient(lambda: self.world.log_in_again(client))
-            except SkerryError:
+            except SkerryError as error:
+                obstacle = error
                 time.sleep(0.2)
             else:
                 self._told(Told(run["id"], status, found))
                 return
+        self.troubles.append(f"nobody was told how task {task['id']} ended: {obstacle}")
 
     def _told(self, told: Told) -> None:
         self.phases.reach(told.run, Phase.OVER)

@@ -131,7 +131,10 @@ def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevF
 
 
 def test_a_nodes_clock_that_is_set_ends_no_run(own_machines: object, federation: DevFederation, tmp_path: Path) -> None:
-    """Nor does the start of a node whose clock is wrong: a run may take a day, and this one takes seconds."""
+    """Nor does the start of a node whose clock is wrong: a run may take a day, and this one takes seconds.
+
+    The node seals the result by that clock, and it can be read at once.
+    """
     clock = Clock(tmp_path / "clock")
     federation.end_node(1)
     node = Node(federation, clock)
@@ -149,5 +152,7 @@ def test_a_nodes_clock_that_is_set_ends_no_run(own_machines: object, federation:
         node.end()
         node.start()
         federation.wait_for_status(task["id"], "completed")
+        [result] = task.results()
+        assert result["ended"] - result["started"] >= 6
     finally:
         node.end()

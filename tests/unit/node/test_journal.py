@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from skerry.errors import ServerError
+from skerry.errors import NotRecorded, ServerError
 from skerry.wire import Status
 from skerry_node.journal import Entry, Finish, Journal, Records, Stage
 from skerry_node.launchers.launcher import Attempt, Found, Phase
@@ -50,6 +50,23 @@ def test_entries_are_private(journal, make_order) -> None:
     journal.write(Entry(make_order()))
     [file] = journal.folder(Attempt(7, 1)).iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_end_that_a_full_disk_did_not_take_is_written_down_later(journal, make_order, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise NotRecorded
+
+    entry = Entry(make_order())
+    journal.write(entry)
+    with monkeypatch.context() as on_a_full_disk:
+        on_a_full_disk.setattr(journal._ended, "add", full)
+        with pytest.raises(NotRecorded):
+            journal.conclude(entry.key, entry.order.task.uuid)
+        journal.catch_up()
+    assert journal.read().entries == (entry,)
+    journal.catch_up()
+    assert journal.read() == Records((), ())
+    assert journal.is_over(entry.order)
 
 
 def test_a_later_step_replaces_an_earlier_one(journal, make_order) -> None:
