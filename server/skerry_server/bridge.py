@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from skerry_server.turnstile import Turnstile
 from skerry_server.waiting import Message, Receive, Scope, Send, say
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -26,11 +27,13 @@ _MANY = "The server takes as many uploads as it can already: try again in a few 
 class Bridge:
     """An ASGI application made of a WSGI one; ``threads`` requests are worked on at the same time.
 
-    Beside them are up to ``uploads`` whose bodies are still coming; more are told to come again.
+    Beside them are up to ``uploads`` whose bodies are still coming; more are told to come again. ``at_once`` of all
+    these go on without a pause, see ``turnstile``.
     """
 
-    def __init__(self, app: Wsgi, threads: int, uploads: int) -> None:
+    def __init__(self, app: Wsgi, threads: int, uploads: int, at_once: int) -> None:
         self._app = app
+        self._turnstile = Turnstile(at_once)
         self._doors = ThreadPoolExecutor(threads, "door")
         self._uploads = ThreadPoolExecutor(uploads, "upload")
         self._places = uploads
@@ -59,7 +62,9 @@ class Bridge:
         loop, answer = asyncio.get_running_loop(), _Answer(self._app, environ)
         try:
             while not answer.over:
-                for message in await loop.run_in_executor(pool, answer.go_on):
+                with await self._turnstile.enter():
+                    messages = await loop.run_in_executor(pool, answer.go_on)
+                for message in messages:
                     await send(message)
         finally:
             if not answer.over:

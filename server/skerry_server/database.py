@@ -153,6 +153,11 @@ class Database:
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(f"The database can't be copied to {file}: {error}.") from error
 
+    @property
+    def at_once(self) -> int:
+        """How many requests gain by being worked on at once: SQLite works in this process, PostgreSQL beside it."""
+        return 1 if _is_sqlite(self.engine) else 2
+
     def answers(self) -> bool:
         """Whether it can be asked at this moment."""
         try:

@@ -127,7 +127,8 @@ class _Shell:
         self._ready = ready
         limits = server.settings.limits
         app = create_app(server)
-        room = WaitingRoom(Bridge(app, limits.threads, limits.uploads), server.hub, limits.waiters)
+        doors = Bridge(app, limits.threads, limits.uploads, server.database.at_once)
+        room = WaitingRoom(doors, server.hub, limits.waiters)
         self._desk = Health(room, server)
         found = server.settings.metrics
         self.stop = metrics.serve(found, server, app, lambda: room.waiting) if found is not None else _nothing

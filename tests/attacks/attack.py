@@ -178,7 +178,7 @@ def weakened(settings: Mapping[str, Any], start: Founded) -> Iterator[Ground]:
 
 @contextmanager
 def _serving(server: Server) -> Iterator[str]:
-    doors = Bridge(create_app(server), threads=10, uploads=10)
+    doors = Bridge(create_app(server), threads=10, uploads=10, at_once=1)
     web = uvicorn.Server(uvicorn.Config(cast("Any", doors), log_config=None, lifespan="off"))
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})

@@ -47,7 +47,7 @@ def ask(answer: _Answer, *bodies: bytes, broken: bool = False) -> list[dict[str,
         start("201 CREATED", [("X-Two", "2")])
         return answer(environ)
 
-    asyncio.run(Bridge(app, 1, 1)(dict(SCOPE), receive, send))
+    asyncio.run(Bridge(app, 1, 1, 1)(dict(SCOPE), receive, send))
     return sent
 
 
@@ -174,7 +174,7 @@ def test_who_is_slow_holds_nobody_up(sends: bool) -> None:
     """One thread is enough, however slowly another caller sends his request or takes his answer."""
 
     async def test() -> None:
-        bridge, slow = Bridge(five, threads=1, uploads=1), Slow(sends=sends)
+        bridge, slow = Bridge(five, threads=1, uploads=1, at_once=1), Slow(sends=sends)
         asking = asyncio.create_task(slow.ask(bridge))
         await asyncio.wait_for(slow.waits.wait(), 10)
         assert body((await others(bridge, send=False)).sent) == b"01234"
@@ -186,7 +186,7 @@ def test_who_is_slow_holds_nobody_up(sends: bool) -> None:
 
 def test_uploads_have_a_bound_of_their_own() -> None:
     async def test() -> None:
-        bridge, slow = Bridge(five, threads=1, uploads=1), Slow(sends=True)
+        bridge, slow = Bridge(five, threads=1, uploads=1, at_once=1), Slow(sends=True)
         asking = asyncio.create_task(slow.ask(bridge))
         await asyncio.wait_for(slow.waits.wait(), 10)
         refused = (await others(bridge, send=True)).sent
@@ -214,5 +214,5 @@ def test_an_answer_that_can_not_be_sent_is_closed() -> None:
         raise ClientGone
 
     with pytest.raises(ClientGone):
-        asyncio.run(Bridge(app, 1, 1)(dict(SCOPE), receive, send))
+        asyncio.run(Bridge(app, 1, 1, 1)(dict(SCOPE), receive, send))
     assert pieces.closed
