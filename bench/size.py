@@ -184,7 +184,8 @@ def moving_rate(one: dict[str, Any]) -> float:
 
 def report(found: list[dict[str, Any]]) -> None:
     names = ("client", "server", "proxy", "node")
-    head = ["result", "s", "download", "MB/s", "AES MB/s", "disk MB/s", "ratio", "moving", *(f"{name} +MiB" for name in names)]
+    measured = ["MB/s", "AES MB/s", "disk MB/s", "ratio", "moving"]
+    head = ["result", "s", "download", *measured, *(f"{name} +MiB" for name in names)]
     rows = []
     for one in found:
         rate, least = one["size"] / one["seconds"], min(one["aes"], one["disk"])
