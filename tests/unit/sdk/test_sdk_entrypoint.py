@@ -19,7 +19,7 @@ from skerry.output import error, info, warn
 pytestmark = pytest.mark.unit
 
 ALGORITHM = """
-import os, sys
+import gc, os, sys
 from skerry import central, data, metadata, partial
 from skerry.errors import AlgorithmError, PrivacyViolation
 
@@ -58,6 +58,13 @@ def leaves(code):
 @partial
 def environment():
     return {"tmp": os.environ["TEMPORARY_FOLDER"], "rows": os.environ["MINIMUM_ROWS"]}
+
+@partial
+def forgets(file):
+    global forgotten
+    forgotten = open(file, "w")
+    forgotten.write("all of it")
+    return gc.get_freeze_count()
 
 @metadata
 def who(me):
@@ -206,15 +213,26 @@ def test_no_room_for_the_result(container, capsys) -> None:
     assert "The result can't be written: No space left on device." in capsys.readouterr().out
 
 
-def test_the_program_decodes_its_environment_for_the_algorithm_too(container, tmp_path) -> None:
+def run_program(container, tmp_path, method: str, *args: object) -> object:
+    """The result of a process of its own, as an image starts it."""
     plain = {**container.environment, "MINIMUM_ROWS": "10"}
     encoded = {name: contract.encode(value) for name, value in plain.items()} | {"PKG_NAME": "algo"}
-    container.files["input"].write_text('{"method": "environment"}')
+    container.files["input"].write_text(json.dumps({"method": method, "args": args}))
     command = [sys.executable, "-m", "skerry.entrypoint"]
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), **encoded}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(container.files["output"].read_text()) == {"tmp": "/mnt/tmp", "rows": "10"}
+    return json.loads(container.files["output"].read_text())
+
+
+def test_the_program_decodes_its_environment_for_the_algorithm_too(container, tmp_path) -> None:
+    assert run_program(container, tmp_path, "environment") == {"tmp": "/mnt/tmp", "rows": "10"}
+
+
+def test_its_end_writes_what_the_algorithm_left_open_and_does_not_look_through_libraries(container, tmp_path) -> None:
+    left = tmp_path / "left"
+    assert run_program(container, tmp_path, "forgets", str(left)) > 1000
+    assert left.read_text() == "all of it"
 
 
 def test_messages_go_to_the_log(capsys) -> None:
