@@ -191,9 +191,10 @@ class Driver:
         seconds = self.random.choice([0.0, 0.3, 1.0])
         kwargs: dict[str, Any] = {"canary": self.canary, "seconds": seconds}
         if self.random.random() < 0.1:
-            method, kwargs = "ask_child", {**kwargs, "organization": self.random.choice(organizations)}
+            child, *then = self.random.choices(organizations, k=self.random.choice([1, 1, 2]))
+            method, kwargs = "ask_child", {**kwargs, "organization": child, "then": then}
             with self._lock:
-                self._left -= 1
+                self._left -= 1 + len(then)
         else:
             method, kwargs = "count", {**kwargs, "size": size}
         task = client.task.create(
@@ -274,9 +275,10 @@ class Driver:
         """One for all nodes, or one of its own for each: what gains more, or else struck less often."""
         names = self.world.node_names
         of_one = [kind for kind in self.kinds if kind in AT_ONE_NODE]
-        apart = [self._choose_of(of_one, [name]) for name in names]
-        together = self._choose_of([kind for kind in self.kinds if kind not in AT_ONE_NODE], names)
-        return max([together], apart, key=lambda blows: (_gain(blows), max(blows)))
+        of_all = [kind for kind in self.kinds if kind not in AT_ONE_NODE]
+        apart = [self._choose_of(of_one, [name]) for name in names] if of_one else []
+        together = [self._choose_of(of_all, names)] if of_all else []
+        return max([blows for blows in (together, apart) if blows], key=lambda blows: (_gain(blows), max(blows)))
 
     def _choose_of(self, kinds: Sequence[str], nodes: Sequence[str]) -> _Blow:
         there, seen = self.phases.now(nodes), self.seen

@@ -6,7 +6,7 @@ A history is what clients, the server, nodes and the counter inside the algorith
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 TERMINAL = frozenset(
@@ -23,6 +23,8 @@ TERMINAL = frozenset(
         "timed_out",
     }
 )
+_LENT = 8
+"""A place is lent to a child, and by that to a child of its own, so deep at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,14 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The algorithm itself said that it runs; the nonce is new at each start of a process."""
+    """The algorithm itself said that it runs; the nonce is new at each start of a process.
+
+    ``at``: when, in seconds of one clock for all starts and ends.
+    """
 
     run: int
     nonce: str
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +64,16 @@ class End:
     run: int
     nonce: str
     digest: str
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """As it lies in the server's database at the end."""
+    """As it lies in the server's database at the end. ``parent``: the task whose run asked for it."""
 
     task: int
     name: str
+    parent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,8 @@ class NodeStart:
 class History:
     """``plaintext``: where a canary was seen that should have been ciphertext. ``broken``: chains that don't verify.
 
-    ``left``: containers, mounts and files that nobody needs any more.
+    ``left``: containers, mounts and files that nobody needs any more. ``places``: how many runs each node may have go
+    on at a time.
     """
 
     acknowledged: Sequence[Acknowledged] = ()
@@ -114,6 +123,7 @@ class History:
     plaintext: Sequence[str] = ()
     broken: Sequence[str] = ()
     left: Sequence[str] = field(default=())
+    places: Mapping[str, int] = field(default_factory=dict)
 
 
 def check(history: History, attempts_allowed: int = 1) -> list[str]:
@@ -199,6 +209,40 @@ def _told_twice(history: History) -> Iterator[str]:
             yield f"run {one.run} was told as {first[one.run][0]} and then as {one.status}, or with another result"
 
 
+def _crowds(history: History) -> Iterator[str]:
+    """A run that has asked for children may wait for them, and lends its place meanwhile: to one of any parent's."""
+    children = {row.task for row in history.tasks if row.parent is not None}
+    parents = {row.parent for row in history.tasks}
+    task_of = {row.run: row.task for row in history.runs}
+    for node, together in _together(history):
+        tasks, places = [task_of[run] for run in together], history.places[node]
+        if (own := sum(task not in children for task in tasks)) > places:
+            yield f"node {node} ran {own} tasks that are nobody's children at a time, and has {places} places"
+        elif len(tasks) > (most := min(places + sum(task in parents for task in tasks), _LENT * places)):
+            yield f"node {node} ran {len(tasks)} algorithms at a time, and had places for {most}"
+
+
+def _together(history: History) -> Iterator[tuple[str, set[int]]]:
+    """At each start, the runs that then went on at its node: of those that came to their end, which is when they say.
+
+    Another one may be dead by the time that what it said is heard.
+    """
+    node_of = {one.run: one.node for one in history.node_starts if one.node in history.places}
+    completed = {row.run for row in history.runs if row.state == "completed"}
+    known = completed & node_of.keys()
+    moments = [(one.at, isinstance(one, Start), one.run) for one in (*history.starts, *history.ends)]
+    going: dict[str, set[int]] = {node: set() for node in history.places}
+    over: set[int] = set()
+    for _, begins, run in sorted(moment for moment in moments if moment[2] in known):
+        there = going[node_of[run]]
+        if begins and run not in over:
+            there.add(run)
+            yield node_of[run], there
+        elif not begins:
+            over.add(run)
+            there.discard(run)
+
+
 def _rest(history: History) -> Iterator[str]:
     yield from (f"plaintext in {where}" for where in history.plaintext)
     yield from (f"the audit chain of {who} is broken" for who in history.broken)
@@ -212,5 +256,6 @@ _RULES: tuple[Callable[[History], Iterator[str]], ...] = (
     _after_the_end,
     _results,
     _told_twice,
+    _crowds,
     _rest,
 )

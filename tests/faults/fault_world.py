@@ -65,9 +65,9 @@ class Counter(socketserver.ThreadingTCPServer):
 
     def note(self, event: dict[str, Any]) -> None:
         if event["kind"] == "start":
-            self.starts.append(Start(event["run"], event["nonce"]))
+            self.starts.append(Start(event["run"], event["nonce"], time.monotonic()))
         else:
-            self.ends.append(End(event["run"], event["nonce"], event["digest"]))
+            self.ends.append(End(event["run"], event["nonce"], event["digest"], time.monotonic()))
         self.heard(event["kind"], event["run"])
 
     def handle_error(self, *_: object) -> None:
@@ -287,7 +287,10 @@ class Sqlite:
 
 
 class World:
-    """``heard``: is told of each step of a run, by its phase's name, in the thread that found out."""
+    """``heard``: is told of each step of a run, by its phase's name, in the thread that found out.
+
+    ``parallel``: so many runs may go on at a time at each node.
+    """
 
     def __init__(
         self,
@@ -296,7 +299,10 @@ class World:
         ways: tuple[FaultProxy, FaultProxy],
         database: Database,
         ports: Sequence[int],
+        *,
+        parallel: int,
     ) -> None:
+        self._parallel = parallel
         self.federation = federation
         self.counter = counter
         self.database = database
@@ -454,7 +460,7 @@ class World:
     def read_history(self, canary: str, **known: Any) -> History:
         """After ``stop_parts``. ``known`` is what the driver itself recorded."""
         rows = partial(self.database.rows, self.folder.server)
-        tasks = [TaskRow(*row) for row in rows("SELECT id, name FROM task")]
+        tasks = [TaskRow(*row) for row in rows("SELECT id, name, parent_id FROM task")]
         columns = "SELECT id, task_id, state, attempt, result_id IS NOT NULL FROM run"
         runs = [RunRow(*row[:4], has_result=bool(row[4])) for row in rows(columns)]
         lines = self._chains()
@@ -469,6 +475,7 @@ class World:
             plaintext=tuple(self._plaintext(canary)),
             broken=tuple(_broken(lines)),
             left=tuple(self._left()),
+            places=dict.fromkeys(self.node_names, self._parallel),
             **known,
         )
 
@@ -615,7 +622,7 @@ def running(
             federation = up(plan, Places.of_user(), say)
         ended.callback(remove_clocks)
         ended.callback(down, name, Places.of_user(), say)
-        made.append(World(federation, counter, ways, database, ports))
+        made.append(World(federation, counter, ways, database, ports, parallel=parallel))
         ended.callback(made[0].close)
         ended.callback(made[0].stop_parts)
         made[0].start()

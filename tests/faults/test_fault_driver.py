@@ -121,6 +121,15 @@ def test_the_fault_is_chosen_that_lacks_most_of_where_runs_are() -> None:
     assert [fault for fault, *_ in choose(driver)] == ["kill node"] * 2, "it struck least often"
 
 
+@pytest.mark.parametrize(
+    ("kind", "nodes"), [("reset", [["node 1", "node 2"]]), ("kill node", [["node 1"], ["node 2"]])]
+)
+def test_all_faults_may_be_of_one_sort(kind: str, nodes: list[list[str]]) -> None:
+    driver = make_driver()
+    driver.kinds = [kind]
+    assert choose(driver) == [(kind, where, 0) for where in nodes]
+
+
 def choose(driver: Driver) -> list[tuple[str, Sequence[str], int]]:
     return [(blow.fault, blow.nodes, blow.gain) for blow in driver._choose()]
 

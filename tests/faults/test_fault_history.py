@@ -76,6 +76,45 @@ PLANTED = {
 }
 
 
+def go_on(*runs: tuple[int, float, float], places: int = 1, **parents: int) -> History:
+    """All at one node, from when to when; run 1 is of task 1 and so on, and task 2 a child of task 1 by ``t2=1``."""
+    return History(
+        starts=[Start(run, "n", since) for run, since, _ in runs],
+        ends=[End(run, "n", "d", until) for run, _, until in runs],
+        tasks=[TaskRow(run, f"task {run}", parents.get(f"t{run}")) for run, *_ in runs],
+        runs=[RunRow(run, run, "completed", 1, has_result=True) for run, *_ in runs],
+        node_starts=[NodeStart("one", run, 1) for run, *_ in runs],
+        places={"one": places},
+    )
+
+
+def test_runs_follow_each_other_in_a_place() -> None:
+    assert check(go_on((1, 0, 2), (2, 1, 3), (3, 2.5, 4), places=2)) == []
+    crowded = go_on((1, 0, 2), (2, 1, 3), (3, 1.5, 4), places=2)
+    assert check(crowded) == ["node one ran 3 tasks that are nobody's children at a time, and has 2 places"]
+
+
+def test_a_place_is_lent_to_a_child_and_to_no_other() -> None:
+    assert check(go_on((1, 0, 9), (2, 1, 2), t2=1)) == []
+    assert check(go_on((1, 0, 9), (2, 1, 8), (3, 2, 3), t2=1, t3=2)) == []
+    assert len(check(go_on((1, 0, 9), (2, 1, 2)))) == 1
+    both = go_on((1, 0, 9), (2, 1, 4), (3, 2, 3), t2=1, t3=1)
+    assert check(both) == ["node one ran 3 algorithms at a time, and had places for 2"]
+
+
+def test_a_place_is_lent_so_deep_at_most() -> None:
+    deep = [(run, float(run), 30.0 - run) for run in range(1, 10)]
+    parents = {f"t{run}": run - 1 for run in range(2, 10)}
+    assert check(go_on(*deep[:8], **parents)) == []
+    assert check(go_on(*deep, **parents)) == ["node one ran 9 algorithms at a time, and had places for 8"]
+
+
+def test_a_run_that_was_ended_from_outside_takes_no_part() -> None:
+    crowded = go_on((1, 0, 9), (2, 1, 2))
+    rows = (replace(crowded.runs[0], state="killed", has_result=False), crowded.runs[1])
+    assert check(replace(crowded, runs=rows)) == []
+
+
 def test_a_good_history_has_no_violation() -> None:
     assert check(GOOD) == []
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,17 @@ def count(canary: str, seconds: float, size: int) -> dict[str, str]:
 
 
 @central
-def ask_child(client: AlgorithmClient, canary: str, seconds: float, organization: int) -> dict[str, str]:
-    """One child task, however often the way to it breaks off."""
+def ask_child(
+    client: AlgorithmClient, canary: str, seconds: float, organization: int, then: Sequence[int] = ()
+) -> dict[str, str]:
+    """One child task, however often the way to it breaks off. ``then``: where it asks for children of its own."""
     nonce = secrets.token_hex(8)
     tell(kind="start", nonce=nonce)
-    input_ = {"method": "count", "kwargs": {"canary": canary, "seconds": seconds, "size": 10}}
+    kwargs: dict[str, Any] = {"canary": canary, "seconds": seconds}
+    if then:
+        input_ = {"method": "ask_child", "kwargs": {**kwargs, "organization": then[0], "then": then[1:]}}
+    else:
+        input_ = {"method": "count", "kwargs": {**kwargs, "size": 10}}
     task = client.task.create(input_, organizations=[organization], name=f"child of {nonce}")
     [child] = client.wait_for_results(task["id"])
     answer = {"nonce": nonce, "canary": f"{canary}-{nonce}", "child": child["nonce"]}
