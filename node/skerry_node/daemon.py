@@ -353,6 +353,7 @@ class Daemon:
                 self._say_online()
                 # While the server was away the upstream tokens may have expired, and no proxy can renew those.
                 self._serve_again()
+            self._state.say_ready()
             back_off.reset()
             self._keep_witness(work.head)
             self._do(work)
@@ -392,7 +393,6 @@ class Daemon:
 
     def _say_online(self) -> None:
         log.info("node %s is online", self._config.name)
-        self._state.say_ready()
         threading.Thread(target=self._share, name="share", daemon=True).start()
 
     def _share(self) -> None:

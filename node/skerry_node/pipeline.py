@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 from skerry import logs
@@ -49,6 +51,20 @@ _POLL_SECONDS = 600.0
 _RETRY_SECONDS = 5.0
 _CLEAN_SECONDS = 1.0
 _CLEAN_TRIES = 6
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_ROOM = "The node's disk is full, so that the run could not be started."
+
+
+@contextlib.contextmanager
+def _ending_without_room() -> Iterator[None]:
+    """A disk that is full before the start ends the run; which file it was is for the log, not for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        log.error("%s: make room on the disk", error)  # noqa: TRY400 - the sentence says it all
+        raise RunEnded(Status.FAILED, _NO_ROOM) from error
 
 
 class Pipeline:
@@ -151,7 +167,7 @@ class Pipeline:
         """From wherever the attempt is to its end."""
         try:
             if self._course.entry.stage is Stage.CLAIMED:
-                with ending(Status.FAILED, NotRecorded):
+                with ending(Status.FAILED, NotRecorded), _ending_without_room():
                     self._begin()
             else:
                 self._attach()

@@ -167,7 +167,7 @@ def remove_leftovers(launcher: Launcher, folder: Path) -> None:
 class Preflight:
     """Keeps trying. ``passed`` is None until the first answer, then whether the last one was good.
 
-    ``tell`` hears of each.
+    ``tell`` hears of each; where it raises OSError, the next try comes soon.
     """
 
     def __init__(
@@ -204,8 +204,17 @@ class Preflight:
             if self._closing.is_set():
                 return
             self._judge(report)
+            told = self._try_to_tell(report)
+            self._closing.wait(self._seconds if self._passed and told else min(self._seconds, _RETRY_SECONDS))
+
+    def _try_to_tell(self, report: Report) -> bool:
+        """False on a full disk. What it takes runs by is what was found, whoever has heard of it."""
+        try:
             self._tell(report)
-            self._closing.wait(self._seconds if self._passed else min(self._seconds, _RETRY_SECONDS))
+        except OSError as error:
+            log.warning("Whether the sandbox holds can't be written down: %s: make room on the disk", error)
+            return False
+        return True
 
     def _judge(self, report: Report) -> None:
         before, self._passed = self._passed, not report.problems

@@ -70,7 +70,11 @@ class PulledImages:
             self._write({one.image: one for one in self.list() if one.image != image})
 
     def _write(self, known: Mapping[str, Pulled]) -> None:
-        replace_file(self._path, _ENTRIES.dump_json(tuple(known.values()), indent=1).decode())
+        """Does not raise: an image that is not in the file is kept longer than it had to be, and no more."""
+        try:
+            replace_file(self._path, _ENTRIES.dump_json(tuple(known.values()), indent=1).decode())
+        except OSError as error:
+            log.warning("The images that were pulled can't be written down: %s: make room on the disk", error)
 
 
 def choose(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -14,7 +15,9 @@ from skerry_node.files import replace_file
 from skerry_node.preflight import Report
 from skerry_node.trail import Trail
 
-SANDBOX = "sandbox"
+log = logging.getLogger(__name__)
+
+READY, SANDBOX = "ready", "sandbox"
 
 
 class State:
@@ -22,6 +25,7 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._said_ready = False
         try:
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
             self._lock = _lock(folder / "lock")
@@ -31,7 +35,14 @@ class State:
         self.trail = Trail(folder / trails.FOLDER, trails.now)
 
     def say_ready(self) -> None:
-        (self.folder / "ready").write_text(f"{os.getpid()}\n")
+        """Does not raise: on a full disk it is said by the next call. Once it was said, nothing happens."""
+        if self._said_ready:
+            return
+        try:
+            (self.folder / READY).write_text(f"{os.getpid()}\n")
+            self._said_ready = True
+        except OSError as error:
+            log.warning("That the node is ready can't be written down: %s: make room on the disk", error)
 
     def say_sandbox(self, report: Report) -> None:
         """Whether the sandbox held when it was last tried, for who looks from outside."""
@@ -39,7 +50,7 @@ class State:
         replace_file(self.folder / SANDBOX, "\n".join(lines))
 
     def close(self) -> None:
-        for name in ("ready", SANDBOX):
+        for name in (READY, SANDBOX):
             (self.folder / name).unlink(missing_ok=True)
         self.trail.close()
         self._lock.close()

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -285,6 +286,26 @@ def test_a_node_whose_journal_is_full_takes_no_runs_and_says_so(node, make_order
     server.answers.put(NOTHING)
     until(lambda: server.last[0] == 2)
     assert server.refusals[-1] is None
+
+
+def test_a_node_goes_online_on_a_full_disk_and_shows_it_later(node, make_order, proxy, monkeypatch) -> None:
+    path, full = node._state.folder / "ready", threading.Event()
+    full.set()
+    write = Path.write_text
+
+    def write_when_there_is_room(self, text) -> int:
+        if self == path and full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, text)
+
+    monkeypatch.setattr(Path, "write_text", write_when_there_is_room)
+    node.thread.start()
+    node._server.answers.put(work(make_order()))
+    until(lambda: proxy.delivered)
+    assert not path.exists()
+    full.clear()
+    node._server.answers.put(NOTHING)
+    until(path.exists)
 
 
 class FakePreflight:

@@ -496,6 +496,29 @@ def test_a_full_disk_is_waited_for(parts, proxy, make_order, monkeypatch) -> Non
     assert failing == []
 
 
+@pytest.mark.parametrize("where", ["folder", "journal"])
+def test_a_disk_that_is_full_before_the_start_is_what_the_run_fails_of(
+    *, where, parts, proxy, server, launcher, carry_out, monkeypatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/node/runs")
+
+    if where == "folder":
+        monkeypatch.setattr("skerry_node.areas.make", full)
+    else:
+        write = parts.journal.write
+        monkeypatch.setattr(
+            parts.journal, "write", lambda entry: full() if entry.stage is Stage.STARTING else write(entry)
+        )
+    carry_out(parts)
+    [(status, log)] = [one[:2] for one in proxy.delivered] + [one[1:] for one in server.finished]
+    assert status == "failed"
+    assert "disk is full" in log
+    assert "/var/lib" not in log
+    assert launcher.starts == []
+    assert leftovers(parts) == []
+
+
 def test_a_start_that_the_node_did_not_live_to_see_is_not_tried_again(
     parts, launcher, proxy, entry_after_restart
 ) -> None:

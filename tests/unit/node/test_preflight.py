@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import threading
+import time
 
 import pytest
 
@@ -74,6 +76,47 @@ def test_it_fails_and_recovers(closing) -> None:
     assert over.wait(PATIENCE)
     preflight.join()
     assert seen == [True, False, True]
+
+
+def test_it_goes_on_where_nobody_can_be_told(closing) -> None:
+    """A full disk at the first try: the node would have refused all runs for ever."""
+    changed, told = threading.Event(), list[Report]()
+
+    def tell(report: Report) -> None:
+        told.append(report)
+        if len(told) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    reports = iter([BAD])
+    preflight = Preflight(lambda: next(reports, judge(GOOD, "runc")), 0.01, changed.set, closing, tell)
+    preflight.start()
+    until(lambda: preflight.passed)
+    closing.set()
+    preflight.join()
+    assert len(told) > 1
+
+
+def test_what_could_not_be_told_is_tried_again_soon(closing, monkeypatch) -> None:
+    monkeypatch.setattr("skerry_node.preflight._RETRY_SECONDS", 0.01)
+    full, told = [OSError(errno.ENOSPC, "No space left on device")], threading.Event()
+
+    def tell(_: Report) -> None:
+        if full:
+            raise full.pop()
+        told.set()
+
+    preflight = Preflight(lambda: judge(GOOD, "runc"), 3600, lambda: None, closing, tell)
+    preflight.start()
+    assert told.wait(PATIENCE)
+    closing.set()
+    preflight.join()
+
+
+def until(condition) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_why_it_fails_is_in_the_log(closing, caplog) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from skerry_node.config import KeepImages
@@ -59,6 +61,15 @@ def test_only_what_the_node_pulled_is_remembered(tmp_path) -> None:
 def test_a_damaged_list_removes_nothing(tmp_path) -> None:
     (tmp_path / "images.json").write_text('[{"image": "a"}]')
     assert PulledImages(tmp_path).list() == ()
+
+
+def test_a_full_disk_keeps_no_run_from_its_image(tmp_path, monkeypatch, caplog) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("skerry_node.pulled.replace_file", full)
+    PulledImages(tmp_path).note_use("a", "team/a:1", 1.0, new=True)
+    assert "make room on the disk" in caplog.text
 
 
 def test_many_uses_in_a_row_are_written_once(tmp_path) -> None:
