@@ -7,15 +7,15 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, false, or_, select, true
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session
 
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied
 from skerry_server.events import announce, node_topic
-from skerry_server.lifecycle import HELD, OPEN, State, advance
+from skerry_server.lifecycle import OPEN, State
 from skerry_server.models import Collaboration, Node, Organization, Run, member
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.login import digest_api_key, new_api_key
-from skerry_server.services.runs import end_run
+from skerry_server.services.runs import end_held
 from skerry_server.services.tasks import end_runs
 
 
@@ -60,11 +60,7 @@ def change_node(session: Session, actor: Actor, id_: int, name: str | None, ip: 
 def delete_node(session: Session, actor: Actor, id_: int, now: datetime) -> None:
     """Ends the runs that it holds; those that wait stay, for another node. Raises NotKnown or PermissionDenied."""
     node = _get(session, actor, id_, Operation.DELETE)
-    held = select(Run).where(Run.node_id == id_, Run.state.in_(HELD)).options(joinedload(Run.task))
-    for run in session.scalars(held):
-        run.reason = "its node was deleted"
-        advance(run, State.KILLED, now)
-        end_run(session, run, now)
+    end_held(session, Run.node_id == id_, State.KILLED, "its node was deleted", now)
     session.delete(node)
     announce(session, [node_topic(id_)], now)
 

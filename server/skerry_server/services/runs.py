@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -23,7 +24,7 @@ from skerry_server.models import Payload, Run, Task
 from skerry_server.payloads import Part, PayloadStore
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services import peers
-from skerry_server.services.tasks import children_of_run, end_tasks, follow_runs
+from skerry_server.services.tasks import children_of_run, end_tasks, follow_runs, lock_runs
 from skerry_server.trail import note
 
 _LOG = logging.getLogger(__name__)
@@ -140,6 +141,26 @@ def end_run(session: Session, run: Run, now: datetime) -> None:
     follow_runs(session, [run], now)
     if run.state.shown.failed:
         end_tasks(session, children_of_run(session, run.id), f"its parent's run {run.id} failed", now)
+
+
+def end_held(
+    session: Session,
+    which: ColumnElement[bool],
+    state: State,
+    reason: str,
+    now: datetime,
+    *,
+    limit: int | None = None,
+) -> Sequence[Run]:
+    """Ends those of the runs that nodes hold, which it gives; not a child that its parent has taken along just now."""
+    ended = list[Run]()
+    for run in lock_runs(session, which, Run.state.in_(HELD), limit=limit):
+        if run.state in HELD:
+            run.reason = reason
+            advance(run, state, now)
+            end_run(session, run, now)
+            ended.append(run)
+    return ended
 
 
 def held_run(session: Session, actor: Actor, run_id: int, attempt: int) -> Run:

@@ -19,7 +19,7 @@ from skerry_server.lifecycle import HELD, State, advance
 from skerry_server.models import ONLINE_FOR, Node, Run, Task
 from skerry_server.policy import Actor
 from skerry_server.services.peers import Others, news
-from skerry_server.services.runs import end_run
+from skerry_server.services.runs import end_held
 from skerry_server.services.tasks import follow_runs, lock_runs, open_jobs
 from skerry_server.trail import UNRECORDED, note
 
@@ -167,10 +167,7 @@ def renew_leases(session: Session, until: datetime) -> None:
 def give_up_lost(session: Session, lost_after: timedelta, now: datetime) -> None:
     """Ends the runs whose leases ran out long ago. Their attempts are fenced; nothing is started again."""
     late = Run.lease_expires <= now - lost_after
-    for run in lock_runs(session, Run.state.in_(HELD), late, limit=_SWEPT_AT_ONCE):
-        run.reason = "the node was not heard of any more"
-        advance(run, State.LOST, now)
-        end_run(session, run, now)
+    for run in end_held(session, late, State.LOST, "the node was not heard of any more", now, limit=_SWEPT_AT_ONCE):
         _LOG.warning(
             "run %s of task %s: lost, node %s was silent for too long",
             run.id,

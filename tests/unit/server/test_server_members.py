@@ -195,6 +195,16 @@ def test_a_deleted_nodes_running_runs_end(federation: Federation, researcher: Ap
     assert (run["status"], run["reason"]) == ("killed by user", "its node was deleted")
 
 
+def test_a_node_is_deleted_that_runs_a_parent_and_its_child(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher)
+    parent = federation.claim()
+    federation.as_run(parent).post("task", federation.task_body(2))
+    [child] = federation.work(2, holding=[{"run": parent["run"], "attempt": 1}])["runs"]
+    federation.root.delete(f"node/{federation.node_ids[2]}")
+    ended = [researcher.get(f"run/{order['run']}")["status"] for order in (parent, child)]
+    assert ended == ["killed by user", "killed by user"]
+
+
 def test_a_removed_members_node_and_run_are_out(federation: Federation, researcher: Api) -> None:
     federation.make_task(researcher)
     run = federation.as_run(federation.claim())

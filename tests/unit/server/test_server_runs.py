@@ -352,6 +352,21 @@ def test_a_run_whose_node_falls_silent_is_lost(federation: Federation, researche
     )
 
 
+def test_a_silent_nodes_parent_and_its_child_both_end(federation: Federation, researcher: Api) -> None:
+    """The parent's end is the child's, which the silence would have ended, too; and all else goes on."""
+    federation.make_task(researcher, 2)
+    parent = federation.claim(2)
+    federation.as_run(parent).post("task", federation.task_body(2))
+    other = federation.make_task(researcher, 2)
+    [child, _] = federation.work(2, holding=[{"run": parent["run"], "attempt": 1}])["runs"]
+    federation.clock.turn(seconds=120 + 3601)
+    federation.server.sweep()
+    ended = [researcher.get(f"run/{order['run']}") for order in (parent, child)]
+    assert [run["status"] for run in ended] == ["unknown error", "killed by user"]
+    assert "parent" in ended[1]["reason"]
+    assert researcher.get(f"task/{other['id']}/status")["status"] == "unknown error"
+
+
 def test_a_server_that_was_away_for_long_loses_no_run(federation: Federation, researcher: Api) -> None:
     task = federation.make_task(researcher)
     federation.claim()
