@@ -63,6 +63,7 @@ class Daemon:
         self._changed = threading.Event()
         self._lock = threading.Lock()
         self._pipelines: dict[Attempt, Pipeline] = {}
+        self._uncleaned: list[Pipeline] = []
         self._places = Places(config.limits.parallel_runs, self._ask_again)
         self._online = False
         self._preflight = self._make_preflight() if launcher.sandboxed else None
@@ -314,12 +315,20 @@ class Daemon:
 
     def _tidy(self) -> None:
         while True:
+            self._clean_again()
             try:
                 self._launcher.tidy(self._parts.pulled, self._parts.approvals.waiting_images())
             except (LauncherError, ConfigurationError) as error:
                 log.warning("%s", error)
             if self._closing.wait(_TIDY_SECONDS):
                 return
+
+    def _clean_again(self) -> None:
+        with self._lock:
+            uncleaned, self._uncleaned = self._uncleaned, []
+        still = [pipeline for pipeline in uncleaned if not pipeline.clean_again()]
+        with self._lock:
+            self._uncleaned += still
 
     def _serve_again(self) -> None:
         for pipeline in self._list_pipelines():
@@ -482,6 +491,8 @@ class Daemon:
         finally:
             with self._lock:
                 del self._pipelines[pipeline.key]
+                if pipeline.uncleaned:
+                    self._uncleaned.append(pipeline)
             self._places.leave(pipeline.key)
 
     def _ask_again(self) -> None:

@@ -68,7 +68,10 @@ def _ending_without_room() -> Iterator[None]:
 
 
 class Pipeline:
-    """One attempt. ``carry_out`` runs in a thread of its own; its other verbs come from others."""
+    """One attempt. ``carry_out`` runs in a thread of its own; its other verbs come from others.
+
+    ``uncleaned``: the engine still has its container, though it is over here and never begins again.
+    """
 
     def __init__(self, parts: Parts, entry: Entry) -> None:
         self._parts = parts
@@ -79,7 +82,7 @@ class Pipeline:
         self._delivery = Delivery(self._course, self._story)
         self._starting = threading.Lock()
         self._databases: tuple[Source | databases.Service, ...] = ()
-        self._cleaned = False
+        self._cleaned = self.uncleaned = False
         self._lost = False
         self._reported = entry.stage is not Stage.CLAIMED
         self._watched = entry.stage is Stage.CLAIMED
@@ -453,7 +456,8 @@ class Pipeline:
     def _clean_container(self) -> None:
         """Nothing of the container and of the plaintext stays.
 
-        An engine that is away is waited for. One that refuses is asked again: after a restart it may not know yet.
+        An engine that is away is waited for. One that refuses is asked again: after a restart it may not know yet. What
+        it still refuses then is for ``clean_again``.
         """
         if self._cleaned:
             return
@@ -466,7 +470,7 @@ class Pipeline:
                 log.warning("Run %s is not cleaned up yet: %s", self.key, error, extra=ids)
             except LauncherError as error:
                 refused += 1
-                log.warning("Run %s is not cleaned up yet; the node's next start does: %s", self.key, error, extra=ids)
+                log.warning("Run %s is not cleaned up yet; the node tries later: %s", self.key, error, extra=ids)
             if self._cleaned or self._parts.closing.wait(back_off.pause()):
                 return
 
@@ -489,6 +493,21 @@ class Pipeline:
             self._conclude()
         else:
             self._parts.journal.remove(self.key)
+        self.uncleaned = not self._cleaned and self.stage is not Stage.CLAIMED
+        if not self.uncleaned:
+            self._give_user_back()
+
+    def clean_again(self) -> bool:
+        """Whether nothing is left now. Nobody else gets its user before."""
+        try:
+            self._remove()
+        except LauncherError as error:
+            log.warning("Run %s is not cleaned up yet; the node tries later: %s", self.key, error)
+            return False
+        self._give_user_back()
+        return True
+
+    def _give_user_back(self) -> None:
         user = self._course.entry.user
         if self._parts.users is not None and user is not None:
             self._parts.users.give_back(user)

@@ -23,7 +23,7 @@ from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers.fakes import FakeContainer
 from skerry_node.launchers.launcher import Attempt, LauncherError, Phase
 from skerry_node.orders import ServerHead, Stop, Work, parse_self
-from skerry_node.server import Interrupted, KeyRefused
+from skerry_node.server import BackOff, Interrupted, KeyRefused
 from skerry_node.state import State, is_locked
 from skerry_node.trail import FOLDER, read_lines
 from skerry_proxy.client import ProxyError
@@ -306,6 +306,27 @@ def test_a_node_goes_online_on_a_full_disk_and_shows_it_later(node, make_order, 
     full.clear()
     node._server.answers.put(NOTHING)
     until(path.exists)
+
+
+def test_what_the_engine_refuses_to_remove_is_removed_later(node, make_order, launcher, proxy, monkeypatch) -> None:
+    remove, refusing = launcher.remove, threading.Event()
+    refusing.set()
+
+    def ask(attempt) -> None:
+        if refusing.is_set():
+            raise LauncherError("It can't be removed.")
+        remove(attempt)
+
+    monkeypatch.setattr(launcher, "remove", ask)
+    monkeypatch.setattr(BackOff, "pause", lambda _: 0.001)
+    monkeypatch.setattr("skerry_node.daemon._TIDY_SECONDS", 0.01)
+    node.thread.start()
+    node._server.answers.put(work(make_order()))
+    until(lambda: proxy.delivered and not node._pipelines)
+    assert launcher.list() != []
+    refusing.clear()
+    until(lambda: launcher.list() == [])
+    until(lambda: node._uncleaned == [])
 
 
 class FakePreflight:
