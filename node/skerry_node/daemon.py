@@ -310,8 +310,8 @@ class Daemon:
                 self._proxy.stop()
                 self._proxy = self._spawn_proxy(me)
                 self._serve_again()
-            except (SkerryError, OSError):
-                log.exception("The proxy can't be replaced yet")
+            except (SkerryError, OSError) as error:
+                log.error("The proxy can't be replaced yet: %s", error)  # noqa: TRY400 - the sentence says it all
 
     def _tidy(self) -> None:
         while True:
