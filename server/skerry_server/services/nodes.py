@@ -16,7 +16,7 @@ from skerry_server.models import Collaboration, Node, Organization, Run, member
 from skerry_server.policy import Actor, Kind, Operation, Resource, Scope
 from skerry_server.services.login import digest_api_key, new_api_key
 from skerry_server.services.runs import end_held
-from skerry_server.services.tasks import end_runs
+from skerry_server.services.tasks import end_runs_and_children
 
 
 def create_node(
@@ -111,7 +111,7 @@ def kill_tasks(session: Session, actor: Actor, id_: int, now: datetime) -> Node:
         raise PermissionDenied
     if not node.is_online(now):
         raise InvalidRequest(f"Node {id_} is offline, so nothing of it can be killed now.")
-    end_runs(session, Run.node_id == id_, "killed by user", now)
+    end_runs_and_children(session, Run.node_id == id_, "killed by user", now)
     return node
 
 

@@ -265,6 +265,13 @@ def end_runs(session: Session, which: ColumnElement[bool], reason: str, now: dat
     return runs
 
 
+def end_runs_and_children(session: Session, which: ColumnElement[bool], reason: str, now: datetime) -> None:
+    """Kills those of the runs that are still open, and all tasks that they have made, at whichever nodes."""
+    for some in _portions([run.id for run in end_runs(session, which, reason, now)]):
+        made = session.scalars(select(Task).where(Task.parent_run_id.in_(some))).all()
+        end_tasks(session, made, reason, now)
+
+
 def lock_runs(
     session: Session,
     *which: ColumnElement[bool],

@@ -314,6 +314,13 @@ def test_killing_reaches_the_whole_tree(federation: Federation, researcher: Api)
     researcher.refused(400, "POST", "kill/task", {"id": task["id"]})
 
 
+def test_what_kills_a_nodes_runs_kills_their_children_elsewhere(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher, 1)
+    child = federation.as_run(federation.claim(1)).post("task", federation.task_body(2))
+    federation.root.post("kill/node/tasks", {"id": federation.node_ids[1]})
+    assert researcher.get(f"task/{child['id']}/status")["status"] == "killed by user"
+
+
 def test_a_killed_runs_log_is_kept_when_it_comes(federation: Federation, researcher: Api) -> None:
     task = federation.make_task(researcher)
     order = federation.claim()
