@@ -20,6 +20,8 @@ def _compress(response: Response) -> Response:
     if request.method != "GET" or response.status_code != 200 or not response.is_json:  # noqa: PLR2004
         return response
     response.vary.add("Accept-Encoding")
+    if response.is_streamed:
+        return response  # it is made of ciphertext, which hardly shrinks
     body = response.get_data()
     if len(body) in _WORTHWHILE and request.accept_encodings.quality("gzip") > 0:
         response.set_data(gzip.compress(body, _LEVEL, mtime=0))

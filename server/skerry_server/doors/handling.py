@@ -24,6 +24,7 @@ from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
 from skerry_server.database import is_full
 from skerry_server.doors.fields import NO_NUL
+from skerry_server.doors.rendering import render
 from skerry_server.errors import (
     Busy,
     Conflicting,
@@ -397,7 +398,7 @@ def respond(answer: object) -> Response:
         ticket = json.dumps(dict(answer.ticket.counters))
         answer = Reply(answer.body, 200, {WAIT_HEADER: str(answer.seconds), TICKET_HEADER: ticket})
     reply = answer if isinstance(answer, Reply) else Reply(answer)
-    response = jsonify(reply.body)
+    response = render(reply.body)
     response.status_code = reply.status
     response.headers.extend(dict(reply.headers))
     return response
