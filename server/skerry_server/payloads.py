@@ -77,12 +77,13 @@ class PayloadStore:
 
     def keep(self, pieces: Iterable[bytes], limit: int) -> Payload:
         """Writes the bytes down, in constant memory; the row is the caller's to add. Raises TooLarge."""
-        head, rest = bytearray(), iter(pieces)
+        head, size, rest = list[bytes](), 0, iter(pieces)
         for piece in rest:
-            head += piece
-            if len(head) > min(INLINE_LIMIT, limit):
-                return self._write(_chain(bytes(head), rest), limit)
-        return Payload(size=len(head), inline=bytes(head))
+            head.append(piece)
+            size += len(piece)
+            if size > min(INLINE_LIMIT, limit):
+                return self._write(itertools.chain(head, rest), limit)
+        return Payload(size=size, inline=b"".join(head))
 
     def received(self, part: Part) -> int:
         """How many bytes have come of it."""
@@ -274,11 +275,6 @@ def _digest(text: str) -> str:
 
 def _is_part(path: Path) -> bool:
     return path.name.startswith(PART)
-
-
-def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
-    yield from rest
 
 
 def _batches(names: Iterator[str], size: int = 500) -> Iterator[list[str]]:

@@ -30,6 +30,7 @@ class Large:
     task: int
     run: int
     asked: int
+    posted: int
 
     def ask(self, path: str) -> tuple[Any, int]:
         return peak(self.replica, self.root, "GET", path)
@@ -65,11 +66,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
         spoken = base64.b64encode(b"a" * SIZE).decode()
         asked = made.task(1)
         asked["organizations"][0]["input"] = spoken
-        waiting = made.root.ok("POST", "task", asked)
+        waiting, posted = peak(replica, made.root, "POST", "task", asked)
         replica.end()  # what it has kept of that would hide what else it takes
         replica.start()
         [run] = made.root.ok("GET", f"skerry/task/{waiting['id']}/wait?timeout=1")["runs"]
-        yield Large(replica, made.root, task["id"], order["run"], run["id"])
+        yield Large(replica, made.root, task["id"], order["run"], run["id"], posted)
 
 
 @pytest.mark.parametrize("path", ["result/{run}", "result?task_id={task}", "task/{task}?include=runs,results"])
@@ -86,3 +87,8 @@ def test_a_large_input_in_json(large: Large, path: str) -> None:
     [row] = answer.get("data") or [answer]
     assert row["input"] == base64.b64encode(b"a" * SIZE).decode()
     assert grown < LITTLE
+
+
+def test_a_large_input_is_held_twice_while_it_is_posted(large: Large) -> None:
+    """As the body and as the string in it."""
+    assert large.posted < 2.5 * len(TEXT)

@@ -270,13 +270,15 @@ def parse_body(model: type[_Body], limit: int = BODY_LIMIT) -> _Body:
 
 
 def read_body(limit: int) -> bytes:
-    """Raises TooLarge."""
+    """Piece by piece: reading a large one at once would make more copies. Raises TooLarge."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
-    raw = request.stream.read(limit + 1)
-    if len(raw) > limit:
-        raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
-    return raw
+    raw = bytearray()
+    while piece := request.stream.read(_PIECE):
+        raw += piece
+        if len(raw) > limit:
+            raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
+    return bytes(raw)
 
 
 def stream_body() -> Iterator[bytes]:
