@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -69,7 +69,25 @@ def showing(title: str, *, wanted: bool | None) -> Iterator[Show]:
 
 @contextmanager
 def moving(title: str, *, wanted: bool | None) -> Iterator[Callable[[int, int], None]]:
-    """A bar for a stream, to be told how many bytes there are, of how many. ``wanted`` as in ``showing``."""
+    """A bar for a stream, to be told how many bytes there are, of how many. ``wanted`` as in ``showing``.
+
+    There is none for what is there at once.
+    """
+    with ExitStack() as shown:
+        tell: Callable[[int, int], None] | None = None
+
+        def show(have: int, size: int) -> None:
+            nonlocal tell
+            if tell is None and have < size:
+                tell = shown.enter_context(_moving(title, wanted=wanted))
+            if tell is not None:
+                tell(have, size)
+
+        yield show
+
+
+@contextmanager
+def _moving(title: str, *, wanted: bool | None) -> Iterator[Callable[[int, int], None]]:
     if wanted is not False and (display := _notebook()) is not None:
         notebook = _Notebook(title, display)
         yield lambda have, size: notebook.tell(f"{have * 100 // max(size, 1)}% of {size} bytes")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Unpack
+from typing import IO, Any, Unpack
 
 from skerry import streams
 from skerry.errors import ConfigurationError, CryptoError, DecryptionError, InputError
@@ -128,13 +128,20 @@ class Result(SubClient):
         """The same for a run that one knows."""
         part = file.with_name(f"{file.name}.part")
         try:
-            with part.open("wb") as out, moving(f"result of organization {organization}", wanted=progress) as show:
-                for piece in self.pieces(task, run_id, organization, show):
-                    out.write(piece)
+            with part.open("wb") as out:
+                self.write(task, run_id, organization, out, progress=progress)
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
         return file
+
+    def write(
+        self, task: Mapping[str, Any], run_id: int, organization: int, out: IO[bytes], *, progress: bool | None
+    ) -> None:
+        """The same into an open file: to be believed only when this returns."""
+        with moving(f"result of organization {organization}", wanted=progress) as show:
+            for piece in self.pieces(task, run_id, organization, show):
+                out.write(piece)
 
     def plaintext(self, task: Mapping[str, Any], run_id: int, organization: int) -> bytes:
         """The bytes of one run's result. Raises CryptoError when they are not what that organization made."""

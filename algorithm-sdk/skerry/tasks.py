@@ -73,22 +73,26 @@ class TaskHandle(dict[str, Any]):
             ) from error
         return self
 
-    def check(self) -> None:
-        """Waits if need be; raises TaskFailed when a run has failed, with a line for each that has."""
+    def check(self, *, progress: bool | None = None) -> None:
+        """Waits if need be; raises TaskFailed when a run has failed, with a line for each that has.
+
+        ``progress`` as in ``wait``.
+        """
         if not self._states or not all(outcomes.ended(str(run["status"])) for run in self._states):
-            self.wait()
+            self.wait(progress=progress)
         if any(outcomes.failed(str(run["status"])) for run in self._states):
             raise self._failure()
 
-    def results(self, *, frames: bool = False) -> list[Any]:
+    def results(self, *, frames: bool = False, progress: bool | None = None) -> list[Any]:
         """What each organization's run returned, in the order of the organizations; waits for them if need be.
 
         With ``frames`` as data frames: from lists of records, columns, or what data frames write as JSON. Raises
         TaskFailed when a run has failed, and CryptoError when a result is not what its organization made for this
-        task.
+        task. ``progress``: whether to show a bar, while it waits and for a large result; by default on a terminal and
+        in a notebook.
         """
-        self.check()
-        found = [self._result(run) for run in self._in_order(self._states)]
+        self.check(progress=progress)
+        found = [self._result(run, progress) for run in self._in_order(self._states)]
         return [tables.frame(one) for one in found] if frames else found
 
     def download(self, folder: str | Path, *, progress: bool | None = None) -> list[Path]:
@@ -97,7 +101,7 @@ class TaskHandle(dict[str, Any]):
         In the order of the organizations; waits for them if need be. Raises as ``results`` does. ``progress``:
         whether to show a bar; by default on a terminal and in a notebook.
         """
-        self.check()
+        self.check(progress=progress)
         home = Path(folder)
         home.mkdir(parents=True, exist_ok=True)
         return [self._save(run, home, progress) for run in self._in_order(self._states)]
@@ -161,11 +165,10 @@ class TaskHandle(dict[str, Any]):
         told = [{name: run.get(name) for name in _TOLD} for run in runs]
         return TaskFailed(outcomes.describe(f"Task {self['id']}", told), told)
 
-    def _result(self, run: Mapping[str, Any]) -> Any:
+    def _result(self, run: Mapping[str, Any], progress: bool | None) -> Any:
         organization = int(run["organization_id"])
         with SpooledTemporaryFile(max_size=_IN_MEMORY) as whole:
-            for piece in self._client.result.pieces(self, int(run["id"]), organization):
-                whole.write(piece)
+            self._client.result.write(self, int(run["id"]), organization, whole, progress=progress)
             whole.seek(0)
             try:
                 return forms.load(whole)

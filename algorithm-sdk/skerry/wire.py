@@ -201,3 +201,8 @@ def to_stored(payload: str, fmt: Format) -> bytes:
 def from_stored(stored: bytes, fmt: Format) -> str:
     """The payload string for the bytes of the store."""
     return stored.decode("ascii") if fmt is Format.VANTAGE6 else b64(stored)
+
+
+def from_stored_pieces(stored: Iterable[bytes], fmt: Format) -> Iterable[bytes]:
+    """The same of a stream, in constant memory."""
+    return stored if fmt is Format.VANTAGE6 else b64_pieces(stored)

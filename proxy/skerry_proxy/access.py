@@ -7,7 +7,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from skerry.errors import ServerError, ServerUnreachable
 from skerry_proxy.fields import Fields
@@ -59,6 +60,15 @@ class Renewer:
     def remove(self, access: Access) -> None:
         with self._changed:
             self._due.pop(access, None)
+
+    @contextmanager
+    def renewing(self, access: Access) -> Iterator[None]:
+        """Keeps the token good for as long as the block takes."""
+        self.add(access)
+        try:
+            yield
+        finally:
+            self.remove(access)
 
     def close(self) -> None:
         with self._changed:

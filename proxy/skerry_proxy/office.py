@@ -188,16 +188,21 @@ class Office:
     def hand_over(self, resume: Any, token: str, status: str, log: str | None, output: int) -> str:
         """Ends the run at the server, its result sealed on the way: nothing of it is kept. The run's status.
 
-        When this fails the result is to be sealed into a file, and that delivered.
+        The upload may outlast the token. When this fails the result is to be sealed into a file, and that delivered.
         """
         run = Run.parse(resume)
+        access = Access(run.id, run.attempt, token, self._upstream)
+        with self._renewer.renewing(access):
+            self._hand_over(run, token, output)
+            return self._finish(run, access.token, {"status": status, "log": log, "result": None, "staged": True})
+
+    def _hand_over(self, run: Run, token: str, output: int) -> None:
         with _reading(output) as plaintext:
             sealed = self._envelopes.of(run.format).seal_result(run, _pieces(plaintext))
             start = b""
             while len(start) < _DIGESTED and (piece := next(sealed, None)) is not None:
                 start += piece
             self._upstream.upload_stream(_staging(run, start), token, itertools.chain([start], sealed))
-        return self._finish(run, token, {"status": status, "log": log, "result": None, "staged": True})
 
     def close_gate(self, run: tuple[int, int]) -> dict[str, Any]:
         """Ends the gate and the relays of a run and attempt, if there are any; what they were asked."""

@@ -27,6 +27,9 @@ class Objects(Protocol):
     def read(self, name: str, size: int, start: int, end: int) -> Iterator[bytes]:
         """These bytes of an object of that size, piece by piece. Raises Damaged before this returns where it is not."""
 
+    def check(self, name: str, size: int) -> None:
+        """Raises Damaged where there is no object of that name and size."""
+
     def remove(self, name: str) -> None:
         """Nothing happens when there is none."""
 
@@ -63,6 +66,9 @@ class FileObjects:
                     yield piece
 
         return pieces()
+
+    def check(self, name: str, size: int) -> None:
+        _open(self._folder / name, size).close()
 
     def remove(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)

@@ -15,9 +15,10 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -76,12 +77,13 @@ class PayloadStore:
 
     def keep(self, pieces: Iterable[bytes], limit: int) -> Payload:
         """Writes the bytes down, in constant memory; the row is the caller's to add. Raises TooLarge."""
-        head, rest = bytearray(), iter(pieces)
+        head, size, rest = list[bytes](), 0, iter(pieces)
         for piece in rest:
-            head += piece
-            if len(head) > min(INLINE_LIMIT, limit):
-                return self._write(_chain(bytes(head), rest), limit)
-        return Payload(size=len(head), inline=bytes(head))
+            head.append(piece)
+            size += len(piece)
+            if size > min(INLINE_LIMIT, limit):
+                return self._write(itertools.chain(head, rest), limit)
+        return Payload(size=size, inline=b"".join(head))
 
     def received(self, part: Part) -> int:
         """How many bytes have come of it."""
@@ -127,11 +129,20 @@ class PayloadStore:
         """
         if payload.file is None:
             return iter([(payload.inline or b"")[start:end]])
-        try:
+        with _noting_damage(payload.file, payload.size):
             return self.objects.read(payload.file, payload.size, start, payload.size if end is None else end)
-        except Damaged:
-            _LOG.error("the object %s is not there, or has not its %d bytes any more", payload.file, payload.size)
-            raise
+
+    def offer(self, payload: Payload) -> Callable[[], Iterator[bytes]]:
+        """Gives all the bytes when it is called, which may be after the transaction; nothing is held open till then.
+
+        Raises Damaged when they are not what was kept: at once, and again if that has come about meanwhile.
+        """
+        if payload.file is None:
+            return partial(iter, [payload.inline or b""])
+        name, size = payload.file, payload.size
+        with _noting_damage(name, size):
+            self.objects.check(name, size)
+        return partial(self.objects.read, name, size, 0, size)
 
     def is_usable(self) -> bool:
         """Whether uploads could be taken now."""
@@ -190,6 +201,15 @@ class PayloadStore:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def _noting_damage(name: str, size: int) -> Iterator[None]:
+    try:
+        yield
+    except Damaged:
+        _LOG.error("the object %s is not there, or has not its %d bytes any more", name, size)
+        raise
 
 
 @contextmanager
@@ -255,11 +275,6 @@ def _digest(text: str) -> str:
 
 def _is_part(path: Path) -> bool:
     return path.name.startswith(PART)
-
-
-def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
-    yield from rest
 
 
 def _batches(names: Iterator[str], size: int = 500) -> Iterator[list[str]]:

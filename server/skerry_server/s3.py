@@ -106,6 +106,15 @@ class S3Objects:
                 raise Damaged from None
             raise
 
+    def check(self, name: str, size: int) -> None:
+        try:
+            with _telling():
+                found = obstore.head(self._store, name)
+        except FileNotFoundError as error:
+            raise Damaged from error
+        if found["size"] != size:
+            raise Damaged
+
     def remove(self, name: str) -> None:
         with _telling(), contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, name)

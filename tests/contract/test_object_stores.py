@@ -75,6 +75,15 @@ def test_a_range(kept: Kept, start: int, end: int | None) -> None:
     assert read(kept, start, end) == BIG[start:end]
 
 
+def test_what_is_offered_is_read_later(kept: Kept) -> None:
+    payload = kept.store.keep([BIG], 1 << 30)
+    offered = kept.store.offer(payload)
+    assert b"".join(offered()) == BIG
+    kept.store.forget(payload)
+    with pytest.raises(Damaged):
+        list(offered())
+
+
 def test_the_beginning(kept: Kept) -> None:
     payload = kept.store.keep([BIG], 1 << 30)
     assert kept.store.start(payload, 512) == BIG[:512]
@@ -109,6 +118,8 @@ def test_what_is_removed_is_gone(kept: Kept) -> None:
     assert kept.names() == []
     with pytest.raises(Damaged):
         kept.store.read(payload)
+    with pytest.raises(Damaged):
+        kept.store.offer(payload)
 
 
 @pytest.mark.parametrize("size", [0, 9_000_000, len(BIG) + 1])
@@ -122,6 +133,8 @@ def test_what_has_another_size_is_damaged(kept: Kept, size: int, tmp_path: Path)
     for start in (0, 5, 9_000_000, 10_000_000):
         with pytest.raises(Damaged):
             kept.store.read(payload, start)
+    with pytest.raises(Damaged):
+        kept.store.offer(payload)
     with pytest.raises(Damaged):
         kept.store.load(payload)
 

@@ -24,6 +24,7 @@ from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
 from skerry_server.database import is_full
 from skerry_server.doors.fields import NO_NUL
+from skerry_server.doors.rendering import render
 from skerry_server.errors import (
     Busy,
     Conflicting,
@@ -269,13 +270,15 @@ def parse_body(model: type[_Body], limit: int = BODY_LIMIT) -> _Body:
 
 
 def read_body(limit: int) -> bytes:
-    """Raises TooLarge."""
+    """Piece by piece: reading a large one at once would make more copies. Raises TooLarge."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
-    raw = request.stream.read(limit + 1)
-    if len(raw) > limit:
-        raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
-    return raw
+    raw = bytearray()
+    while piece := request.stream.read(_PIECE):
+        raw += piece
+        if len(raw) > limit:
+            raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
+    return bytes(raw)
 
 
 def stream_body() -> Iterator[bytes]:
@@ -397,7 +400,7 @@ def respond(answer: object) -> Response:
         ticket = json.dumps(dict(answer.ticket.counters))
         answer = Reply(answer.body, 200, {WAIT_HEADER: str(answer.seconds), TICKET_HEADER: ticket})
     reply = answer if isinstance(answer, Reply) else Reply(answer)
-    response = jsonify(reply.body)
+    response = render(reply.body)
     response.status_code = reply.status
     response.headers.extend(dict(reply.headers))
     return response

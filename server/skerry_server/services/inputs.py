@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from skerry.crypto import parse_header
-from skerry.wire import Context, Format, detect_format, to_stored, unb64
+from skerry.wire import Context, Format, detect_format, unb64, unb64_pieces
 from skerry_server.errors import InvalidRequest
 from skerry_server.models import Collaboration, Payload, Task
 from skerry_server.payloads import PayloadStore
@@ -21,6 +22,7 @@ from skerry_server.policy import Actor, Kind
 _IV_BYTES = 16
 _MINIMUM_WRAPPED = 128
 _HEADER_BYTES = (1 << 20) + 8
+_PIECE = 1 << 20
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ACCEPTED = {
     "native": {Format.NATIVE},
@@ -67,8 +69,9 @@ class Given:
     def keep(self, store: PayloadStore) -> Payload:
         """The payload of the run; a blob waits no more."""
         if self.blob is None:
-            stored = to_stored(self.text, self.format)
-            return store.keep([stored], len(stored))
+            pieces = _pieces(self.text)
+            stored = pieces if self.format is Format.VANTAGE6 else unb64_pieces(pieces)
+            return store.keep(stored, len(self.text))
         self.blob.uploader = self.blob.uploaded_at = None
         return self.blob
 
@@ -181,8 +184,11 @@ def _check_context(context: Context, expected: dict[str, Any], where: str) -> No
 
 def _check_vantage6(given: Given) -> None:
     """Refuses what only looks like an encrypted text: three fields of which the first two have the right sizes."""
+    end_of_iv = given.text.index("$", given.text.index("$") + 1)
     try:
-        wrapped, iv, _ciphertext = (unb64(part) for part in given.text.split("$"))
+        wrapped, iv = (unb64(part) for part in given.text[:end_of_iv].split("$"))
+        for _ in unb64_pieces(_pieces(given.text, end_of_iv + 1)):
+            pass
     except ValueError as error:
         raise InvalidRequest(f"{given.where} is not an encrypted text of vantage6's format.") from error
     if len(wrapped) < _MINIMUM_WRAPPED or len(iv) != _IV_BYTES:
@@ -190,7 +196,16 @@ def _check_vantage6(given: Given) -> None:
 
 
 def _check_plain(given: Given) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        unb64(given.text).decode()
+        for piece in unb64_pieces(_pieces(given.text)):
+            decoder.decode(piece)
+        decoder.decode(b"", final=True)
     except ValueError as error:
         raise InvalidRequest(f"{given.where} must be base64 of UTF-8 text.") from error
+
+
+def _pieces(text: str, start: int = 0) -> Iterator[bytes]:
+    """Of a text that can be large: each copy of the whole would count. Reading on raises ValueError for no ASCII."""
+    for place in range(start, len(text), _PIECE):
+        yield text[place : place + _PIECE].encode("ascii")

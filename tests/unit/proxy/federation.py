@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -46,6 +47,7 @@ class FakeServer:
     waiting: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     held: threading.Event = field(default_factory=threading.Event)
+    while_uploading: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         """New tasks are held back while ``held`` is clear."""
@@ -99,6 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         path = url.path.removeprefix("/api")
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         fake.seen.append((self.command, path, dict(self.headers) | {"query": url.query}))
+        known = self.headers.get("Authorization") == f"Bearer {fake.token}"
         body = self.read_body(path)
         fault = fake.fault_for(path)
         if fault == "drop":
@@ -107,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault.isdigit():
             self.answer(int(fault), {"msg": f"planted {fault}"})
             return
-        if path != "/version" and self.headers.get("Authorization") != f"Bearer {fake.token}":
+        if path != "/version" and not known:
             self.answer(401, {"msg": "Token has expired"})
             return
         if self.command == "POST" and path == "/task":
@@ -122,6 +125,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def read_body(self, path: str) -> object:
         if self.headers.get("Transfer-Encoding") == "chunked":
+            self.fake.while_uploading()
             return self.read_chunks()
         length = int(self.headers.get("Content-Length") or 0)
         if self.command == "PUT" and "/blob/" in path:
@@ -348,6 +352,11 @@ def read_all(connection: socket.socket) -> bytes:
     while piece := connection.recv(65536):
         whole += piece
     return whole
+
+
+def jwt(**claims) -> str:
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"e30.{body}.c2ln"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

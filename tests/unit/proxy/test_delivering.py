@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 import tracemalloc
 from typing import Self
 
 import pytest
-from federation import DATABASES, IMAGE, TOKEN
+from federation import DATABASES, IMAGE, TOKEN, jwt, wait_for
 
 from skerry import crypto
 from skerry.errors import AuthenticationError, Conflict, ServerUnreachable
 from skerry.keys import OrganizationKeys
 from skerry.trust import Expected, verify
 from skerry.wire import Format, detect_format, from_stored, unb64
+from skerry_proxy.access import Access
 from skerry_proxy.control import find_kind
 from skerry_proxy.logs import LARGEST_LOG, shorten
 
@@ -161,6 +163,25 @@ def test_a_result_is_handed_over(make_bench, fake, tmp_path, alice, bob, fmt, si
     assert (finish["status"], finish["staged"], finish["result"], finish["log"]) == ("completed", True, None, "log")
     [query] = [headers["query"] for method, _, headers in fake.seen if method == "PUT"]
     assert query == f"attempt=1&of={hashlib.sha256(stored[:512]).hexdigest()}"
+
+
+def test_an_upload_that_outlasts_its_token_is_needed_once(make_bench, fake, tmp_path, monkeypatch) -> None:
+    """The end is then told with a fresh one, which nobody renews any more after that."""
+    bench, first = make_bench(), jwt(iat=0, exp=1)
+    resume = bench.open()["resume"]
+    arrived, renew = threading.Event(), Access.renew
+    monkeypatch.setattr(Access, "renew", lambda access: arrived.wait(60) and renew(access))
+
+    def outlast() -> None:
+        arrived.set()
+        wait_for(lambda: fake.token != first)
+
+    fake.token, fake.while_uploading = first, outlast
+    with Outbox(tmp_path, b"r" * 100_000) as outbox:
+        assert bench.office.hand_over(resume, first, "completed", None, outbox.output) == "completed"
+    told = [(path, headers["Authorization"]) for _, path, headers in fake.seen if path.endswith(("result", "finish"))]
+    assert told == [("/skerry/run/7/result", f"Bearer {first}"), ("/skerry/run/7/finish", f"Bearer {fake.token}")]
+    assert not bench.office._renewer._due
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
 
 import pytest
-from federation import wait_for
+from federation import jwt, wait_for
 
 from skerry.errors import AuthenticationError
 from skerry_proxy.access import Renewer, first_renewal
@@ -15,11 +13,6 @@ from skerry_proxy.forwarding import Forwarder
 from skerry_proxy.upstream import Call
 
 pytestmark = pytest.mark.unit
-
-
-def jwt(**claims) -> str:
-    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
-    return f"e30.{body}.c2ln"
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,19 @@ def test_who_shows_how_it_goes_hears_of_each_change(script, client) -> None:
     assert [(call.params.get("seen"), call.params.get("until")) for call in waits] == [(None, None), ("s1", None)]
 
 
+def test_a_bar_shows_how_a_large_result_comes(script, client, capsys) -> None:
+    script.on("GET", "skerry/task/5/wait", state("completed"))
+    results(script, b'"' + b"x" * 5_000_000 + b'"')
+    task = create(client, organizations=[1])
+    assert task.results(progress=True) == ["x" * 5_000_000]
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "result of organization 1" in shown.err
+    task.results()
+    task.results(progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_results_wait_by_themselves(script, client) -> None:
     script.on("GET", "skerry/task/5/wait", state("active"), state("completed", seen="s2"))
     results(script, b"1")

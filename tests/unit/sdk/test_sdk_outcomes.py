@@ -128,6 +128,21 @@ def test_a_bar_only_where_it_is_wanted(capsys) -> None:
     assert "organization 1 | [bold]info > a" in captured.err
 
 
+def test_a_bar_for_what_does_not_come_at_once(capsys) -> None:
+    with progress.moving("result", wanted=True) as show:
+        show(5, 5)
+    with progress.moving("result", wanted=None) as show:
+        show(1, 5)
+    assert capsys.readouterr() == ("", "")
+    with progress.moving("result", wanted=True) as show:
+        show(1_000_000, 5_000_000)
+        show(5_000_000, 5_000_000)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "result" in shown.err
+    assert "5.0/5.0 MB" in shown.err
+
+
 def test_a_notebook_shows_one_output_that_is_written_anew(monkeypatch) -> None:
     class ZMQInteractiveShell:
         pass

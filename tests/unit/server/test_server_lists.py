@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +40,19 @@ def test_a_long_list_is_compressed_for_who_takes_it_so(federation: Federation) -
     assert packed.headers["Content-Encoding"] == "gzip"
     assert int(packed.headers["Content-Length"]) == len(packed.data) < len(plain.data) // 3
     assert "Accept-Encoding" in plain.headers["Vary"]
+
+
+def test_a_list_of_megabytes_is_compressed_piece_by_piece(federation: Federation, researcher: Api) -> None:
+    for _ in range(30):
+        spoken = base64.b64encode(os.urandom(30_000).hex().encode()).decode()
+        federation.make_task(researcher, organizations=[{"id": 2, "input": spoken}])
+    plain = researcher.ask("GET", "run", query_string={"per_page": 30})
+    packed = researcher.ask("GET", "run", query_string={"per_page": 30}, environ_base=_taking("gzip"), buffered=False)
+    pieces = list(packed.iter_encoded())
+    assert json.loads(gzip.decompress(b"".join(pieces))) == plain.get_json()
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Length" not in packed.headers
+    assert max(map(len, pieces)) < 1 << 20 < sum(map(len, pieces)) < len(plain.data) * 0.8
 
 
 def test_what_is_short_or_gives_a_secret_is_not_compressed(federation: Federation) -> None:

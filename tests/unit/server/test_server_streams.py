@@ -202,6 +202,65 @@ def test_a_range_of_a_small_one(federation: Federation, researcher: Api) -> None
     assert (answer.status_code, answer.data) == (206, b"1")
 
 
+# --- inside JSON ------------------------------------------------------------------------------------------
+
+
+HEAD = b"$".join(base64.b64encode(part) for part in (b"k" * 512, b"i" * 16)).decode() + "$"
+"""How what vantage6 encrypts begins."""
+
+
+def ended(federation: Federation, researcher: Api, stored: bytes, **task: Any) -> int:
+    """A run with such a result, as it is stored."""
+    federation.make_task(researcher, **task)
+    order = federation.claim()
+    run, path = federation.as_run(order), f"skerry/run/{order['run']}"
+    assert put(run, f"{path}/result", stored, attempt=1).status_code == 204
+    run.post(f"{path}/finish", {"attempt": 1, "status": "completed", "staged": True})
+    return int(order["run"])
+
+
+def in_json(researcher: Api, run: int) -> list[str]:
+    """The result wherever it is shown."""
+    [task] = researcher.get("task", include=["results", "runs"])["data"]
+    [row] = researcher.get("result", task_id=task["id"])["data"]
+    return [shown["result"] for shown in (researcher.get(f"result/{run}"), row, task["results"][0])]
+
+
+def test_large_payloads_stand_in_json(federation: Federation, researcher: Api) -> None:
+    spoken = base64.b64encode(INPUT).decode()
+    run = ended(federation, researcher, BIG, organizations=[{"id": 2, "input": spoken}])
+    assert in_json(researcher, run) == [base64.b64encode(BIG).decode()] * 3
+    answer = researcher.ask("GET", f"run/{run}", environ_base={"HTTP_ACCEPT_ENCODING": "gzip"})
+    assert (answer.get_json()["input"], answer.content_type) == (spoken, "application/json")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert researcher.ask("HEAD", f"run/{run}").data == b""
+
+
+def test_what_is_stored_does_not_end_its_string(federation: Federation, researcher: Api) -> None:
+    """A node of vantage6's format can put any ASCII there."""
+    together = federation.collaborate([1, 2], encrypted=True, accept="vantage6")
+    federation.nodes[2] = federation.make_node(2, together)
+    stored = HEAD + '"}, \\ \n\0' * 20_000
+    asked = [{"id": 2, "input": HEAD + base64.b64encode(INPUT).decode()}]
+    run = ended(federation, researcher, stored.encode(), collaboration_id=together, organizations=asked)
+    assert in_json(researcher, run) == [stored] * 3
+    assert researcher.get(f"run/{run}")["input"] == asked[0]["input"]
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_list_of_large_payloads_holds_no_files_open(federation: Federation, researcher: Api) -> None:
+    spoken = base64.b64encode(INPUT).decode()
+    for _ in range(20):
+        federation.make_task(researcher, organizations=[{"id": 2, "input": spoken}])
+    before = open_files()
+    answer = researcher.ask("GET", "run", query_string={"per_page": 20}, buffered=False)
+    assert open_files() <= before + 5
+    assert [row["input"] for row in answer.get_json()["data"]] == [spoken] * 20
+
+
 # --- the store -------------------------------------------------------------------------------------------
 
 

@@ -137,6 +137,7 @@ def test_what_a_collaboration_accepts(  # noqa: PLR0917 - fixtures
     [
         lambda: "$".join([plain("key"), plain("iv"), plain({"method": "mean"})]),
         lambda: "$".join([b64(os.urandom(256)), b64(os.urandom(8)), plain({"method": "mean"})]),
+        lambda: "$".join([b64(os.urandom(256)), b64(os.urandom(16)), "QUFB" * 400_000 + "?"]),
         lambda: "a$b$c",
         lambda: "$$",
         lambda: "é$é$é",
@@ -149,10 +150,32 @@ def test_plaintext_in_disguise(federation: Federation, researcher: Api, disguise
     researcher.refused(400, "POST", "task", body)
 
 
-@pytest.mark.parametrize("text", ["", "not base64!", "ÿÿ", b64(b"\xff\xfe"), "SKR1", "U0tSMQ==", "U0tSMQAAAAA="])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not base64!",
+        "ÿÿ",
+        b64(b"\xff\xfe"),
+        "SKR1",
+        "U0tSMQ==",
+        "U0tSMQAAAAA=",
+        "QUFB" * 400_000 + "ÿ",
+        "YQ==" + "QUFB" * 400_000,
+        b64(b"a" * 2_000_000 + b"\xc3"),
+    ],
+    ids=lambda text: text[:12],
+)
 def test_odd_plain_inputs(federation: Federation, researcher: Api, text: str) -> None:
     answer = researcher.ask("POST", "task", native_body(federation, federation.collaboration, text, str(uuid.uuid4())))
     assert answer.status_code == (201 if text == "" else 400), answer.get_json()
+
+
+def test_a_large_input_of_any_text(federation: Federation, researcher: Api) -> None:
+    text = ("a" + "é" * 1_500_000).encode()
+    federation.make_task(researcher, organizations=[{"id": 2, "input": b64(text)}])
+    order = federation.claim()
+    assert federation.as_run(order).ask("GET", f"skerry/run/{order['run']}/input").data == text
 
 
 def test_mixed_formats_are_refused(federation: Federation, researcher: Api, identity: Identity) -> None:

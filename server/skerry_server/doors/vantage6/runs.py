@@ -12,9 +12,10 @@ from pydantic import Field
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import joinedload, undefer
 
-from skerry.wire import from_stored
+from skerry.wire import from_stored, from_stored_pieces
 from skerry_server.doors.fields import Id, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
+from skerry_server.doors.rendering import LongText
 from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, named, paged
 from skerry_server.doors.vantage6.shapes import moment, one
@@ -194,10 +195,14 @@ def _show(call: Call, run: Run, ports: list[dict[str, Any]], *, nested: bool) ->
     }
 
 
-def _text(call: Call, run: Run, payload: Payload | None) -> str | None:
+def _text(call: Call, run: Run, payload: Payload | None) -> str | LongText | None:
     """The string of the wire, or where to fetch it; null for what is not there yet, or not any more."""
     if payload is None or run.cleanup_at is not None:
         return None
     if payload.blob is not None:
         return payload.blob
-    return from_stored(call.server.payloads.load(payload), run.task.format)
+    store, format_ = call.server.payloads, run.task.format
+    if payload.file is None:
+        return from_stored(store.load(payload), format_)
+    stored = store.offer(payload)
+    return LongText(lambda: from_stored_pieces(stored(), format_))
