@@ -50,6 +50,21 @@ class Status(StrEnum):
         return self.finished and self is not Status.COMPLETED
 
 
+class Limit(StrEnum):
+    """What a node says in a status's place of a run that it ended itself; the world is told that the run failed."""
+
+    TIME = "timed out"
+
+
+End = Status | Limit
+"""How a run ended, in a node's words."""
+
+
+def parse_end(text: str) -> End:
+    """Raises ValueError."""
+    return Limit(text) if text in set(Limit) else Status(text)
+
+
 class Refusal(StrEnum):
     """Why a node takes no runs: as much as the world is told of it."""
 

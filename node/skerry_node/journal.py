@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from skerry.errors import NotRecorded, SkerryError
-from skerry.wire import Status
+from skerry.wire import End, parse_end
 from skerry_node import areas
 from skerry_node.clocks import boot_id
 from skerry_node.ended import EndedAttempts
@@ -42,7 +42,7 @@ class Stage(StrEnum):
 class Finish:
     """How the run ended, sealed: ``log`` as it travels; ``result`` says whether there is a sealed one."""
 
-    status: Status
+    status: End
     log: str
     result: bool
 
@@ -224,7 +224,7 @@ def _load(raw: bytes) -> Entry:
         resume=stored.resume,
         user=stored.user,
         started=stored.started if stored.boot == boot_id() else None,
-        finish=Finish(Status(finish.status), finish.log, finish.result) if finish else None,
+        finish=Finish(parse_end(finish.status), finish.log, finish.result) if finish else None,
         ports=stored.ports,
         vpn=None if stored.vpn is None else dict(stored.vpn),
     )

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from skerry.output import ERROR_MARK
-from skerry.wire import Status
+from skerry.wire import End, Limit, Status
 from skerry_node.course import Course
 from skerry_node.launchers.launcher import Ended
 from skerry_node.output import BadOutput, Output, is_whole, open_output
@@ -23,7 +23,7 @@ _UNKNOWN_CODE = 255
 class Outcome:
     """How a run ended: its whole log, and its result when it is completed."""
 
-    status: Status
+    status: End
     log: str
     output: Output | None = None
 
@@ -36,8 +36,7 @@ def collect(course: Course, ended: Ended, *, watched: bool) -> Outcome:
     """Reads the log and, after a good end, opens the result. ``watched``: the engine was there all the time."""
     text = course.patiently(lambda: read_log(course))
     if ended.reason is not None:
-        status = Status.FAILED if ended.started else Status.START_FAILED
-        return Outcome(status, add_sentence(text, ended.reason))
+        return Outcome(_name_end(ended), add_sentence(text, ended.reason))
     if ended.code == _UNKNOWN_CODE and not watched:
         return _judge(course, text)
     if ended.code != 0:
@@ -46,6 +45,13 @@ def collect(course: Course, ended: Ended, *, watched: bool) -> Outcome:
         return Outcome(Status.COMPLETED, text, _open_output(course))
     except BadOutput as error:
         return Outcome(Status.CRASHED, add_sentence(text, str(error)))
+
+
+def _name_end(ended: Ended) -> End:
+    """Of an algorithm that did not come to its own."""
+    if not ended.started:
+        return Status.START_FAILED
+    return Limit.TIME if ended.late else Status.FAILED
 
 
 def read_log(course: Course) -> str:

@@ -433,7 +433,9 @@ class Pipeline:
                 continue
             if ended is not None:
                 course.check_stopped()
-                return replace(ended, reason=self._time_limit() if expired else self._peering.broken or ended.reason)
+                if expired:
+                    return replace(ended, reason=self._time_limit(), late=True)
+                return replace(ended, reason=self._peering.broken or ended.reason)
             if not self._reported:
                 self._report_active()
             live.tell_if_due()

@@ -29,7 +29,7 @@ from skerry.errors import (
     ServerError,
     ServerUnreachable,
 )
-from skerry.wire import Refusal, Status
+from skerry.wire import End, Refusal, Status
 from skerry_node.config import ServerSettings
 from skerry_node.launchers.launcher import Attempt
 from skerry_node.orders import (
@@ -203,7 +203,7 @@ class Server:
         body = {"attempt": attempt.number, "statement": statement}
         return parse_others(self._call("PUT", f"/skerry/run/{attempt.run}/peer", body))
 
-    def finish(self, attempt: Attempt, status: Status, text: str) -> None:
+    def finish(self, attempt: Attempt, status: End, text: str) -> None:
         """Ends a run whose input could not be opened, so that there is nothing to seal for; may be repeated."""
         body = {"attempt": attempt.number, "status": status, "log": text, "result": None, "staged": False}
         self._call("POST", f"/skerry/run/{attempt.run}/finish", body)

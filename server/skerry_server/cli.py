@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ import click
 
 from skerry import logs
 from skerry.audit import lines_of
-from skerry.calls import Call
+from skerry.calls import KEY, Call
 from skerry.cli.connection import client_at, connect, connected
 from skerry.errors import SkerryError
 from skerry.invitations import Invitation
@@ -100,7 +101,9 @@ def bootstrap(  # noqa: PLR0917 - one for each option
     client = client_at(str(url), ca_file)
     body = {"organization": organization, "username": username, "password": password}
     secret = {"secret": Path(str(secret_file)).read_text(encoding="utf-8").strip()}
-    made = client.without_token(Call("POST", "skerry/bootstrap", json={**body, **secret}))
+    key = {KEY: str(uuid.uuid4())}
+    founding = Call("POST", "skerry/bootstrap", json={**body, **secret}, headers=key, repeatable=True)
+    made = client.without_token(founding)
     click.echo(f'User "{username}" of organization "{organization}" (id {made["organization_id"]}) may log in.')
 
 

@@ -1,7 +1,8 @@
 """A run's life as a table: which state may follow which, and what the world is told of each. No I/O, no clock.
 
 vantage6's vocabulary lacks "lost" and "timed out": ``SHOWN`` maps them onto it. A lost run is shown as
-``unknown error``, since ``crashed`` would claim that its container exited, which nobody knows.
+``unknown error``, since ``crashed`` would claim that its container exited, which nobody knows; one that took longer
+than its node allows as ``failed``, and ``explain`` says the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from skerry.wire import Status
+from skerry.wire import End, Limit, Status
 from skerry_server.errors import StaleAttempt
 
 
@@ -88,17 +89,23 @@ SHOWN: dict[State, Status] = {
 OPEN = tuple(state for state in State if NEXT[state])
 HELD = (State.INITIALIZING, State.ACTIVE)
 
-_REPORTED = {
+_REPORTED: dict[End, State] = {
     shown: state for state, shown in SHOWN.items() if state not in {State.PENDING, State.LOST, State.TIMED_OUT}
 }
+_REPORTED[Limit.TIME] = State.TIMED_OUT
 
 
-def reported(status: Status) -> State:
+def reported(word: End) -> State:
     """The state that a node means by a word of the wire; raises StaleAttempt for ``pending``."""
     try:
-        return _REPORTED[status]
+        return _REPORTED[word]
     except KeyError as error:
         raise StaleAttempt("A run does not become pending again.") from error
+
+
+def explain(state: State) -> str | None:
+    """What is to be said of a state beside the word that it is shown as."""
+    return "It took longer than its node allows." if state is State.TIMED_OUT else None
 
 
 class Living(Protocol):

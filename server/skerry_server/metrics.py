@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, request
@@ -11,7 +14,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from skerry.errors import ConfigurationError
-from skerry_server.lifecycle import OPEN
+from skerry_server import health
+from skerry_server.lifecycle import OPEN, State
 from skerry_server.models import Node, Run
 from skerry_server.server import Server
 from skerry_server.settings import Metrics
@@ -36,7 +40,7 @@ def serve(settings: Metrics, server: Server, app: Flask, waiting: Callable[[], i
         raise ConfigurationError('For "metrics", install their library: pip install "skerry[metrics]".') from error
     registry = CollectorRegistry()
     _watch(app, registry)
-    registry.register(_State(server, waiting))
+    registry.register(_Numbers(server, waiting))
     try:
         listener, thread = start_http_server(settings.port, settings.host, registry)
     except OSError as error:
@@ -77,33 +81,63 @@ def _watch(app: Flask, registry: Any) -> None:
     app.after_request(end)
 
 
-class _State:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """``runs``: open ones by their states, None where the database can't tell."""
+
+    ready: Mapping[str, bool]
+    runs: Mapping[State, int] | None = None
+    online: int = 0
+
+
+_NOT_IN_TIME = _Found({"in_time": False})
+
+
+class _Numbers:
     """What is looked up when somebody asks."""
 
     def __init__(self, server: Server, waiting: Callable[[], int]) -> None:
         self._server = server
         self._waiting = waiting
+        self._thread = ThreadPoolExecutor(1, "metrics")
+        self._lock = threading.Lock()
+        self._looking: Future[_Found] | None = None
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - as above
 
+        found = self._look_in_time()
         checks = GaugeMetricFamily("skerry_ready", "What has to be true to serve; 1 where it is.", labels=["what"])
-        for what, good in self._server.is_ready().items():
+        for what, good in found.ready.items():
             checks.add_metric([what], float(good))
         yield checks
         yield GaugeMetricFamily("skerry_waiting_calls", "Long calls that are held.", self._waiting())
-        runs = GaugeMetricFamily("skerry_open_runs", "Runs that have not ended, in the whole server.", labels=["state"])
-        try:
-            states, online = self._look()
-        except SQLAlchemyError:
+        if found.runs is None:
             return
+        runs = GaugeMetricFamily("skerry_open_runs", "Runs that have not ended, in the whole server.", labels=["state"])
         for state in OPEN:
-            runs.add_metric([state.value], states.get(state, 0))
+            runs.add_metric([state.value], found.runs.get(state, 0))
         yield runs
-        yield GaugeMetricFamily("skerry_online_nodes", "Nodes that are there, in the whole server.", online)
+        yield GaugeMetricFamily("skerry_online_nodes", "Nodes that are there, in the whole server.", found.online)
 
-    def _look(self) -> tuple[dict[Any, int], int]:
+    def _look_in_time(self) -> _Found:
+        """Who asks while a look hangs waits for that one, and no longer than for a new one."""
+        with self._lock:
+            if self._looking is None or self._looking.done():
+                self._looking = self._thread.submit(self._look)
+            looking = self._looking
+        wait([looking], timeout=health.LONGEST)
+        return looking.result() if looking.done() else _NOT_IN_TIME
+
+    def _look(self) -> _Found:
+        ready = self._server.is_ready()
+        try:
+            return _Found(ready, *self._count())
+        except SQLAlchemyError:
+            return _Found(ready)
+
+    def _count(self) -> tuple[dict[State, int], int]:
         with self._server.database.reading() as session:
             rows = session.execute(select(Run.state, func.count()).where(Run.state.in_(OPEN)).group_by(Run.state))
             online = session.scalar(select(func.count()).select_from(Node).where(Node.online))
-            return dict(rows.tuples().all()), online or 0
+            return dict(rows.all()), online or 0

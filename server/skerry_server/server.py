@@ -23,7 +23,7 @@ from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
-from skerry_server.services import failures, repeats
+from skerry_server.services import failures, labels, repeats
 from skerry_server.services.blobs import remove_waiting
 from skerry_server.services.retention import clean_up
 from skerry_server.services.users import has_users, write_policy
@@ -159,6 +159,19 @@ class Server:
         for file in files:
             self.payloads.remove(file)
         self.payloads.sweep_parts()
+
+    def label_tasks(self) -> None:
+        """While processes are replaced one by one, one of the version before may make tasks without their labels."""
+        while self._labels_are_missing():
+            self.database.repeating(self._add_labels)
+
+    def _labels_are_missing(self) -> bool:
+        with self.database.reading() as session:
+            return labels.are_missing(session)
+
+    def _add_labels(self) -> None:
+        with self.database.writing() as session:
+            labels.add_missing(session)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from datetime import UTC
 from skerry_server.server import Server
 
 _LOG = logging.getLogger(__name__)
+_LABELS_SECONDS = 3600.0
+"""Between two looks for tasks without their labels, which are looks at all tasks."""
 _SET_SECONDS = 30.0
 """A clock that went on by so much more or less than the steady one was set; or the machine slept."""
 
@@ -21,6 +23,7 @@ class Sweeper:
         self._server = server
         self._steady = steady
         self._ahead = self._measure()
+        self._labels_due = steady()
 
     def sweep(self) -> None:
         """Time that never passed is no node's silence: leases are renewed before anything is done about them."""
@@ -31,6 +34,9 @@ class Sweeper:
             self._server.renew_leases()
         self._ahead = ahead
         self._server.sweep()
+        if self._steady() >= self._labels_due:
+            self._labels_due = self._steady() + _LABELS_SECONDS
+            self._server.label_tasks()
 
     def _measure(self) -> float:
         """How far the clock is ahead of the steady one, in seconds."""

@@ -23,6 +23,7 @@ TICKET_HEADER = "x-skerry-ticket"
 LONGEST = 60.0
 _PIECE_SECONDS = 60.0
 _NOT_ASCII = "The address of the request must be ASCII, other characters percent-encoded."
+_STOPS = "The server was stopped before it had the whole request: send it again in a few seconds."
 _INTERNAL = {WAIT_HEADER, TICKET_HEADER}
 RECORDED = (1 << 20) + 1
 """Bodies of less are read before a thread is taken, and can be replayed. So much is more than what a caller without a
@@ -56,12 +57,17 @@ class WaitingRoom:
         if not bytes(scope["query_string"]).isascii():
             await say(send, 400, {"msg": _NOT_ASCII})
             return
-        visit = _Visit(scope, receive)
+        visit, answer = _Visit(scope, receive), _Answer(send)
         try:
             await visit.read()
-            await self._serve(visit, send)
+            await self._serve(visit, answer)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            # The server stops, and this takes longer than it waits for.
+            if answer.begun or visit.complete:
+                raise
+            await say(send, 503, {"msg": _STOPS}, retry_after="2")
 
     async def _serve(self, visit: _Visit, send: Send) -> None:
         answer = await visit.ask(self._app, send)
@@ -173,6 +179,18 @@ class _Visit:
             raise ClientGone
         self.complete = not message.get("more_body", False)
         return message
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What is sent to the caller, and whether any of it was."""
+
+    send: Send
+    begun: bool = False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
+        await self.send(message)
 
 
 @dataclass(slots=True)

@@ -133,11 +133,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an algorithm ended. ``reason`` is a sentence where the sandbox ended it, or where it never came to run."""
+    """How an algorithm ended. ``reason`` is a sentence where the sandbox ended it, or where it never came to run.
+
+    ``late``: it was ended since it took longer than this node allows.
+    """
 
     code: int
     reason: str | None = None
     started: bool = True
+    late: bool = False
 
 
 class Launcher(Protocol):

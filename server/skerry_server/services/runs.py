@@ -15,7 +15,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from skerry import logs
 from skerry.audit import What
 from skerry.crypto import parse_header
-from skerry.wire import Format, Status, detect_format, to_stored
+from skerry.wire import End, Format, Status, detect_format, to_stored
 from skerry_server.blobforms import header_size
 from skerry_server.errors import InvalidRequest, NotKnown, PermissionDenied, Removed, StaleAttempt
 from skerry_server.events import announce, task_topic
@@ -32,6 +32,7 @@ DIGESTED = 512
 """The first bytes of a sealed result, which no other has."""
 
 _BY_NODE = frozenset({Status.INITIALIZING, Status.ACTIVE})
+_BEFORE_THE_END = _BY_NODE | {Status.PENDING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Outcome:
     """How an attempt ended: ``result`` inline as the string of the wire, or ``staged`` before."""
 
     attempt: int
-    status: Status
+    status: End
     log: str | None = None
     result: str | None = None
     staged: bool = False
@@ -112,7 +113,7 @@ def finish_run(
     Also gives a staged payload that nobody needs any more, whose file the caller removes after the commit.
     Raises StaleAttempt, InvalidRequest, NotKnown or PermissionDenied.
     """
-    if not outcome.status.finished:
+    if outcome.status in _BEFORE_THE_END:
         raise InvalidRequest('"status" must be one of those that end a run.')
     run = _own_run(session, actor, run_id, outcome.attempt, joinedload(Run.input).load_only(Payload.blob))
     if run.state.terminal:
@@ -233,7 +234,7 @@ def _not_mine(actor: Actor, run: Run) -> None:
 
 def _repeat(run: Run, outcome: Outcome) -> None:
     """A killed run's node may still say what the container had written; else the end must be the recorded one."""
-    if run.state.shown is not outcome.status:
+    if outcome.status is not run.state.shown and reported(outcome.status) is not run.state:
         raise StaleAttempt(f'Run {run.id} ended as "{run.state.shown}".')
     if run.state is State.KILLED and (run.log is None or run.live_log):
         run.log, run.live_log = outcome.log, 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from skerry.errors import NotRecorded, ServerError
-from skerry.wire import Status
+from skerry.wire import Limit, Status
 from skerry_node.journal import Entry, Finish, Journal, Records, Stage
 from skerry_node.launchers.launcher import Attempt, Found, Phase
 from skerry_node.orders import parse_order, parse_work
@@ -21,8 +21,9 @@ def journal(tmp_path) -> Journal:
     return Journal(tmp_path / "runs")
 
 
-def test_an_entry_comes_back_as_it_was(journal, make_order) -> None:
-    finish = Finish(Status.COMPLETED, "sealed log", result=True)
+@pytest.mark.parametrize("status", [Status.COMPLETED, Limit.TIME])
+def test_an_entry_comes_back_as_it_was(journal, make_order, status) -> None:
+    finish = Finish(status, "sealed log", result=True)
     entry = Entry(make_order(), Stage.SEALED, {"secret": "x"}, 70000, 12.5, finish, {"gate terms": 18642})
     journal.write(entry)
     assert journal.read() == Records((entry,), ())

@@ -277,9 +277,17 @@ def test_a_kill_before_the_start(parts, proxy, make_order) -> None:
 def test_the_time_limit(parts, proxy, carry_out) -> None:
     carry_out(limited(parts, 1.0), "wait")
     [(status, log, _)] = proxy.delivered
-    assert status == "failed"
+    assert status == "timed out"
     assert "longer than this node allows (1 s)" in log
     assert log.startswith("waiting\n")
+
+
+def test_a_server_that_does_not_know_time_limits_is_told_of_a_failure(parts, proxy, carry_out) -> None:
+    proxy.trouble["deliver"] = [ProxyError("invalid", "Field \"status\": Input should be 'pending' or 'failed'.")]
+    carry_out(limited(parts, 1.0), "wait")
+    [(status, log, _)] = proxy.delivered
+    assert status == "failed"
+    assert "longer than this node allows (1 s)" in log
 
 
 def limited(parts, seconds: float):
@@ -310,7 +318,7 @@ def test_a_node_that_starts_again_goes_on_counting(parts, proxy, entry_after_res
     assert proxy.delivered == []
     now[0] += 601
     thread.join(10)
-    assert "failed" in [status for status, _, _ in proxy.delivered]
+    assert "timed out" in [status for status, _, _ in proxy.delivered]
 
 
 def test_a_token_is_renewed_after_half_its_life(parts, make_order) -> None:

@@ -218,6 +218,8 @@ CHANGES_NOTHING = {
     *("vantage6.validate_user", "vantage6.validate_node", "vantage6.make_container_token", "native.share_settings"),
     "native.show_log",
 }
+# Nothing is created: who logs in again gets other tokens, and who asks for work what there is by then.
+NO_KEYS = {"vantage6.log_in_user", "vantage6.log_in_node", "vantage6.refresh"}
 # Exercised by tests of their own, where every transaction is watched as it is here (see the fixture `server`).
 ELSEWHERE = {
     *("vantage6.lost_password", "vantage6.reset_password", "vantage6.lost_second_factor"),
@@ -330,6 +332,20 @@ def columns(home: int) -> dict[str, Any]:
 
 def ask(who: Api, method: str, path: str, body: Any) -> Any:
     return who.ask(method, path, **({"data": body} if isinstance(body, bytes) else {"body": body}))
+
+
+def test_every_post_under_a_key_is_done_once(federation: Federation, researcher: Api) -> None:
+    """What is repeated gets the first answer, and leaves no record."""
+    for endpoint, (who, method, path, body) in calls(federation, researcher).items():
+        if method != "POST" or endpoint in NO_KEYS:
+            continue
+        headers = {"Authorization": f"Bearer {who.token}", "Idempotency-Key": f"the key of {endpoint}"}
+        first = who.client.post(f"/api/{path}", json=body, headers=headers)
+        before = len(records(federation.server))
+        again = who.client.post(f"/api/{path}", json=body, headers=headers)
+        assert first.status_code in {200, 201}, (endpoint, first.data)
+        assert (again.status_code, again.get_json()) == (first.status_code, first.get_json()), endpoint
+        assert len(records(federation.server)) == before, endpoint
 
 
 def test_the_walk_knows_every_mutating_route(federation: Federation, researcher: Api) -> None:

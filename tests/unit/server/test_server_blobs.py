@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 from server_federation import SECRET, Api, Clock, Federation, make_settings, plain
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from skerry import crypto
 from skerry.keys import Identity
@@ -24,7 +26,7 @@ from skerry_server.app import create_app
 from skerry_server.errors import InvalidRequest
 from skerry_server.models import Payload
 from skerry_server.server import Server, open_server
-from skerry_server.services import tasks
+from skerry_server.services import repeats, tasks
 from skerry_server.services.blobs import KEPT_WAITING
 from skerry_server.services.tasks import REPEAT_WINDOW
 from skerry_server.settings import FileStore
@@ -69,6 +71,30 @@ def test_a_blob_is_kept_once_for_each_key(federation: Federation, researcher: Ap
     assert len(list(federation.server.settings.payload_folder.iterdir())) == 1
     other = researcher.client.post("/api/blobstream", data=base64.b64encode(LARGE + b" "), headers=headers)
     assert (other.status_code, "take a new one" in other.get_json()["msg"]) == (409, True)
+    assert len(list(federation.server.settings.payload_folder.iterdir())) == 1
+
+
+def test_a_blob_that_comes_twice_at_once_is_kept_once(
+    federation: Federation, researcher: Api, engine_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a sender whose patience ended before the server's; SQLite's writers come one after the other."""
+    headers = {"Authorization": f"Bearer {researcher.token}", "Idempotency-Key": "a key of the caller's"}
+    recall, told = repeats.recall, list[Any]()
+
+    def post(client: FlaskClient) -> Any:
+        return client.post("/api/blobstream", data=base64.b64encode(LARGE), headers=headers)
+
+    def late(session: Session, asked: repeats.Asked) -> Any:
+        found = recall(session, asked)
+        if not told and engine_name == "postgresql":
+            told.append(None)
+            told[0] = post(researcher.client.application.test_client())
+        return found
+
+    monkeypatch.setattr(repeats, "recall", late)
+    told.append(post(researcher.client))
+    assert [answer.status_code for answer in told] == [201] * len(told), told[-1].data
+    assert len({answer.get_json()["uuid"] for answer in told}) == 1
     assert len(list(federation.server.settings.payload_folder.iterdir())) == 1
 
 

@@ -15,22 +15,26 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from server_federation import Api, Federation, make_settings, plain
-from sqlalchemy import Connection, Engine, Inspector, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, Inspector, create_engine, delete, event, inspect, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from skerry.errors import ConfigurationError
 from skerry.wire import INLINE_LIMIT
 from skerry_server.database import Database, migrate
 from skerry_server.errors import TooLarge
 from skerry_server.events import Hub, announce
-from skerry_server.models import Base, Event, Organization, Payload, Role, Rule, Run, utcnow
+from skerry_server.models import Base, Event, Organization, Payload, Role, Rule, Run, task_database, utcnow
 from skerry_server.payloads import PayloadStore
 from skerry_server.server import Server, open_server
-from skerry_server.services import work
+from skerry_server.services import labels, work
 from skerry_server.services.users import write_policy
+from skerry_server.sweeping import Sweeper
 from skerry_server.trail import Trail
 
 pytestmark = pytest.mark.unit
+NUL = [{"label": "age"}, {"label": "age", "arguments": {"nul": "\0"}}]
+"""The databases of a task."""
 
 
 def test_the_migrations_make_the_models_tables() -> None:
@@ -79,13 +83,52 @@ def test_the_migrations_go_all_the_way_back_and_forth(server: Server) -> None:
 
 def test_tasks_from_before_are_found_by_their_databases(federation: Federation, researcher: Api) -> None:
     """Also those with a NUL character beside the label, which PostgreSQL's own functions can't read."""
-    twice = [{"label": "age"}, {"label": "age", "arguments": {"nul": "\0"}}]
-    made = [federation.make_task(researcher, databases=some)["id"] for some in ([], twice, [{"label": "b"}, *twice])]
+    made = [federation.make_task(researcher, databases=some)["id"] for some in ([], NUL, [{"label": "b"}, *NUL])]
     other = open_server(federation.server.settings)
     other.database.migrate("0015")
     other.database.migrate()
     other.database.close()
     assert [task["id"] for task in researcher.get("task", database="age", sort="id")["data"]] == made[1:]
+
+
+def test_tasks_of_a_process_of_the_version_before_are_found_too(federation: Federation, researcher: Api) -> None:
+    other, steady = open_server(federation.server.settings, federation.clock), [0.0]  # unwatched, as above
+    sweeper = Sweeper(other, lambda: steady[0])
+    made = [federation.make_task(researcher, databases=some)["id"] for some in ([], NUL, [{"label": "b"}, *NUL])]
+    for later in (0, 3700):
+        with other.database.writing() as session:
+            session.connection().execute(delete(task_database))
+        assert researcher.get("task", database="age")["data"] == []
+        steady[0] += later
+        federation.clock.turn(seconds=later)
+        sweeper.sweep()
+        assert [task["id"] for task in researcher.get("task", database="age", sort="id")["data"]] == made[1:]
+        assert [task["id"] for task in researcher.get("task", database="b")["data"]] == made[2:]
+    other.database.close()
+
+
+def test_processes_that_look_for_such_tasks_at_once_do_no_harm(
+    federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = federation.make_task(researcher, databases=NUL)["id"]
+    both = [open_server(federation.server.settings, federation.clock) for _ in range(2)]
+    with both[0].database.writing() as session:
+        session.connection().execute(delete(task_database))
+    are_missing = labels.are_missing
+
+    def look(session: Session) -> bool:
+        """The other one is done between this one's look and its writing."""
+        found = are_missing(session)
+        monkeypatch.setattr(labels, "are_missing", are_missing)
+        if found:
+            both[1].label_tasks()
+        return found
+
+    monkeypatch.setattr(labels, "are_missing", look)
+    both[0].label_tasks()
+    assert [one["id"] for one in researcher.get("task", database="age")["data"]] == [task]
+    for server in both:
+        server.database.close()
 
 
 def schema(engine: Engine) -> dict[str, list[str]]:

@@ -349,6 +349,24 @@ def test_an_organization_that_lost_its_keys_registers_new_ones(federation: Feder
 FIRST = {"organization": "first", "username": "first", "password": PASSWORD}
 
 
+def test_who_lost_the_answer_of_the_founding_gets_it_again_by_the_key(tmp_path: Path) -> None:
+    server = open_server(make_settings(tmp_path))
+    server.begin()
+    body = {**FIRST, "secret": (server.settings.state / "bootstrap-secret").read_text().strip()}
+    client = create_app(server).test_client()
+
+    def found(key: str, **changes: str) -> tuple[int, Any]:
+        answer = client.post("/api/skerry/bootstrap", json={**body, **changes}, headers={"Idempotency-Key": key})
+        return answer.status_code, answer.get_json()
+
+    first = found("a key of the caller's")
+    assert first[0] == 201
+    assert found("a key of the caller's") == first
+    assert found("another key of theirs")[0] == 401
+    assert found("a key of the caller's", secret="guessed")[0] == 409
+    server.database.close()
+
+
 def test_the_first_user_is_made_by_a_secret_that_is_good_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = open_server(make_settings(tmp_path))
     server.begin()
@@ -366,6 +384,7 @@ def test_the_first_user_is_made_by_a_secret_that_is_good_once(tmp_path: Path, ca
     assert not file.exists()
     token = anybody.post("token/user", {"username": "first", "password": PASSWORD})["access_token"]
     assert Api(anybody.client, token).get(f"user/{made['user_id']}")["username"] == "first"
+    assert anybody.refused(401, "POST", path, {**FIRST, "secret": secret}) == refusal
     assert anybody.refused(401, "POST", path, {**FIRST, "username": "second", "secret": secret}) == refusal
     file.write_text(secret)
     anybody.refused(400, "POST", path, {**FIRST, "username": "second", "secret": secret})

@@ -6,9 +6,9 @@ from datetime import datetime
 
 import pytest
 
-from skerry.wire import Status
+from skerry.wire import Limit, Status
 from skerry_server.errors import StaleAttempt
-from skerry_server.lifecycle import HELD, NEXT, OPEN, SHOWN, State, advance, reported, task_status
+from skerry_server.lifecycle import HELD, NEXT, OPEN, SHOWN, State, advance, explain, reported, task_status
 
 pytestmark = pytest.mark.unit
 
@@ -64,6 +64,12 @@ def test_a_node_reports_each_word_but_pending() -> None:
     assert {reported(status).shown for status in Status if status is not Status.PENDING} == set(Status) - {"pending"}
     with pytest.raises(StaleAttempt):
         reported(Status.PENDING)
+
+
+def test_a_node_can_say_that_its_time_limit_ended_a_run() -> None:
+    assert reported(Limit.TIME) is State.TIMED_OUT
+    assert reported(Status.FAILED) is State.FAILED
+    assert [state for state in State if explain(state)] == [State.TIMED_OUT]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from sqlalchemy import NullPool, create_engine, update
 from skerry_server.events import Ticket, node_topic
 from skerry_server.lifecycle import State
 from skerry_server.models import Run, Task
+from skerry_server.server import Server
 from skerry_server.services.work import Report, topics
 from skerry_server.sweeping import Sweeper
 from skerry_server.waiting import TICKET_HEADER, WAIT_HEADER
@@ -149,6 +150,52 @@ def test_finishing_is_idempotent_and_final(federation: Federation, researcher: A
     run = researcher.get(f"run/{order['run']}")
     assert (run["status"], run["log"]) == ("completed", "log")
     assert base64.b64decode(researcher.get(f"result/{order['run']}")["result"]) == b"1"
+
+
+def test_a_run_that_took_too_long(federation: Federation, researcher: Api, server: Server) -> None:
+    task = federation.make_task(researcher, 1)
+    central = federation.claim(1)
+    child = federation.as_run(central).post("task", federation.task_body(2))
+    order = federation.claim(2)
+    path = f"skerry/run/{order['run']}/finish"
+    for word in ("timed out", "timed out", "failed"):  # the last one is of a node that has lost the first answer
+        assert federation.finish(order, word, by=federation.nodes[2]) == {"status": "failed"}
+    for word in ("crashed", "killed by user"):
+        federation.nodes[2].refused(409, "POST", path, {"attempt": 1, "status": word})
+    with server.database.reading() as session:
+        assert session.get_one(Run, order["run"]).state is State.TIMED_OUT
+    run = federation.as_run(central).get(f"run/{order['run']}")
+    assert (run["status"], run["reason"]) == ("failed", "It took longer than its node allows.")
+    assert researcher.get(f"task/{child['id']}/status")["status"] == "failed"
+    assert researcher.get(f"task/{task['id']}/status")["status"] == "initializing"
+    assert federation.work(2, holding=[{"run": order["run"], "attempt": 1}])["stop"] == []
+
+
+def test_a_parent_that_took_too_long_ends_its_children(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher, 1)
+    central = federation.claim(1)
+    child = federation.as_run(central).post("task", federation.task_body(2))
+    federation.finish(central, "timed out")
+    assert researcher.get(f"task/{child['id']}/status")["status"] == "killed by user"
+
+
+def test_a_node_of_a_version_before_says_only_that_it_failed(federation: Federation, researcher: Api) -> None:
+    federation.make_task(researcher)
+    order = federation.claim()
+    federation.finish(order, "failed")
+    run = researcher.get(f"run/{order['run']}")
+    assert (run["status"], run["reason"]) == ("failed", None)
+    path = f"skerry/run/{order['run']}/finish"
+    federation.nodes[2].refused(409, "POST", path, {"attempt": 1, "status": "timed out"})
+
+
+@pytest.mark.parametrize("word", ["pending", "initializing", "active", "timed", "TIME"])
+def test_what_ends_no_run(federation: Federation, researcher: Api, word: str) -> None:
+    federation.make_task(researcher)
+    order = federation.claim()
+    path = f"skerry/run/{order['run']}/finish"
+    federation.nodes[2].refused(400, "POST", path, {"attempt": 1, "status": word})
+    assert researcher.get(f"run/{order['run']}")["status"] == "initializing"
 
 
 def test_a_completed_run_needs_a_result(federation: Federation, researcher: Api) -> None:

@@ -93,6 +93,54 @@ def test_an_answer_passes_at_once() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("size", [RECORDED // 2, RECORDED * 2])
+def test_a_body_that_still_comes_when_the_server_stops_is_put_off(size: int) -> None:
+    """However much of it was read before: the server ends what takes longer than it has."""
+
+    async def test() -> None:
+        asker = Sender(b"x" * size)
+        asked = asyncio.create_task(WaitingRoom(read_all, Hub(), 10)(asker.scope, asker.receive, asker.send))
+        await until(lambda: not asker._body)
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asked
+        assert [message.get("status") for message in asker.sent] == [503, None]
+        assert b"again" in asker.answer
+
+    run(test())
+
+
+def test_an_answer_that_has_begun_is_broken_off_when_the_server_stops() -> None:
+    async def test() -> None:
+        begun, asker = asyncio.Event(), Asker()
+
+        async def begins(_scope: Any, _receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            begun.set()
+            await asyncio.Event().wait()
+
+        asked = asyncio.create_task(WaitingRoom(begins, Hub(), 10)(asker.scope, asker.receive, asker.send))
+        await begun.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert len(asker.sent) == 1
+
+    run(test())
+
+
+class Sender(Asker):
+    """Its body goes on, and nothing more of it comes."""
+
+    async def receive(self) -> dict[str, Any]:
+        return {**await super().receive(), "more_body": True}
+
+
+async def read_all(_scope: Any, receive: Any, _send: Any) -> None:
+    while (await receive())["more_body"]:
+        pass
+
+
 def test_a_change_asks_again_with_the_same_body() -> None:
     async def test() -> None:
         hub = Hub()

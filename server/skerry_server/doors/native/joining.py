@@ -71,7 +71,12 @@ def _welcome(call: Call, secret: str) -> dict[str, Any]:
 
 @proving
 @calls(body=BootstrapBody)
-def found(call: Call, body: BootstrapBody) -> Reply:
+def found(call: Call, body: BootstrapBody) -> object:
+    """The secret is good once; who lost the answer gets it again, by the key that the request came with."""
+    return once(call, [body], functools.partial(_found, call, body))
+
+
+def _found(call: Call, body: BootstrapBody) -> Reply:
     """The first user, by who has the secret that the server's first start wrote into its state folder."""
     state = call.server.settings.state
     if not bootstrap.is_good(state, body.secret):

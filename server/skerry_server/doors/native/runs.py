@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from flask import Blueprint, Response
 from pydantic import Field
 
-from skerry.wire import Format, Status
+from skerry.wire import End, Format, Status
 from skerry_server import tokens
 from skerry_server.doors.fields import Body, Query, Text
 from skerry_server.doors.handling import (
@@ -67,7 +67,7 @@ class LogBody(Body):
 
 class FinishBody(Body):
     attempt: Attempt
-    status: Status
+    status: End
     log: Text | None = None
     result: str | None = None
     staged: bool = False

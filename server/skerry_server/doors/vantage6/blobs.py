@@ -48,12 +48,16 @@ def send_blob() -> Response:
     digest = hashlib.sha256()
     format_, pieces = blobforms.to_stored(_hashed(stream_body(), digest))
     payload = server.payloads.keep(room.take(pieces), limits.result_bytes)
-    try:
+
+    def transaction() -> tuple[object, bool]:
         with server.database.writing() as session:
             call = Call(server, session, server.clock(), open_actor(session, kind, claims, ended=True))
             blobs.check_may_upload(call.actor)
             answer = once(call, [digest.hexdigest()], lambda: _keep(call, payload, format_))
-            repeated = payload not in session
+            return answer, payload not in session
+
+    try:
+        answer, repeated = server.database.repeating(transaction)
     except BaseException:
         server.payloads.forget(payload)
         raise

@@ -20,6 +20,7 @@ from skerry_server.doors.vantage6 import answers
 from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, named, paged
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.doors.vantage6.task_shape import show as show_task
+from skerry_server.lifecycle import explain
 from skerry_server.models import Node, Payload, Port, Run, Task
 from skerry_server.policy import Kind
 from skerry_server.services import runs
@@ -174,7 +175,7 @@ def _show(call: Call, run: Run, ports: list[dict[str, Any]], *, nested: bool) ->
         "input": _text(call, run, run.input),
         "status": run.state.shown,
         "log": run.log,
-        "reason": run.reason,
+        "reason": run.reason or explain(run.state),
         "attempt": run.attempt,
         "assigned_at": moment(run.assigned_at),
         "started_at": moment(run.started_at),
