@@ -8,6 +8,7 @@ server share the folder.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -37,6 +38,8 @@ _ABANDONED_SECONDS = 3600
 _PARTS_KEPT = 24 * 3600
 _EACH = 4096
 """What a part costs beside its bytes."""
+_RESERVE, _RESERVED_SHARE = 64 << 20, 20
+"""So many bytes of the disk, at most a twentieth of it, are not for payloads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +261,7 @@ def _append(pieces: Iterable[bytes], file: IO[bytes], span: Span, limit: int) ->
             _check_limit(have, limit)
             if span.size is not None and have > span.size:
                 raise InvalidRequest('More bytes came than "size" says.')
+            _check_room(file.fileno(), len(piece))
             file.write(piece)
             syncing.wrote(len(piece))
     file.flush()
@@ -267,6 +271,17 @@ def _append(pieces: Iterable[bytes], file: IO[bytes], span: Span, limit: int) ->
 def _check_limit(size: int, limit: int) -> None:
     if size > limit:
         raise TooLarge(f"The payload is larger than the {limit} bytes that this server takes.")
+
+
+def _check_room(descriptor: int, coming: int) -> None:
+    """The last of the disk is for the rows of all others: an upload that finds no room stays, and is tried again.
+
+    Raises OSError, as a full disk does.
+    """
+    disk = os.fstatvfs(descriptor)
+    reserve = min(_RESERVE, disk.f_blocks * disk.f_frsize // _RESERVED_SHARE)
+    if reserve and disk.f_bavail * disk.f_frsize - coming < reserve:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _digest(text: str) -> str:

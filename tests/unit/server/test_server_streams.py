@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,20 @@ def test_what_was_sent_twice_counts_once(federation: Federation, researcher: Api
     put(run, f"{path}/result", BIG, attempt=1, size=len(BIG))
     run.post(f"{path}/finish", {"attempt": 1, "status": "completed", "staged": True})
     assert researcher.ask("GET", f"{path}/result").data == BIG
+
+
+def test_a_result_for_which_there_is_no_room_leaves_some_to_all_others(
+    federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on where it broke off, once there is."""
+    run, path = claimed(federation, researcher)
+    disk = SimpleNamespace(f_frsize=1, f_blocks=10**12, f_bavail=64 << 20)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+    assert put(run, f"{path}/result", BIG, attempt=1, size=len(BIG)).status_code == 503
+    federation.make_task(researcher, name="another")
+    assert run.get(f"{path}/upload", attempt=1)["complete"] is False
+    disk.f_bavail = 65 << 20
+    assert put(run, f"{path}/result", BIG, attempt=1, size=len(BIG)).status_code == 204
 
 
 @pytest.mark.parametrize(
