@@ -149,7 +149,7 @@ def test_every_call(client, port, store, tmp_path) -> None:
     assert recorded.organization.get()["public_key"]
     groups = {name: value for name, value in vars(client).items() if isinstance(value, SubClient)}
     helpers = {"run.log_of", "organization.all_of", "run.all_of", "store.chosen_url"}
-    helpers |= {"result.plaintext", "result.pieces", "result.save"}
+    helpers |= {"result.plaintext", "result.pieces", "result.save", "result.write"}
     assert set().union(*(members(value, name) for name, value in groups.items())) - called <= helpers
 
 
