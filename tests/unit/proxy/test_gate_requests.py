@@ -142,7 +142,10 @@ def wait_until_served(caller: Caller) -> bytes:
     answers: list[bytes] = []
 
     def served() -> bool:
-        answers.append(caller.raw(get("/version")))
+        try:
+            answers.append(caller.raw(get("/version")))
+        except ConnectionError:  # refused in the moment in which it was sent
+            return False
         return status_of(answers[-1]) == 200
 
     wait_for(served)
