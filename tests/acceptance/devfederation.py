@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from walks import below
+
 from skerry import UserClient
 
 ALGORITHMS = Path(__file__).parent.parent / "algorithms"
@@ -66,7 +68,7 @@ class DevFederation:
 
     def engine_filters(self) -> list[list[str]]:
         """For the docker command: the containers of each of its nodes."""
-        installations = [path.read_text().strip() for path in sorted(self.folder.rglob("installation"))]
+        installations = [path.read_text().strip() for path in below(self.folder, "installation")]
         return [["--filter", f"label=skerry.installation={one}"] for one in installations]
 
     @property

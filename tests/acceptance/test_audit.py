@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from devfederation import PATIENCE, DevFederation, skerry
+from walks import below
 
 pytestmark = pytest.mark.acceptance
 
@@ -51,7 +52,7 @@ def server_config(federation: DevFederation) -> str:
 
 
 def node_configs(federation: DevFederation) -> list[str]:
-    return sorted(str(path) for path in federation.folder.rglob("node.yaml"))
+    return sorted(str(path) for path in below(federation.folder, "node.yaml"))
 
 
 def everything(federation: DevFederation) -> list[str]:
@@ -113,7 +114,7 @@ def test_all_of_it_holds_and_each_keeps_the_others_heads(audited) -> None:
 
 def test_a_flipped_byte_is_found_at_the_node_and_at_the_server(audited, tmp_path: Path) -> None:
     federation, _, _ = audited
-    [journal] = Path(node_configs(federation)[1]).parent.rglob("audit.jsonl")
+    [journal] = below(Path(node_configs(federation)[1]).parent, "audit.jsonl")
     copy = tmp_path / "audit.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     copy.write_bytes(b"".join([*lines[:3], lines[3].replace(b'"action":"', b'"action":"x', 1), *lines[4:]]))
@@ -121,7 +122,7 @@ def test_a_flipped_byte_is_found_at_the_node_and_at_the_server(audited, tmp_path
     assert broken.returncode == 1
     assert "line 4: Record 4 of node-" in broken.stderr
     assert "was changed" in broken.stderr
-    with sqlite3.connect(next(federation.server_folder.rglob("skerry.sqlite"))) as database:
+    with sqlite3.connect(below(federation.server_folder, "skerry.sqlite")[0]) as database:
         refused = "UPDATE audit SET actor_id = 99 WHERE action = 'task.create'"
         with pytest.raises(sqlite3.IntegrityError, match="only added"):
             database.execute(refused)

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 import requests
 from devfederation import skerry
+from walks import contents
 
 from skerry import UserClient
 from skerry.errors import (
@@ -206,16 +207,14 @@ def test_a_corrupted_result(federation, probe_image) -> None:
     """A bit of the stored ciphertext flips at the server: the client says so and hands nothing on."""
     task = create(federation, probe_image, "echo", value="precious").wait(timeout=120)
     assert task.results() == ["precious"]
-    [database] = [path for path in federation.server_folder.rglob("*") if is_sqlite(path)]
+    [database] = [
+        path for path, content in contents(federation.server_folder) if content.startswith(b"SQLite format 3")
+    ]
     with sqlite3.connect(database, timeout=30) as connection:
         flip_last_result(connection)
     with pytest.raises(SkerryError, match=r"altered|decrypt|signature") as caught:
         federation.client().task.get(task["id"]).results()
     assert "precious" not in str(caught.value)
-
-
-def is_sqlite(path) -> bool:
-    return path.is_file() and path.read_bytes()[:15] == b"SQLite format 3"
 
 
 def flip_last_result(connection) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from walks import contents
 
 pytestmark = pytest.mark.acceptance
 
@@ -73,7 +74,7 @@ def spellings(canary: str) -> list[bytes]:
 
 
 def files_below(folder: Path) -> list[tuple[str, bytes]]:
-    return [(str(path), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [(str(path), content) for path, content in contents(folder)]
 
 
 def where_found(canaries: dict[str, str], places: list[tuple[str, bytes]]) -> set[tuple[str, str]]:

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from devfederation import PATIENCE, DevFederation
+from walks import contents
 
 pytestmark = pytest.mark.acceptance
 SIZE = 3_000_000
@@ -38,4 +39,4 @@ def test_children_get_what_was_sent_ahead(arguments, dev, probe_image) -> None:
 
 def stored(federation: DevFederation) -> bool:
     """Whether the server keeps files as large as these inputs."""
-    return any(path.stat().st_size > SIZE for path in federation.server_folder.rglob("*") if path.is_file())
+    return any(len(content) > SIZE for _, content in contents(federation.server_folder))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from devfederation import SKERRY, skerry
+from walks import contents
 
 pytestmark = pytest.mark.acceptance
 
@@ -56,10 +57,9 @@ def test_each_part_is_a_process_of_its_own(federation) -> None:
 
 def test_its_secrets_are_the_owners_alone(federation) -> None:
     passwords = [user["password"].encode() for user in federation.facts["users"]]
-    for path in federation.folder.rglob("*"):
-        if not path.is_file() or path.is_relative_to(federation.server_folder):
+    for path, content in contents(federation.folder):
+        if path.is_relative_to(federation.server_folder):
             continue
-        content = path.read_bytes()
         if any(password in content for password in passwords) or b"PRIVATE KEY" in content or path.name == "api-key":
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 

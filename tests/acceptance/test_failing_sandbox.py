@@ -10,6 +10,7 @@ import uuid
 
 import pytest
 from devfederation import skerry
+from walks import below
 
 from skerry.errors import WaitTimeout
 
@@ -20,7 +21,9 @@ SAYS = "node-1 takes no runs until its sandbox holds: the probe image can't be r
 
 
 def log_of(federation) -> str:
-    return "".join(path.read_text() for path in federation.folder.rglob("*.log") if "node" in str(path))
+    return "".join(
+        path.read_text() for path in below(federation.folder) if path.suffix == ".log" and "node" in str(path)
+    )
 
 
 def wait_for_line(federation, words: str) -> None:
@@ -50,7 +53,7 @@ def create(federation, image: str):
 def test_a_node_that_can_not_try_its_sandbox(dev, probe_image, tmp_path) -> None:
     """The base image answers nothing: it stands for a sandbox that does not hold."""
     with dev("--nodes", "1") as federation:
-        [config] = federation.folder.rglob("node.yaml")
+        [config] = below(federation.folder, "node.yaml")
         changed = json.loads(config.read_text())
         changed["docker"] = {**changed.get("docker", {}), **FAILING}
         config.write_text(json.dumps(changed))
@@ -84,7 +87,7 @@ def stop_node(federation) -> None:
     [pid] = federation.node_pids
     os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + PATIENCE
-    while list(federation.folder.rglob("state/ready")):
+    while below(federation.folder, "ready"):
         assert time.monotonic() < end, "the node does not end"
         time.sleep(0.1)
 
@@ -93,7 +96,7 @@ def test_a_node_whose_sandbox_holds(dev, probe_image) -> None:
     with dev("--nodes", "1") as federation:
         assert create(federation, probe_image).wait(timeout=PATIENCE).results() == [{}]
         wait_for_line(federation, "The sandbox holds")
-        [config] = federation.folder.rglob("node.yaml")
+        [config] = below(federation.folder, "node.yaml")
         checked = skerry("node", "check", "--probes", "--config", str(config))
         assert checked.returncode == 0, checked.stdout
         assert "the sandbox holds" in " ".join(checked.stdout.split())

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from devfederation import PATIENCE, DevFederation, skerry
+from walks import below
 
 from skerry.errors import AuthenticationError, InputError, KeyChanged
 
@@ -46,7 +47,7 @@ class Keyholders:
         return str(self.home(number) / "node.yaml")
 
     def pins(self, number: int) -> Path:
-        [path] = (self.home(number) / "state").rglob("pins.json")
+        [path] = below(self.home(number) / "state", "pins.json")
         return path
 
     def key(self, number: int, verb: str, *arguments: object) -> str:

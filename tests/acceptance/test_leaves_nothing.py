@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from walks import below
 
 from skerry.dev.leftovers import mounts_below
 
@@ -77,16 +78,24 @@ def traces(federation) -> dict[str, object]:
         "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "folders": sorted(
             str(path)
-            for state in federation.folder.rglob("installation")
+            for state in below(federation.folder, "installation")
             for name in ("runs", "jobs", "preflight", "proxy")
-            for path in (state.parent / name).rglob("*")
+            for path in below(state.parent / name)
         ),
         "mounts": mounts_below(federation.folder),
         "processes": len(family_of(pids)),
         "tables": output_of("nft", "list", "tables"),
-        "owners": sorted({path.lstat().st_uid for path in federation.folder.rglob("*")}),
-        "sockets": [path for path in federation.folder.rglob("*") if path.is_socket()],
+        "owners": owners(federation.folder),
+        "sockets": [path for path in below(federation.folder) if path.is_socket()],
     }
+
+
+def owners(folder: Path) -> list[int]:
+    found = set()
+    for path in below(folder):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(path.lstat().st_uid)
+    return sorted(found)
 
 
 def settle(federation, before: dict[str, object]) -> dict[str, object]:

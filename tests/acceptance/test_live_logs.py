@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from devfederation import ALGORITHMS, PATIENCE, SKERRY, skerry, start
+from walks import contents
 
 pytestmark = pytest.mark.acceptance
 IMAGE = "skerry-tests/probe-live"
@@ -66,7 +67,7 @@ def test_a_terminal_shows_the_log_and_ctrl_c_says_what_goes_on(federation, task,
 
 
 def mentions(folder: Path, needle: bytes) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+    return [path for path, content in contents(folder) if needle in content]
 
 
 class Terminal:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from devfederation import ALGORITHMS, DevFederation, build, skerry
+from walks import below
 
 pytestmark = pytest.mark.acceptance
 
@@ -145,7 +146,7 @@ def test_without_the_owners_word_there_is_no_vpn(federation: DevFederation, peer
 
 
 def test_the_check_says_whether_a_node_can(peers: DevFederation) -> None:
-    [config, *_] = sorted(peers.folder.rglob("node.yaml"))
+    [config, *_] = below(peers.folder, "node.yaml")
     checked = skerry("node", "check", "--config", str(config))
     assert "WireGuard" in checked.stdout + checked.stderr
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from devfederation import PATIENCE, DevFederation
+from walks import below
 
 pytestmark = pytest.mark.acceptance
 SECONDS = 4
@@ -26,7 +27,7 @@ def hasty(dev) -> Iterator[DevFederation]:
 
 def states(federation: DevFederation) -> dict[int, str]:
     """Of all runs, as they lie in the server's database."""
-    with sqlite3.connect(next(federation.server_folder.rglob("skerry.sqlite"))) as database:
+    with sqlite3.connect(below(federation.server_folder, "skerry.sqlite")[0]) as database:
         return {int(run): str(state).lower() for run, state in database.execute("SELECT id, state FROM run")}
 
 

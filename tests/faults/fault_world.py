@@ -28,6 +28,7 @@ from fault_host import Clock, Disk, remove_clocks
 from fault_proxy import FaultProxy
 from fault_wire import Wire
 from replicas import balancer
+from walks import below, contents
 
 from skerry import UserClient
 from skerry.audit import Verifier
@@ -263,7 +264,7 @@ class Sqlite:
     url = None
 
     def rows(self, server: Path, query: str) -> list[tuple[Any, ...]]:
-        path = next(path for path in server.rglob("*.sqlite*") if path.suffix in {".sqlite", ".sqlite3"})
+        path = next(path for path in below(server) if path.suffix in {".sqlite", ".sqlite3"})
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
             return connection.execute(query).fetchall()
 
@@ -498,9 +499,7 @@ class World:
         """Nothing of the server's, and nothing that a node keeps, shows what an algorithm wrote."""
         homes = [self._home(name) for name in self.node_names]
         for folder in (self.folder.server, self.folder.logs, *homes, *self.database.folders()):
-            for path in folder.rglob("*"):
-                if path.is_file() and not path.is_symlink() and canary.encode() in path.read_bytes():
-                    yield str(path)
+            yield from (str(path) for path, content in contents(folder) if canary.encode() in content)
 
     def _left(self) -> Iterator[str]:
         for name in self.node_names:
