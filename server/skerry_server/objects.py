@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
+from skerry_server import uncached
 from skerry_server.errors import Damaged
 
 PIECE = 1024 * 1024
@@ -58,12 +59,8 @@ class FileObjects:
         file = _open(self._folder / name, size)
 
         def pieces() -> Iterator[bytes]:
-            left = end - start
             with file:
-                file.seek(start)
-                while left > 0 and (piece := file.read(min(PIECE, left))):
-                    left -= len(piece)
-                    yield piece
+                yield from uncached.read(file.fileno(), start, end)
 
         return pieces()
 

@@ -30,7 +30,7 @@ from skerry.wire import INLINE_LIMIT
 from skerry_server.errors import Busy, Damaged, InvalidRequest, TooLarge
 from skerry_server.models import Payload
 from skerry_server.objects import PART, FileObjects, Objects
-from skerry_server.syncing import Syncing
+from skerry_server.uncached import Writer
 
 _LOG = logging.getLogger(__name__)
 _ABANDONED_SECONDS = 3600
@@ -253,18 +253,15 @@ def _leads_to(path: Path, descriptor: int) -> bool:
 def _append(pieces: Iterable[bytes], file: IO[bytes], span: Span, limit: int) -> int:
     """How many bytes there are then; what came before a break stays."""
     file.truncate(span.start)
-    file.seek(span.start)
     have = span.start
-    with Syncing(file.fileno()) as syncing:
+    with Writer(file.fileno(), have) as writer:
         for piece in pieces:
             have += len(piece)
             _check_limit(have, limit)
             if span.size is not None and have > span.size:
                 raise InvalidRequest('More bytes came than "size" says.')
             _check_room(file.fileno(), len(piece))
-            file.write(piece)
-            syncing.wrote(len(piece))
-    file.flush()
+            writer.write(piece)
     return have
 
 

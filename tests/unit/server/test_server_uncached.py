@@ -1,0 +1,156 @@
+"""Large files are written and read past the page cache, byte for byte, also where a file system can't do so."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skerry_server import uncached
+
+BUFFER = 1 << 20
+SIZES = st.sampled_from([0, 1, 100, 4095, 4096, 5000, BUFFER - 1, BUFFER, BUFFER + 1, 2 * BUFFER + 7])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    yield descriptor
+    os.close(descriptor)
+
+
+def is_direct(descriptor: int) -> bool:
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+def content(descriptor: int) -> bytes:
+    with Path(f"/proc/self/fd/{descriptor}").open("rb") as again:
+        return again.read()
+
+
+def write(descriptor: int, start: int, *pieces: bytes) -> None:
+    os.ftruncate(descriptor, start)
+    with uncached.Writer(descriptor, start) as writer:
+        for piece in pieces:
+            writer.write(piece)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    uploads=st.lists(st.tuples(st.integers(0, 9000), st.lists(SIZES, max_size=4)), min_size=1, max_size=3), at=st.data()
+)
+def test_what_comes_in_pieces_and_after_breaks_is_what_is_read(file: int, uploads, at) -> None:
+    """Each upload goes on some bytes before the end of what came until then."""
+    whole = b""
+    for back, sizes in uploads:
+        whole = whole[: max(len(whole) - back, 0)]
+        pieces = [os.urandom(size) for size in sizes]
+        write(file, len(whole), *pieces)
+        whole += b"".join(pieces)
+    assert content(file) == whole
+    start = at.draw(st.integers(0, len(whole)))
+    end = at.draw(st.integers(start, len(whole)))
+    assert b"".join(uncached.read(file, start, end)) == whole[start:end]
+    assert b"".join(uncached.read(file, 0, len(whole))) == whole
+
+
+def test_only_large_files_go_past_the_cache(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def watched(name: str) -> Any:
+        act = getattr(os, name)
+
+        def watching(descriptor: int, *rest: Any) -> int:
+            seen.append((name, is_direct(descriptor)))
+            return act(descriptor, *rest)
+
+        return watching
+
+    for name in ("pwritev", "preadv"):
+        monkeypatch.setattr(os, name, watched(name))
+    write(file, 0, bytes(BUFFER - 1))
+    assert [*uncached.read(file, 0, 100)] == [bytes(100)]
+    assert seen == [("pwritev", False), ("preadv", False)]
+    seen.clear()
+    write(file, 0, bytes(2 * BUFFER + 1))
+    assert sum(map(len, uncached.read(file, 0, 2 * BUFFER + 1))) == 2 * BUFFER + 1
+    assert seen[:3] == [("pwritev", True), ("pwritev", True), ("pwritev", False)]
+    assert {("preadv", True)} == {*seen[3:]}
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As a file system that takes the flag, and then nothing with it."""
+    act = getattr(os, name)
+
+    def refuse(descriptor: int, *rest: Any) -> int:
+        if is_direct(descriptor):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return act(descriptor, *rest)
+
+    monkeypatch.setattr(os, name, refuse)
+
+
+def test_a_file_system_that_needs_its_cache_has_it(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing(monkeypatch, "pwritev")
+    refusing(monkeypatch, "preadv")
+    whole = os.urandom(3 * BUFFER + 5)
+    write(file, 0, whole)
+    assert content(file) == whole
+    assert b"".join(uncached.read(file, 3, 3 * BUFFER)) == whole[3 : 3 * BUFFER]
+
+
+def test_one_that_does_not_take_the_flag_has_it_too(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    act = fcntl.fcntl
+
+    def refuse(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL and flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return act(descriptor, command, flags)
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    whole = os.urandom(2 * BUFFER + 5)
+    write(file, 0, whole)
+    assert content(file) == whole
+    assert b"".join(uncached.read(file, 0, len(whole))) == whole
+
+
+def test_what_came_before_a_break_is_kept(file: int) -> None:
+    came = os.urandom(BUFFER + 77)
+
+    def upload() -> None:
+        with uncached.Writer(file, 0) as writer:
+            writer.write(came)
+            raise RuntimeError("cut off")
+
+    with pytest.raises(RuntimeError, match="cut off"):
+        upload()
+    assert content(file) == came
+
+
+def test_a_full_disk_is_said_and_keeps_what_it_has(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    act = os.pwritev
+
+    def full(descriptor: int, pieces: list[memoryview], at: int) -> int:
+        if at >= BUFFER:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return act(descriptor, [pieces[0][:4096]], at)  # and never more than a part at once
+
+    monkeypatch.setattr(os, "pwritev", full)
+    whole = os.urandom(3 * BUFFER)
+    with pytest.raises(OSError, match="No space"), uncached.Writer(file, 0) as writer:
+        writer.write(whole)
+    assert content(file) == whole[:BUFFER]
+    with pytest.raises(OSError, match="No space"):
+        write(file, 0, bytes(BUFFER), b"the rest")
+
+
+def test_a_file_that_ends_too_soon_is_read_up_to_there(file: int) -> None:
+    write(file, 0, bytes(100))
+    assert b"".join(uncached.read(file, 0, 4 * BUFFER)) == bytes(100)
