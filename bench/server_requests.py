@@ -3,8 +3,8 @@
 The callers are threads of this process, on the same machine as the server, each with a connection of its own. Tasks go
 to an organization whose node is played here, so nothing is started. The reference is vantage6 4.15.2 under its
 production server on the reference machine, at 8 connections (SQLite; PostgreSQL was no faster): a number of the past,
-not of this run. `TASKS=100000 make bench-requests` fills the databases further first, `EACH=2` looks for so many
-seconds at each.
+not of this run. PostgreSQL is asked by one process of the server, and then by two that share the address. `TASKS=100000
+make bench-requests` fills the databases further first, `EACH=2` looks for so many seconds at each.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ def rate(server: Replicas, call: Callable[[Caller], object], connections: int) -
     return len(taken) / EACH, statistics.quantiles(taken, n=20)[-1] if len(taken) > 1 else taken[0]
 
 
-def measure(database: str | None) -> Found:
-    with folder() as place, replicas(place, database, count=1, nodes=max(CONNECTIONS), balanced=False) as server:
+def measure(database: str | None, processes: int = 1) -> Found:
+    plan = {"count": 1, "nodes": max(CONNECTIONS), "balanced": False, "settings": f"processes: {processes}"}
+    with folder() as place, replicas(place, database, **plan) as server:
         fillers = [Caller(server, number) for number in range(max(CONNECTIONS))]
         for number in range(TASKS):
             fillers[number % len(fillers)].create()
@@ -110,6 +111,8 @@ def main() -> None:
     say("SQLite is measured")
     with postgresql() as made:
         report("PostgreSQL", measure(made.url(made.make_database())))
+        say("one process on PostgreSQL is measured")
+        report("PostgreSQL, 2 processes", measure(made.url(made.make_database()), processes=2))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import ssl
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.error import URLError
@@ -128,15 +128,32 @@ def _found_here(path: Path, organization: str, username: str, password: str) -> 
 def start(path: Path, host: str | None, port: int | None) -> None:
     """Serves until it is told to stop (SIGTERM, Ctrl-C)."""
     from skerry_server.serve import serve  # noqa: PLC0415 - the other commands need no web server
+    from skerry_server.workers import Workers  # noqa: PLC0415
+
+    def ready(address: str) -> None:
+        click.echo(f"skerry server is ready at {address}{found.api_path}")
 
     try:
         found = configuration.load(path)
         changes = {"host": host or found.host, "port": found.port if port is None else port}
         found = found.model_copy(update=changes)
         _log(found)
-        serve(open_server(found), lambda address: click.echo(f"skerry server is ready at {address}{found.api_path}"))
+        if found.processes > 1:
+            sys.exit(Workers(found, _serve_as).run(ready))
+        serve(open_server(found), ready)
     except SkerryError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _serve_as(settings: Settings, process: int, ready: Callable[[str], None]) -> None:
+    """One of several processes."""
+    from skerry_server.serve import serve  # noqa: PLC0415 - as above
+
+    try:
+        serve(open_server(settings, process=process), ready, shared=True)
+    except SkerryError as error:
+        click.ClickException(str(error)).show()
+        sys.exit(1)
 
 
 @server.command("import")

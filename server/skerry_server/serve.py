@@ -33,14 +33,15 @@ _GRACE_SECONDS = 5
 _BACKLOG = 2048
 
 
-def serve(server: Server, announce: Callable[[str], None]) -> None:
+def serve(server: Server, announce: Callable[[str], None], *, shared: bool = False) -> None:
     """Serves until SIGTERM or SIGINT, then wakes all who wait, drains and returns.
 
-    ``announce`` gets the address once requests are answered. Raises ConfigurationError when it can't listen.
+    ``announce`` gets the address once requests are answered, which may be ``shared`` with other processes. Raises
+    ConfigurationError when it can't listen.
     """
     check_exposure(server.settings)
     raise_file_limit()
-    listener = listen(server.settings.host, server.settings.port)
+    listener = listen(server.settings.host, server.settings.port, shared=shared)
     server.begin()
     gc.collect()
     gc.freeze()  # what was imported stays: to look through it for garbage again and again would hold requests up
@@ -65,16 +66,24 @@ def serve(server: Server, announce: Callable[[str], None]) -> None:
     server.database.close()
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A listening socket. Raises ConfigurationError, in one sentence, when the address can't be had."""
+    listener = bind(host, port, shared=shared)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    """One that does not listen yet; ``shared``: other processes of this user may have the address, too."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for option in keepalive.OPTIONS:
             listener.setsockopt(*option)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        listener.listen(_BACKLOG)
     except OSError as error:
         raise ConfigurationError(
             f"The server can't listen on {host}:{port} ({error.strerror}); choose another with `--port` or `port:`."

@@ -202,10 +202,11 @@ def _open_payloads(settings: Settings, server_id: str) -> PayloadStore:
     return PayloadStore(folder, open_bucket(settings, store, server_id))
 
 
-def open_server(settings: Settings, clock: Callable[[], datetime] | None = None) -> Server:
+def open_server(settings: Settings, clock: Callable[[], datetime] | None = None, *, process: int = 0) -> Server:
     """Makes the folders and tables where they are missing. Raises ConfigurationError.
 
-    ``clock``: in place of the database's, or this machine's where the database is a file.
+    ``clock``: in place of the database's, or this machine's where the database is a file. ``process``: which of those
+    that share the state folder.
     """
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -214,7 +215,7 @@ def open_server(settings: Settings, clock: Callable[[], datetime] | None = None)
     except OSError as error:
         raise ConfigurationError(f"The state folder {settings.state} can't be made: {error.strerror}.") from error
     hub, shared = Hub(), SharedClock()
-    trail = Trail(kept_writer(settings.state), clock or shared)
+    trail = Trail(kept_writer(settings.state, process), clock or shared)
     database = Database(settings.database_url, hub, trail, clock or shared, connections=settings.limits.threads)
     database.migrate()
 

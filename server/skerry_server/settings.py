@@ -184,6 +184,7 @@ class Settings(_Strict):
     vpn: Vpn = Vpn()
     retention_days: Annotated[float, Field(gt=0, le=36_500, strict=False)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=300, strict=False)] = 0
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
     metrics: Metrics | None = None
     log_format: Literal["text", "json"] = "text"
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
@@ -209,13 +210,14 @@ TEMPLATE = """\
 # api_path: /api
 # state_folder: .        # the database, large payloads and the secret; relative to this file
 # database: null         # a database URL; null means SQLite in the state folder
+# processes: 1          # PostgreSQL only: so many of them share the address and the machine's processors
 # tls: null              # certificate: server.pem and private_key: server-key.pem, relative to this file
 # trusted_proxies: []    # addresses or networks of reverse proxies that speak TLS: ["10.0.0.5", "10.1.0.0/24"];
 #                        # nobody else may then speak to the server, and their X-Forwarded-For is believed
 # cors_allowed_origins: []   # web pages of these origins may call the server from a browser
 # log_level: info
 # log_format: text       # or json: an object a line, with the ids of the run and task that it is about
-# metrics: null          # for Prometheus: host (127.0.0.1) and port (9464); each process needs one of its own
+# metrics: null          # for Prometheus: host (127.0.0.1) and port (9464); each further process has the next port
 # retention_days: null   # so long after its end a run's input, result and log are removed; null: never
 # drain_seconds: 0       # before it stops, say so at /skerry/health/ready for as long: load balancers look there
 
@@ -279,11 +281,16 @@ def parse(text: str, path: Path) -> Settings:
     if not isinstance(value or {}, dict):
         raise ConfigurationError(f'{path} must hold keys and values such as "port: 5000".')
     try:
-        return Settings(**{**(value or {}), "folder": path.parent.absolute()})
+        found = Settings(**{**(value or {}), "folder": path.parent.absolute()})
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {_first_sentence(error)}") from error
     except TypeError as error:
         raise ConfigurationError(f"{path}: every key must be a word.") from error
+    if found.processes > 1 and found.database_url.startswith("sqlite"):
+        raise ConfigurationError(
+            f'{path}: "processes": SQLite is for one process only: name a PostgreSQL in "database".'
+        )
+    return found
 
 
 def check_exposure(settings: Settings) -> None:

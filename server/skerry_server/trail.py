@@ -341,9 +341,12 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def kept_writer(folder: Path) -> str:
-    """The name of this installation's chain, made once and kept in its state folder. Raises ConfigurationError."""
-    path = folder / "audit-writer"
+def kept_writer(folder: Path, process: int = 0) -> str:
+    """The name of this installation's chain, made once and kept in its state folder. Raises ConfigurationError.
+
+    Of several processes each has its own, so that none waits for another one's commit.
+    """
+    path = folder / (f"audit-writer-{process}" if process else "audit-writer")
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(f"server-{secrets.token_hex(8)}\n")

@@ -1,0 +1,144 @@
+"""Several processes of a server behind one address: any may be killed, and all of them end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from clusters import Cluster, free_port
+from replicas import SKERRY, Replicas, database, replicas
+
+PATIENCE = 60.0
+PROCESSES = 3
+
+
+@pytest.fixture
+def served(postgresql_cluster: Cluster, tmp_path: Path) -> Iterator[Replicas]:
+    for url in database(postgresql_cluster):
+        settings = f"processes: {PROCESSES}"
+        with replicas(tmp_path, url, count=1, nodes=1, settings=settings, balanced=False) as made:
+            yield made
+
+
+def children(pid: int) -> set[int]:
+    return {int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def parent(made: Replicas) -> int:
+    process = made.each[0].process
+    assert process is not None
+    return process.pid
+
+
+def until(said: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not said():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def listeners(port: int) -> int:
+    """How many sockets listen at that port of loopback."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(fields[1] == f"0100007F:{port:04X}" and fields[3] == "0A" for fields in lines)
+
+
+def test_all_of_them_serve_one_address(served: Replicas) -> None:
+    assert len(children(parent(served))) == listeners(served.each[0].port) == PROCESSES
+    tasks = [served.root.ok("POST", "task", served.task(0))["id"] for _ in range(20)]
+    assert {row["id"] for row in served.root.ok("GET", "task?per_page=100")["data"]} == {*tasks}
+    work = served.node(0).ok("POST", "skerry/node/work", {"capacity": 100, "wait": 0})
+    assert len({run["run"] for run in work["runs"]}) == len(tasks)
+
+
+def test_one_that_is_killed_is_replaced(served: Replicas) -> None:
+    before = children(parent(served))
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: len(children(parent(served)) - {min(before)}) == PROCESSES, "it is not replaced")
+    until(lambda: listeners(served.each[0].port) == PROCESSES, "the new one does not listen")
+    assert served.root.ok("POST", "task", served.task(0))["id"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_they_stop_together(served: Replicas, number: int) -> None:
+    port, those = served.each[0].port, children(parent(served))
+    assert served.each[0].end(number) == 0
+    assert not any(map(alive, those))
+    assert listeners(port) == 0
+
+
+def test_they_stop_while_they_start(postgresql_cluster: Cluster, tmp_path: Path) -> None:
+    """Whenever the signal comes."""
+    for url in database(postgresql_cluster):
+        (tmp_path / "server.yaml").write_text(f"processes: {PROCESSES}\nport: 0\ndatabase: {url!r}\n")
+        command = [SKERRY, "server", "start", "--config", tmp_path / "server.yaml"]
+        for tenths in (10, 16, 22, 28):
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                time.sleep(tenths / 10)
+                those = children(process.pid)
+                process.terminate()
+                process.wait(PATIENCE)
+            assert not any(map(alive, those))
+
+
+def test_none_outlives_its_parent(served: Replicas) -> None:
+    those = children(parent(served))
+    served.each[0].end(signal.SIGKILL)
+    until(lambda: not any(map(alive, those)), "one of them stays behind")
+
+
+def test_each_writes_a_chain_of_its_own(served: Replicas) -> None:
+    """The audit trail of all of them verifies."""
+    served.root.ok("POST", "task", served.task(0))
+    assert served.each[0].end(signal.SIGTERM) == 0
+    command = [SKERRY, "server", "audit", "export", "--config", served.config]
+    exported = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert exported.count('"server.stop"') == PROCESSES
+    assert len(list(served.config.parent.glob("audit-writer*"))) == PROCESSES
+    whole = served.config.with_name("trail.jsonl")
+    whole.write_text(exported)
+    verified = subprocess.run([SKERRY, "audit", "verify", whole], capture_output=True, text=True, check=False)
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.count("its noted end") == PROCESSES, verified.stdout
+
+
+def start(folder: Path, settings: str) -> subprocess.CompletedProcess[str]:
+    (folder / "server.yaml").write_text(settings)
+    command = [SKERRY, "server", "start", "--config", folder / "server.yaml"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+
+def test_an_address_that_is_taken(postgresql_cluster: Cluster, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        port = other.getsockname()[1]
+        for url in database(postgresql_cluster):
+            done = start(tmp_path, f"processes: 2\nport: {port}\ndatabase: {url!r}\n")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert f"can't listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_a_database_that_is_away(tmp_path: Path) -> None:
+    """Said once, by the first of them."""
+    away = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    done = start(tmp_path, f"processes: 4\nport: 0\ndatabase: {away!r}\n")
+    assert (done.returncode, done.stderr.count("can't be used")) == (1, 1)
+    assert "Traceback" not in done.stderr
+
+
+def test_sqlite_is_for_one(tmp_path: Path) -> None:
+    done = start(tmp_path, "processes: 2\n")
+    assert done.returncode == 1
+    assert '"processes": SQLite is for one process only' in done.stderr
