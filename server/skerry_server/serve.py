@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any
 
@@ -41,11 +41,17 @@ def serve(server: Server, announce: Callable[[str], None], *, shared: bool = Fal
     """
     check_exposure(server.settings)
     raise_file_limit()
-    listener = listen(server.settings.host, server.settings.port, shared=shared)
+    place = server.settings.host, server.settings.port
+    listener = bind(*place, shared=True) if shared else listen(*place)
     server.begin()
     gc.collect()
     gc.freeze()  # what was imported stays: to look through it for garbage again and again would hold requests up
-    shell = _Shell(server, lambda: announce(_address(server.settings, listener)))
+
+    def ready() -> None:
+        listener.listen(_BACKLOG)  # not before, where others who share the address answer meanwhile
+        announce(_address(server.settings, listener))
+
+    shell = _Shell(server, ready)
     config = uvicorn.Config(
         shell,
         log_config=None,
@@ -66,29 +72,37 @@ def serve(server: Server, announce: Callable[[str], None], *, shared: bool = Fal
     server.database.close()
 
 
-def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ConfigurationError, in one sentence, when the address can't be had."""
-    listener = bind(host, port, shared=shared)
-    listener.listen(_BACKLOG)
+    listener = bind(host, port)
+    with _named(host, port):
+        listener.listen(_BACKLOG)
     return listener
 
 
-def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """One that does not listen yet; ``shared``: other processes of this user may have the address, too."""
-    try:
+    with _named(host, port), contextlib.ExitStack() as failing:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = failing.enter_context(socket.socket(family, socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for option in keepalive.OPTIONS:
             listener.setsockopt(*option)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
+        failing.pop_all()
+    return listener
+
+
+@contextlib.contextmanager
+def _named(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigurationError(
             f"The server can't listen on {host}:{port} ({error.strerror}); choose another with `--port` or `port:`."
         ) from error
-    return listener
 
 
 def raise_file_limit() -> None:

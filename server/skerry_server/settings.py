@@ -19,6 +19,7 @@ from skerry.transport import is_loopback
 from skerry_server import addresses
 
 _MINIMUM_SECRET = 32
+_LAST_PORT = 65_535
 _ADDRESS = r"^https?://[^\s/@]+$"
 _ORIGIN = r"^(\*|https?://[^\s/,]+)$"
 _SMALLEST_SUBNET, _LARGEST_SUBNET = 26, 8
@@ -210,7 +211,7 @@ TEMPLATE = """\
 # api_path: /api
 # state_folder: .        # the database, large payloads and the secret; relative to this file
 # database: null         # a database URL; null means SQLite in the state folder
-# processes: 1          # PostgreSQL only: so many of them share the address and the machine's processors
+# processes: 1           # PostgreSQL only: so many of them share the address and the machine's processors
 # tls: null              # certificate: server.pem and private_key: server-key.pem, relative to this file
 # trusted_proxies: []    # addresses or networks of reverse proxies that speak TLS: ["10.0.0.5", "10.1.0.0/24"];
 #                        # nobody else may then speak to the server, and their X-Forwarded-For is believed
@@ -286,11 +287,23 @@ def parse(text: str, path: Path) -> Settings:
         raise ConfigurationError(f"{path}: {_first_sentence(error)}") from error
     except TypeError as error:
         raise ConfigurationError(f"{path}: every key must be a word.") from error
-    if found.processes > 1 and found.database_url.startswith("sqlite"):
+    if found.processes > 1:
+        _check_processes(found, path)
+    return found
+
+
+def _check_processes(settings: Settings, path: Path) -> None:
+    if settings.database_url.startswith("sqlite"):
         raise ConfigurationError(
             f'{path}: "processes": SQLite is for one process only: name a PostgreSQL in "database".'
         )
-    return found
+    if settings.metrics is not None:
+        ports = range(settings.metrics.port, settings.metrics.port + settings.processes)
+        if ports[-1] > _LAST_PORT or settings.port in ports:
+            raise ConfigurationError(
+                f'{path}: "metrics.port": {settings.processes} processes use the ports {ports[0]} to {ports[-1]}: '
+                "choose one from which on all are free."
+            )
 
 
 def check_exposure(settings: Settings) -> None:

@@ -14,6 +14,12 @@ import pytest
 from clusters import Cluster, free_port
 from replicas import SKERRY, Replicas, database, replicas
 
+from skerry.errors import ConfigurationError
+from skerry_server.serve import listen
+from skerry_server.settings import Settings
+from skerry_server.workers import Workers
+
+pytestmark = pytest.mark.integration
 PATIENCE = 60.0
 PROCESSES = 3
 
@@ -24,6 +30,7 @@ def served(postgresql_cluster: Cluster, tmp_path: Path) -> Iterator[Replicas]:
         settings = f"processes: {PROCESSES}"
         with replicas(tmp_path, url, count=1, nodes=1, settings=settings, balanced=False) as made:
             yield made
+            made.each[0].end(signal.SIGTERM)
 
 
 def children(pid: int) -> set[int]:
@@ -81,17 +88,34 @@ def test_they_stop_together(served: Replicas, number: int) -> None:
 
 
 def test_they_stop_while_they_start(postgresql_cluster: Cluster, tmp_path: Path) -> None:
-    """Whenever the signal comes."""
+    """However many there are by then."""
     for url in database(postgresql_cluster):
         (tmp_path / "server.yaml").write_text(f"processes: {PROCESSES}\nport: 0\ndatabase: {url!r}\n")
         command = [SKERRY, "server", "start", "--config", tmp_path / "server.yaml"]
-        for tenths in (10, 16, 22, 28):
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-                time.sleep(tenths / 10)
+        for count in range(1, PROCESSES + 1):
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+                until(lambda: len(children(process.pid)) == count, "they do not start")  # noqa: B023 - called here
                 those = children(process.pid)
                 process.terminate()
-                process.wait(PATIENCE)
+                _, said = process.communicate(timeout=PATIENCE)
+            assert (process.returncode, "Traceback" in said) == (0, False), said
             assert not any(map(alive, those))
+
+
+def test_two_servers_never_share_an_address(tmp_path: Path) -> None:
+    """Not even before the first process of the first one listens."""
+    settings = Settings(folder=tmp_path, port=free_port(), processes=2)
+    first = Workers(settings, nothing)
+    with pytest.raises(ConfigurationError, match="can't listen"):
+        Workers(settings, nothing)
+    with pytest.raises(ConfigurationError, match="can't listen"):
+        listen(settings.host, settings.port)
+    first.close()
+    Workers(settings, nothing).close()
+
+
+def nothing(_settings: Settings, _index: int, _ready: Callable[[str], None]) -> None:
+    """What a process does here."""
 
 
 def test_none_outlives_its_parent(served: Replicas) -> None:
@@ -113,6 +137,15 @@ def test_each_writes_a_chain_of_its_own(served: Replicas) -> None:
     verified = subprocess.run([SKERRY, "audit", "verify", whole], capture_output=True, text=True, check=False)
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.count("its noted end") == PROCESSES, verified.stdout
+
+
+def test_metrics_need_a_port_each(tmp_path: Path) -> None:
+    for port, metrics in ((5000, 65_535), (5000, 4998), (9465, 9464)):
+        done = start(
+            tmp_path, f"processes: 3\nport: {port}\nmetrics: {{port: {metrics}}}\ndatabase: postgresql://a/b\n"
+        )
+        assert done.returncode == 1
+        assert f'"metrics.port": 3 processes use the ports {metrics} to {metrics + 2}' in done.stderr
 
 
 def start(folder: Path, settings: str) -> subprocess.CompletedProcess[str]:
