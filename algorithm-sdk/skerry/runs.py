@@ -13,10 +13,14 @@ from skerry.errors import ConfigurationError, CryptoError, DecryptionError, Inpu
 from skerry.picking import Fields, Filters, picks_fields, picks_rows
 from skerry.progress import moving
 from skerry.subclients import Row, Rows, SubClient
+from skerry.uncached import Writer
 from skerry.wire import Format, detect_format, to_stored
 
 Span = tuple[str | None, str | None]
 """From and till, in UTC such as ``2026-11-21T08:30:00``; None leaves an end open."""
+
+_CACHED = 1 << 26
+"""Bytes of a downloaded file that its user, who may want it next, finds in the page cache."""
 
 
 class Run(SubClient):
@@ -128,7 +132,7 @@ class Result(SubClient):
         """The same for a run that one knows."""
         part = file.with_name(f"{file.name}.part")
         try:
-            with part.open("wb") as out:
+            with part.open("w+b") as opened, Writer(opened.fileno(), 0, cached=_CACHED) as out:
                 self.write(task, run_id, organization, out, progress=progress)
             part.replace(file)
         finally:
@@ -136,7 +140,7 @@ class Result(SubClient):
         return file
 
     def write(
-        self, task: Mapping[str, Any], run_id: int, organization: int, out: IO[bytes], *, progress: bool | None
+        self, task: Mapping[str, Any], run_id: int, organization: int, out: IO[bytes] | Writer, *, progress: bool | None
     ) -> None:
         """The same into an open file: to be believed only when this returns."""
         with moving(f"result of organization {organization}", wanted=progress) as show:

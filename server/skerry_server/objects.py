@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
-from skerry_server import uncached
+from skerry import uncached
 from skerry_server.errors import Damaged
 
 PIECE = 1024 * 1024

@@ -26,11 +26,11 @@ from typing import IO
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from skerry.uncached import Writer
 from skerry.wire import INLINE_LIMIT
 from skerry_server.errors import Busy, Damaged, InvalidRequest, TooLarge
 from skerry_server.models import Payload
 from skerry_server.objects import PART, FileObjects, Objects
-from skerry_server.uncached import Writer
 
 _LOG = logging.getLogger(__name__)
 _ABANDONED_SECONDS = 3600

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skerry_server import uncached
+from skerry import uncached
 
 BUFFER = 1 << 20
 SIZES = st.sampled_from([0, 1, 100, 4095, 4096, 5000, BUFFER - 1, BUFFER, BUFFER + 1, 2 * BUFFER + 7])
@@ -85,6 +85,22 @@ def test_only_large_files_go_past_the_cache(file: int, monkeypatch: pytest.Monke
     assert {("preadv", True)} == {*seen[3:]}
 
 
+def test_the_start_of_a_file_goes_through_the_cache_where_it_should(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    act, seen = os.pwritev, []
+
+    def watching(descriptor: int, pieces: list[memoryview], at: int) -> int:
+        seen.append((at, is_direct(descriptor)))
+        return act(descriptor, pieces, at)
+
+    monkeypatch.setattr(os, "pwritev", watching)
+    whole = os.urandom(3 * BUFFER + 1)
+    with uncached.Writer(file, 0, cached=2 * BUFFER) as writer:
+        writer.write(whole)
+    assert seen == [(0, False), (BUFFER, False), (2 * BUFFER, True), (3 * BUFFER, False)]
+    assert content(file) == whole
+    assert not is_direct(file)
+
+
 def refusing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As a file system that takes the flag, and then nothing with it."""
     act = getattr(os, name)
@@ -149,6 +165,26 @@ def test_a_full_disk_is_said_and_keeps_what_it_has(file: int, monkeypatch: pytes
     assert content(file) == whole[:BUFFER]
     with pytest.raises(OSError, match="No space"):
         write(file, 0, bytes(BUFFER), b"the rest")
+
+
+def test_nothing_is_written_behind_a_hole(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room again at once, but what could not be written is gone."""
+    act, refused = os.pwritev, []
+
+    def full_once(descriptor: int, pieces: list[memoryview], at: int) -> int:
+        if at == BUFFER and not refused:
+            refused.append(at)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return act(descriptor, pieces, at)
+
+    monkeypatch.setattr(os, "pwritev", full_once)
+    whole = os.urandom(5 * BUFFER + 3)
+    with pytest.raises(OSError, match="No space"):
+        write(file, 0, whole[: 2 * BUFFER + 1])
+    refused.clear()
+    with pytest.raises(OSError, match="No space"):
+        write(file, 0, whole)
+    assert content(file) == whole[:BUFFER]
 
 
 def test_a_file_that_ends_too_soon_is_read_up_to_there(file: int) -> None:

@@ -1,7 +1,7 @@
-"""Large files past the page cache: what is kept has to reach the disk at once, and is read once as a rule.
+"""Large files past the page cache: they would push everything else out of it.
 
-The way through the cache takes a page for each 4 KiB, which on virtual machines takes longer than the disk does, and
-pushes the database's pages out. Where a file system can't do without it, the cache is used.
+The way through the cache takes a page for each 4 KiB, which on virtual machines takes longer than the disk does. Where
+a file system can't do without it, the cache is used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -24,14 +25,18 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 class Writer:
     """Writes on at the end of an open file that is ``start`` bytes long; it has all of them when the block ends.
 
-    Less than a buffer goes through the cache. What was written before an OSError stays.
+    The file's first ``cached`` bytes, and less than a buffer at its end, go through the cache. While a buffer is on its
+    way to the disk the next one is filled, so an OSError may be raised one buffer late; what was written before stays.
     """
 
-    def __init__(self, descriptor: int, start: int) -> None:
+    def __init__(self, descriptor: int, start: int, *, cached: int = 0) -> None:
         self._descriptor = descriptor
+        self._cached = cached
         self._at = start - start % _BLOCK
-        self._buffer = mmap.mmap(-1, _BUFFER)
+        self._buffer, self._spare = mmap.mmap(-1, _BUFFER), mmap.mmap(-1, _BUFFER)
         self._buffer.write(os.pread(descriptor, start - self._at, self._at))
+        self._behind = ThreadPoolExecutor(1, "writer")
+        self._on_its_way: Future[None] | None = None
 
     def write(self, piece: bytes) -> None:
         left = memoryview(piece)
@@ -40,17 +45,29 @@ class Writer:
             self._buffer.write(taken)
             left = left[len(taken) :]
             if self._buffer.tell() == _BUFFER:
-                _bypass_cache(self._descriptor, wanted=True)
-                self._empty()
+                self._hand_over()
 
-    def _empty(self) -> None:
-        with memoryview(self._buffer) as whole, whole[: self._buffer.tell()] as filled:
+    def _hand_over(self) -> None:
+        self._settle()
+        self._on_its_way = self._behind.submit(self._put, self._buffer, self._at)
+        self._at += _BUFFER
+        self._buffer, self._spare = self._spare, self._buffer
+        self._buffer.seek(0)
+
+    def _settle(self) -> None:
+        """What was handed over is written now. Raises its OSError, each time: a later buffer would leave a hole."""
+        if self._on_its_way is not None:
+            self._on_its_way.result()
+
+    def _put(self, buffer: mmap.mmap, at: int) -> None:
+        """All of the buffer up to where it is filled."""
+        full = buffer.tell() == _BUFFER
+        _bypass_cache(self._descriptor, wanted=full and at >= self._cached)
+        with memoryview(buffer) as whole, whole[: buffer.tell()] as filled:
             written = 0
             while written < len(filled):
                 with filled[written:] as left:
-                    written += _retried(os.pwritev, self._descriptor, left, self._at + written)
-        self._at += written
-        self._buffer.seek(0)
+                    written += _retried(os.pwritev, self._descriptor, left, at + written)
 
     def __enter__(self) -> Self:
         return self
@@ -59,13 +76,16 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            _bypass_cache(self._descriptor, wanted=False)
-            self._empty()
+            self._settle()
+            self._put(self._buffer, self._at)
         except OSError:
             if error is None:
                 raise
         finally:
+            self._behind.shutdown()
+            _bypass_cache(self._descriptor, wanted=False)
             self._buffer.close()
+            self._spare.close()
 
 
 def read(descriptor: int, start: int, end: int) -> Iterator[bytes]:
