@@ -9,6 +9,7 @@ module, in ``locks`` and in ``listening``.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import sqlite3
@@ -26,8 +27,18 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, DateTime, Engine, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    IntegrityError,
+    InvalidatePoolError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from skerry.errors import ConfigurationError, NotRecorded
 from skerry_server import listening, locks
@@ -35,7 +46,6 @@ from skerry_server.events import Hub, record
 from skerry_server.trail import Trail, watch
 
 _LOG = logging.getLogger(__name__)
-_WRITES = "skerry_writes"
 _BUSY_SECONDS = 30
 _TRIES = 6
 _FIRST_PAUSE = 0.01
@@ -60,6 +70,8 @@ _CONNECTING = {
     "options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items()),
 }
 _DISK_FULL = "53100"
+_RESTS_SINCE = "skerry_rests_since"
+_TRUSTED_SECONDS = 1.0
 _Answer = TypeVar("_Answer")
 _NOW = select(func.timezone("UTC", func.clock_timestamp(), type_=DateTime()))
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -76,15 +88,20 @@ class Database:
         self._bus = listening.Bus(self.engine, hub, clock, _CONNECTING) if not _is_sqlite(self.engine) else None
         self.trail = trail
         self._reader = sessionmaker(_reading(self.engine), expire_on_commit=False)
-        self._writer = sessionmaker(self.engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+        self._writer = sessionmaker(self.engine, expire_on_commit=False)
         watch(self._writer)
+        if _is_sqlite(self.engine):  # not by an event of the engine, which would cost each statement a look
+            event.listen(self._reader, "after_begin", _read_sqlite)
+            event.listen(self._writer, "after_begin", _write_sqlite)
         # SQLite has one writer at a time and lets the others poll for it; a lock of our own queues them instead.
         self._turn: AbstractContextManager[Any] = threading.Lock() if _is_sqlite(self.engine) else nullcontext()
 
     def migrate(self, revision: str = "head") -> str:
         """Brings the tables to a revision, this version's by default, and names it; raises ConfigurationError."""
         try:
-            with self.engine.execution_options(**{_WRITES: True}).begin() as connection:
+            with self.engine.begin() as connection:
+                if _is_sqlite(self.engine):
+                    _write_sqlite(None, None, connection)
                 locks.hold(connection, "migrations")
                 migrate(connection, revision)
                 return MigrationContext.configure(connection).get_current_revision() or "base"
@@ -222,17 +239,40 @@ def _open(text: str, connections: int) -> Engine:
         url = _with_driver(make_url(text))
         is_sqlite = url.get_backend_name() == "sqlite"
         options = {"connect_args": {"timeout": _BUSY_SECONDS} if is_sqlite else _CONNECTING}
-        engine = create_engine(
-            url, pool_size=connections, max_overflow=connections, pool_pre_ping=not is_sqlite, **options
-        )
+        engine = create_engine(url, pool_size=connections, max_overflow=connections, **options)
     except ModuleNotFoundError as error:
         raise ConfigurationError('For PostgreSQL, install its driver: pip install "skerry[postgresql]".') from error
     except (ArgumentError, ImportError) as error:
         raise ConfigurationError(f'"database" is not a database URL that this server can use: {error}') from error
     if is_sqlite:
         event.listen(engine, "connect", _set_up_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        _ping_rested(engine)
     return engine
+
+
+def _ping_rested(engine: Engine) -> None:
+    """A connection that has rested may be gone: it is tried first. One just used is not, which saves a call each time;
+    where it is gone all the same, that is an error like any other, and no connection of the pool is used again.
+    """
+
+    def returned(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[_RESTS_SINCE] = time.monotonic()
+
+    def taken(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        rests_since = record.info.get(_RESTS_SINCE, math.inf)
+        if time.monotonic() - rests_since > _TRUSTED_SECONDS and not _answers_ping(engine, connection):
+            raise InvalidatePoolError
+
+    event.listen(engine, "checkin", returned)
+    event.listen(engine, "checkout", taken)
+
+
+def _answers_ping(engine: Engine, connection: DBAPIConnection) -> bool:
+    try:
+        return engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error:
+        return False
 
 
 def _with_driver(url: URL) -> URL:
@@ -245,13 +285,16 @@ def _with_driver(url: URL) -> URL:
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself: _begin_sqlite does
+    connection.isolation_level = None  # the driver begins nothing by itself
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+def _read_sqlite(_session: object, _transaction: object, connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _write_sqlite(_session: object, _transaction: object, connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

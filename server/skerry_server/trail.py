@@ -15,7 +15,7 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,7 +25,15 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Table, bindparam, event, insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransaction, sessionmaker
+from sqlalchemy.orm import (
+    InstanceState,
+    ORMExecuteState,
+    Session,
+    UOWTransaction,
+    make_transient_to_detached,
+    sessionmaker,
+)
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.base import PassiveFlag
 
 from skerry.audit import Deed, Head, Record, What, Who, follow
@@ -180,6 +188,20 @@ def add_rows(session: Session, model: type[Base], rows: Sequence[Mapping[str, An
     return ids
 
 
+def add_row(session: Session, row: Base) -> None:
+    """Writes a new object of which nothing refers to another new one; the session then has it as if it had read it.
+
+    Takes a third of the time of the session's own way.
+    """
+    given = inspect(row).dict
+    values = {column.key: given.get(column.key) for column in type(row).__table__.columns if column.key != "id"}
+    [id_] = add_rows(session, type(row), [values])
+    for name, value in [*values.items(), ("id", id_)]:
+        set_committed_value(row, name, value)
+    make_transient_to_detached(row)
+    session.add(row)
+
+
 @functools.cache
 def _inserting(model: type[Base]) -> Any:
     table = cast("Table", model.__table__)
@@ -262,6 +284,8 @@ class Trail:
         self.writer = writer
         self._clock = clock
         self._lock = threading.Lock()
+        self._head: Head | None = None
+        """As this process left it, unless another one that shares the writer has gone on since."""
 
     @contextmanager
     def writing(self, session: Session) -> Iterator[None]:
@@ -272,11 +296,13 @@ class Trail:
             yield
             return
         with self._lock:
+            known, self._head = self._head, None
             try:
-                self._append(session, deeds)
+                head = self._append(session.connection(), known, deeds)
             except (SQLAlchemyError, ValueError, TypeError) as error:
                 raise NotRecorded(_SENTENCE) from error
             yield
+            self._head = head
 
     def head(self, session: Session) -> Head:
         """As it was when the transaction began. Raises NotRecorded."""
@@ -285,18 +311,16 @@ class Trail:
         except SQLAlchemyError as error:
             raise NotRecorded(_SENTENCE) from error
 
-    def _append(self, session: Session, deeds: list[Deed]) -> None:
-        connection = session.connection()
-        head = _read_head(connection, self.writer, lock=True)
-        known, rows = head.sequence > 0, []
+    def _append(self, connection: Connection, known: Head | None, deeds: list[Deed]) -> Head:
+        """The head then. ``known``: where it probably is, which saves a look."""
         now = self._clock().isoformat(timespec="microseconds") + "Z"
-        for deed in deeds:
-            record = follow(head, deed, now)
-            head = record.head
-            rows.append(_row(record))
-        connection.execute(_ADD, rows)
-        values = {"writer_": self.writer, "sequence_": head.sequence, "hash_": head.hash}
-        connection.execute(_MOVE if known else _START, values)
+        records = _follow_all(known, deeds, now) if known is not None else []
+        if known is None or not _move(connection, known, records[-1].head):
+            known = _read_head(connection, self.writer, lock=True)
+            records = _follow_all(known, deeds, now)
+            _move(connection, known, records[-1].head)
+        connection.execute(_ADD, [_row(record) for record in records])
+        return records[-1].head
 
 
 _SENTENCE = (
@@ -310,13 +334,40 @@ _ADD = insert(AuditRecord.__table__)  # type: ignore[arg-type]
 _HEAD = select(audit_head.c.sequence, audit_head.c.hash).where(audit_head.c.writer == bindparam("writer_"))
 _LOCKED_HEAD = _HEAD.with_for_update()
 _values: dict[str, Any] = {"sequence": bindparam("sequence_"), "hash": bindparam("hash_")}
-_MOVE = update(audit_head).where(audit_head.c.writer == bindparam("writer_")).values(_values)
+_MOVE = (
+    update(audit_head)
+    .where(
+        audit_head.c.writer == bindparam("writer_"),
+        audit_head.c.sequence == bindparam("from_sequence"),
+        audit_head.c.hash == bindparam("from_hash"),
+    )
+    .values(_values)
+)
 _START = insert(audit_head).values(writer=bindparam("writer_"), **_values)
 
 
 def _read_head(connection: Connection, writer: str, *, lock: bool) -> Head:
     row = connection.execute(_LOCKED_HEAD if lock else _HEAD, {"writer_": writer}).one_or_none()
     return Head(writer) if row is None else Head(writer, row.sequence, row.hash)
+
+
+def _follow_all(head: Head, deeds: Iterable[Deed], now: str) -> list[Record]:
+    """A record of each deed, behind this head."""
+    records: list[Record] = []
+    for deed in deeds:
+        records.append(follow(head, deed, now))
+        head = records[-1].head
+    return records
+
+
+def _move(connection: Connection, before: Head, after: Head) -> bool:
+    """Whether the head was there; nobody else moves it until the transaction ends."""
+    values = {"writer_": after.writer, "sequence_": after.sequence, "hash_": after.hash}
+    if not before.sequence:
+        connection.execute(_START, values)
+        return True
+    where = {"from_sequence": before.sequence, "from_hash": before.hash}
+    return connection.execute(_MOVE, {**values, **where}).rowcount == 1
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _grants(rules: str | None) -> frozenset[Grant]:
 
 
 def _user(session: Session, claims: dict[str, Any]) -> Actor:
-    row = session.execute(_USER, {"user": claims["sub"]}).one_or_none()
+    row = session.connection().execute(_USER, {"user": claims["sub"]}).one_or_none()
     if row is None or row.epoch != claims.get("epoch"):
         raise LoginFailed(_GONE)
     mine = _Collaborations(session, map(int, row.collaborations.split(",") if row.collaborations else ()))
@@ -83,7 +83,7 @@ def _user(session: Session, claims: dict[str, Any]) -> Actor:
 
 
 def _node(session: Session, claims: dict[str, Any]) -> Actor:
-    row = session.execute(_NODE, {"id": claims["sub"]}).one_or_none()
+    row = session.connection().execute(_NODE, {"id": claims["sub"]}).one_or_none()
     if row is None or row.epoch != claims.get("epoch"):
         raise LoginFailed(_GONE)
     here = _where_member(session, row.collaboration_id, row.organization_id)
@@ -91,7 +91,7 @@ def _node(session: Session, claims: dict[str, Any]) -> Actor:
 
 
 def _run(session: Session, claims: dict[str, Any]) -> Actor:
-    row = session.execute(_RUN, {"id": claims["sub"]}).one_or_none()
+    row = session.connection().execute(_RUN, {"id": claims["sub"]}).one_or_none()
     if row is None or row.attempt != claims.get("attempt"):
         raise LoginFailed("This run's attempt is not the current one.")
     run = CallingRun(
@@ -141,4 +141,4 @@ def _where_member(session: Session, collaboration_id: int, organization_id: int)
 def is_member(session: Session, collaboration_id: int, organization_id: int) -> bool:
     """Whether the organization is in the collaboration now."""
     asked = {"collaboration": collaboration_id, "organization": organization_id}
-    return session.scalar(_MEMBER, asked) is not None
+    return session.connection().scalar(_MEMBER, asked) is not None

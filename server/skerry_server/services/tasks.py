@@ -30,7 +30,7 @@ from skerry_server.services import peers
 from skerry_server.services.inputs import Given, Maker, Target, take_inputs
 from skerry_server.services.sharing import check_asker
 from skerry_server.services.stores import store_of_task
-from skerry_server.trail import add_rows
+from skerry_server.trail import add_row, add_rows
 
 _LOG = logging.getLogger(__name__)
 LARGEST_REQUEST = 1 << 30
@@ -50,9 +50,10 @@ _ENDS = (
     .with_for_update(key_share=True)
 )
 _STATES = select(Run.task_id, Run.state).where(Run.task_id.in_(bindparam("tasks", expanding=True))).distinct()
-_BY_UUID = select(Task).where(Task.uuid == bindparam("uuid"))
+_BY_UUID = select(Task.id).where(Task.uuid == bindparam("uuid"))
 _MEMBERS = (
-    select(member.c.organization_id, Node)
+    select(member.c.organization_id, Node, Collaboration)
+    .join(Collaboration, Collaboration.id == member.c.collaboration_id)
     .outerjoin(
         Node,
         and_(Node.collaboration_id == member.c.collaboration_id, Node.organization_id == member.c.organization_id),
@@ -62,7 +63,7 @@ _MEMBERS = (
         member.c.organization_id.in_(bindparam("organizations", expanding=True)),
     )
 )
-"""Those of the organizations that are members of the collaboration, and the node that each has there."""
+"""Those of the organizations that are members of the collaboration, the node that each has there, and what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +108,17 @@ def create_task(
         return first
     if parent is not None:
         _check_room(session, parent.job_id, most)
-    collaboration, study = _where(session, spec)
+    place = _where(session, spec)
+    collaboration = place.collaboration
     _check_permission(actor, spec, collaboration)
-    nodes = _nodes(session, spec, collaboration, study)
+    nodes = _nodes(spec, place)
     check_asker(session, actor, nodes.values(), now)
     if spec.store_id is not None and parent is None:
         store_of_task(session, spec.store_id, collaboration.id)
     task = _new_task(actor, spec, collaboration, parent, now)
     maker = Maker(actor, parent, named=spec.uuid is not None)
     inputs = take_inputs(session, maker, spec.targets, task, collaboration, store=store)
-    session.add(task)
-    session.flush()
+    add_row(session, task)
     _note_labels(session, task)
     if task.job_id is None:
         session.connection().execute(_LEAD, {"task": task.id})
@@ -364,7 +365,8 @@ def _parent(session: Session, actor: Actor) -> Task | None:
 def _repeated(session: Session, actor: Actor, spec: TaskSpec, now: datetime) -> Task | None:
     """The task that the same actor made by the same request: by its UUID, else by its content, for a short while."""
     if spec.uuid is not None:
-        task = session.scalar(_BY_UUID, {"uuid": spec.uuid})
+        id_ = session.connection().scalar(_BY_UUID, {"uuid": spec.uuid})
+        task = session.get(Task, id_) if id_ is not None else None
         if task is not None and task.creator != actor.label:
             raise Conflicting("This task UUID can't be used: make a new one.")
         return task
@@ -373,7 +375,16 @@ def _repeated(session: Session, actor: Actor, spec: TaskSpec, now: datetime) -> 
     return session.scalar(same.where(Task.created_at >= now - REPEAT_WINDOW).order_by(Task.id.desc()).limit(1))
 
 
-def _where(session: Session, spec: TaskSpec) -> tuple[Collaboration, Study | None]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a task is wanted; ``members``: those of its targets that are in the collaboration, each with its node."""
+
+    collaboration: Collaboration
+    study: Study | None
+    members: Mapping[int, Node | None]
+
+
+def _where(session: Session, spec: TaskSpec) -> _Place:
     study = session.get(Study, spec.study_id) if spec.study_id is not None else None
     collaboration_id = spec.collaboration_id
     if collaboration_id is None and study is not None:
@@ -382,26 +393,28 @@ def _where(session: Session, spec: TaskSpec) -> tuple[Collaboration, Study | Non
         if spec.study_id is not None:
             raise NotKnown("study", spec.study_id)
         raise InvalidRequest('Either "collaboration_id" or "study_id" is needed.')
-    collaboration = session.get(Collaboration, collaboration_id)
+    wanted = [target.organization_id for target in spec.targets]
+    found = session.execute(_MEMBERS, {"collaboration": collaboration_id, "organizations": wanted}).all()
+    collaboration = found[0].Collaboration if found else session.get(Collaboration, collaboration_id)
     if collaboration is None:
         raise NotKnown("collaboration", collaboration_id)
     if spec.study_id is not None and study is None:
         raise NotKnown("study", spec.study_id)
     if study is not None and study.collaboration_id != collaboration.id:
         raise InvalidRequest(f"Study {study.id} is not part of collaboration {collaboration.id}.")
-    return collaboration, study
+    return _Place(collaboration, study, {row.organization_id: row.Node for row in found})
 
 
-def _nodes(session: Session, spec: TaskSpec, collaboration: Collaboration, study: Study | None) -> dict[int, Node]:
+def _nodes(spec: TaskSpec, place: _Place) -> dict[int, Node]:
     """The node of each target. Raises InvalidRequest that names the organizations at fault."""
     wanted = [target.organization_id for target in spec.targets]
     if len(set(wanted)) != len(wanted):
         raise InvalidRequest('An organization appears twice in "organizations": each gets one input.')
-    found = session.execute(_MEMBERS, {"collaboration": collaboration.id, "organizations": wanted}).all()
-    _refuse(wanted, {id_ for id_, _ in found}, f"not in collaboration {collaboration.id}")
+    collaboration, study = place.collaboration, place.study
+    _refuse(wanted, place.members, f"not in collaboration {collaboration.id}")
     if study is not None:
         _refuse(wanted, {organization.id for organization in study.organizations}, f"not in study {study.id}")
-    nodes = {id_: node for id_, node in found if node is not None}
+    nodes = {id_: node for id_, node in place.members.items() if node is not None}
     missing = [str(id_) for id_ in wanted if id_ not in nodes]
     if missing:
         raise InvalidRequest(

@@ -45,6 +45,8 @@ def watch_transactions(engine: Engine) -> list[str]:
             changed.setdefault(connection.connection.dbapi_connection, []).append(statement)
 
     def end(connection: Any, *, committed: bool) -> None:
+        if connection.invalidated:  # cut off: nothing of it was kept
+            return
         key = connection.connection.dbapi_connection
         statements = changed.pop(key, [])
         if committed and statements and key not in recorded:

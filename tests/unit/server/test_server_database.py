@@ -15,8 +15,20 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from server_federation import Api, Federation, make_settings, plain
-from sqlalchemy import Connection, Engine, Inspector, create_engine, delete, event, inspect, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Inspector,
+    NullPool,
+    create_engine,
+    delete,
+    event,
+    func,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from skerry.errors import ConfigurationError
@@ -166,6 +178,34 @@ def test_who_reads_holds_no_transaction(server: Server) -> None:
             session.scalar(select(1))
             statuses.append(session.connection().connection.dbapi_connection.info.transaction_status.name)
     assert statuses == ["IDLE", "INTRANS"]
+
+
+def cut_off(server: Server) -> int:
+    """Ends a connection that waits in the pool; its process."""
+    with server.database.reading() as session:
+        process = session.scalar(select(func.pg_backend_pid()))
+    with create_engine(server.database.engine.url, poolclass=NullPool).connect() as beside:
+        assert beside.scalar(select(func.pg_terminate_backend(process)))
+    time.sleep(0.1)
+    return int(process)
+
+
+@pytest.mark.parametrize("engine_name", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True)
+def test_a_connection_that_was_cut_off_while_it_rested_is_replaced(server: Server, monkeypatch) -> None:
+    monkeypatch.setattr("skerry_server.database._TRUSTED_SECONDS", 0.0)
+    process = cut_off(server)
+    with server.database.reading() as session:
+        assert session.scalar(select(func.pg_backend_pid())) != process
+
+
+@pytest.mark.parametrize("engine_name", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True)
+def test_one_that_was_just_used_fails_once(server: Server, monkeypatch) -> None:
+    monkeypatch.setattr("skerry_server.database._TRUSTED_SECONDS", 60.0)
+    cut_off(server)
+    with pytest.raises(OperationalError), server.database.reading() as session:
+        session.scalar(select(1))
+    with server.database.reading() as session:
+        assert session.scalar(select(1)) == 1
 
 
 def test_a_failed_transaction_leaves_nothing_and_tells_nobody(server: Server) -> None:
