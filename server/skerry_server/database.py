@@ -239,7 +239,7 @@ def _open(text: str, connections: int) -> Engine:
         url = _with_driver(make_url(text))
         is_sqlite = url.get_backend_name() == "sqlite"
         options = {"connect_args": {"timeout": _BUSY_SECONDS} if is_sqlite else _CONNECTING}
-        engine = create_engine(url, pool_size=connections, max_overflow=connections, **options)
+        engine = create_engine(url, pool_size=connections, max_overflow=connections, pool_use_lifo=True, **options)
     except ModuleNotFoundError as error:
         raise ConfigurationError('For PostgreSQL, install its driver: pip install "skerry[postgresql]".') from error
     except (ArgumentError, ImportError) as error:
