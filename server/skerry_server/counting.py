@@ -19,9 +19,10 @@ def estimates(session: Session) -> bool:
 
 def count(session: Session, statement: Select[Any]) -> int:
     """Exact up to ``COUNTED`` where the estimate is not far above that, and always on SQLite; else an estimate."""
-    plain: Select[Any] = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None)
     if not estimates(session):
-        return _exact(session, plain)
+        every = statement.with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
+        return session.connection().scalar(every) or 0
+    plain: Select[Any] = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None)
     few = _exact(session, plain.limit(_FEW + 1))
     if few <= min(_FEW, COUNTED):
         return few
@@ -33,7 +34,7 @@ def count(session: Session, statement: Select[Any]) -> int:
 
 
 def _exact(session: Session, statement: Select[Any]) -> int:
-    return session.scalar(select(func.count()).select_from(statement.subquery())) or 0
+    return session.connection().scalar(select(func.count()).select_from(statement.subquery())) or 0
 
 
 def _expected(session: Session, statement: Select[Any]) -> int:

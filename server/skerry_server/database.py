@@ -69,6 +69,8 @@ _CONNECTING = {
     "application_name": "skerry",
     "options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items()),
 }
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000")
+"""The log is brought into the tables every 16 MB: every 4, as SQLite does unasked, costs writers a twelfth more."""
 _DISK_FULL = "53100"
 _RESTS_SINCE = "skerry_rests_since"
 _TRUSTED_SECONDS = 1.0
@@ -287,7 +289,7 @@ def _with_driver(url: URL) -> URL:
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -146,7 +146,7 @@ def show_all(call: Call, rows: Sequence[Run], *, nested: bool = False) -> list[d
 def _ports(call: Call, run_ids: Sequence[int]) -> Mapping[int, list[dict[str, Any]]]:
     """The ports of each run, as they are shown."""
     found: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-    for run_id, id_, port, label in call.session.execute(_PORTS, {"runs": run_ids}):
+    for run_id, id_, port, label in call.session.connection().execute(_PORTS, {"runs": run_ids}):
         found[run_id].append({"id": id_, "port": port, "label": label})
     return found
 
