@@ -6,9 +6,11 @@ Where it may not, they are plain folders.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from skerry_node.launchers.launcher import LauncherError
@@ -20,6 +22,7 @@ CAP_SETUID = 7
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
+_LOOP_SET_DIRECT_IO = 0x4C08
 _INODES = 65536
 _OVERHEAD, _LEAST_OVERHEAD = 32, 32 << 20
 """What a file system needs for itself: one part in so many, and at least so many bytes."""
@@ -76,6 +79,16 @@ def _mount_file(path: Path, size: int) -> None:
     finally:
         file.unlink(missing_ok=True)
     (path / "lost+found").rmdir()
+    with suppress(OSError):  # the file system below can't
+        _cache_once(path)
+
+
+def _cache_once(path: Path) -> None:
+    """What lies in the file system is in the page cache already: its file, which has it again, goes past it."""
+    device = path.stat().st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").readlink().name
+    with Path("/dev", name).open("rb", buffering=0) as loop:
+        fcntl.ioctl(loop, _LOOP_SET_DIRECT_IO, 1)
 
 
 def _run(*command: str) -> None:
