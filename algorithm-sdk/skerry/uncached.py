@@ -37,6 +37,7 @@ class Writer:
         self._buffer.write(os.pread(descriptor, start - self._at, self._at))
         self._behind = ThreadPoolExecutor(1, "writer")
         self._on_its_way: Future[None] | None = None
+        self._has_thread = True
 
     def write(self, piece: bytes) -> None:
         left = memoryview(piece)
@@ -49,7 +50,13 @@ class Writer:
 
     def _hand_over(self) -> None:
         self._settle()
-        self._on_its_way = self._behind.submit(self._put, self._buffer, self._at)
+        if self._has_thread:
+            try:
+                self._on_its_way = self._behind.submit(self._put, self._buffer, self._at)
+            except RuntimeError:  # there is no thread to be had, as when the interpreter is about to end
+                self._has_thread = False
+        if not self._has_thread:
+            self._put(self._buffer, self._at)
         self._at += _BUFFER
         self._buffer, self._spare = self._spare, self._buffer
         self._buffer.seek(0)

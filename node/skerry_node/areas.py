@@ -84,7 +84,12 @@ def _mount_file(path: Path, size: int) -> None:
 
 
 def _cache_once(path: Path) -> None:
-    """What lies in the file system is in the page cache already: its file, which has it again, goes past it."""
+    """What lies in the file system is in the page cache already: its file, which has it again, goes past it.
+
+    Not where the file lies on no one device (btrfs, overlayfs, a share): there it is not known to be safe.
+    """
+    if not os.major(path.parent.stat().st_dev):
+        return
     device = path.stat().st_dev
     name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").readlink().name
     with Path("/dev", name).open("rb", buffering=0) as loop:

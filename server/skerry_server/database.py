@@ -102,8 +102,6 @@ class Database:
         """Brings the tables to a revision, this version's by default, and names it; raises ConfigurationError."""
         try:
             with self.engine.begin() as connection:
-                if _is_sqlite(self.engine):
-                    _write_sqlite(None, None, connection)
                 locks.hold(connection, "migrations")
                 migrate(connection, revision)
                 return MigrationContext.configure(connection).get_current_revision() or "base"
@@ -200,7 +198,9 @@ class Database:
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Brings the tables to a revision, forwards or backwards, on an open transaction."""
+    """Brings the tables to a revision, forwards or backwards, in the connection's transaction."""
+    if connection.dialect.name == "sqlite":
+        _begin_sqlite(connection, "BEGIN IMMEDIATE")
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
@@ -295,8 +295,16 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 
 
 def _read_sqlite(_session: object, _transaction: object, connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    _begin_sqlite(connection, "BEGIN")
 
 
 def _write_sqlite(_session: object, _transaction: object, connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    _begin_sqlite(connection, "BEGIN IMMEDIATE")
+
+
+def _begin_sqlite(connection: Connection, how: str) -> None:
+    try:
+        connection.exec_driver_sql(how)
+    except DBAPIError:
+        connection.invalidate()  # or the session would go on without a transaction
+        raise

@@ -191,7 +191,7 @@ def add_rows(session: Session, model: type[Base], rows: Sequence[Mapping[str, An
 def add_row(session: Session, row: Base) -> None:
     """Writes a new object of which nothing refers to another new one; the session then has it as if it had read it.
 
-    Takes a third of the time of the session's own way.
+    Takes a third of the time of the session's own way. What the object was not given is null, whatever its default.
     """
     given = inspect(row).dict
     values = {column.key: given.get(column.key) for column in type(row).__table__.columns if column.key != "id"}
@@ -311,13 +311,15 @@ class Trail:
         except SQLAlchemyError as error:
             raise NotRecorded(_SENTENCE) from error
 
+    def _now(self) -> str:
+        return self._clock().isoformat(timespec="microseconds") + "Z"
+
     def _append(self, connection: Connection, known: Head | None, deeds: list[Deed]) -> Head:
         """The head then. ``known``: where it probably is, which saves a look."""
-        now = self._clock().isoformat(timespec="microseconds") + "Z"
-        records = _follow_all(known, deeds, now) if known is not None else []
+        records = _follow_all(known, deeds, self._now()) if known is not None else []
         if known is None or not _move(connection, known, records[-1].head):
             known = _read_head(connection, self.writer, lock=True)
-            records = _follow_all(known, deeds, now)
+            records = _follow_all(known, deeds, self._now())
             _move(connection, known, records[-1].head)
         connection.execute(_ADD, [_row(record) for record in records])
         return records[-1].head

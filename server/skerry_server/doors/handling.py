@@ -447,7 +447,10 @@ def _record_refusal(error: Refused) -> None:
 
 
 def _not_recorded(error: NotRecorded) -> Response:
-    _LOG.error("%s %s was refused: %s", request.method, request.path, getattr(error.__cause__, "orig", error.__cause__))
+    cause = error.__cause__
+    if isinstance(cause, OperationalError) and cause.connection_invalidated:
+        return _away(cause)
+    _LOG.error("%s %s was refused: %s", request.method, request.path, getattr(cause, "orig", cause))
     return _problem(str(error), 503)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +168,34 @@ def test_a_full_disk_is_said_and_keeps_what_it_has(file: int, monkeypatch: pytes
     assert content(file) == whole[:BUFFER]
     with pytest.raises(OSError, match="No space"):
         write(file, 0, bytes(BUFFER), b"the rest")
+
+
+def test_where_no_thread_can_be_had_the_caller_writes(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    whole = os.urandom(4 * BUFFER + 9)
+    write(file, 0, whole)
+    assert content(file) == whole
+
+
+def test_a_thread_that_outlives_the_main_one_writes(tmp_path: Path) -> None:
+    script = f"""
+import os, threading, time
+from skerry.uncached import Writer
+
+def late():
+    threading.main_thread().join()
+    time.sleep(0.2)
+    descriptor = os.open({str(tmp_path / "file")!r}, os.O_RDWR | os.O_CREAT)
+    with Writer(descriptor, 0) as writer:
+        writer.write(bytes(3 * {BUFFER} + 1))
+
+threading.Thread(target=late).start()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (tmp_path / "file").stat().st_size == 3 * BUFFER + 1
 
 
 def test_nothing_is_written_behind_a_hole(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
