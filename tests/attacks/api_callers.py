@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy
+from sqlalchemy.orm import object_session
 from attack import Attack, Ground, Struck, claimed_run, fresh, judge, lift_the_lock
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -489,7 +490,8 @@ def _jobs_are_endless(patch: pytest.MonkeyPatch) -> None:
 
 
 def _targets_do_not_matter(patch: pytest.MonkeyPatch) -> None:
-    def found(session: Any, spec: Any, *_: Any) -> dict[int, Any]:
+    def found(spec: Any, place: Any) -> dict[int, Any]:
+        session = object_session(place.collaboration)
         wanted = [target.organization_id for target in spec.targets]
         rows = session.scalars(sqlalchemy.select(Node).where(Node.organization_id.in_(wanted)))
         return {node.organization_id: node for node in rows}
