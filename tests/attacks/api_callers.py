@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy
-from sqlalchemy.orm import object_session
 from attack import Attack, Ground, Struck, claimed_run, fresh, judge, lift_the_lock
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import request
 from server_federation import PASSWORD, Api
+from sqlalchemy.orm import object_session
 from werkzeug.exceptions import HTTPException
 
 from skerry.wire import Format
