@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from skerry.errors import ConfigurationError
@@ -206,6 +207,29 @@ def test_one_that_was_just_used_fails_once(server: Server, monkeypatch) -> None:
         session.scalar(select(1))
     with server.database.reading() as session:
         assert session.scalar(select(1)) == 1
+
+
+def test_who_could_not_begin_changes_nothing_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite would take each further statement as a transaction of its own."""
+    monkeypatch.setattr("skerry_server.database._BUSY_SECONDS", 0.05)
+    file = tmp_path / "x.sqlite"
+    database = Database(f"sqlite:///{file}", Hub(), Trail("server-1", utcnow), utcnow)
+    database.migrate()
+    add = text("INSERT INTO organization (name) VALUES ('later')")
+
+    def try_twice(beside: sqlite3.Connection) -> None:
+        with database.writing() as session:
+            with pytest.raises(OperationalError, match="locked"):
+                session.execute(add)
+            beside.execute("ROLLBACK")
+            session.execute(add)
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as beside:
+        beside.execute("BEGIN IMMEDIATE")
+        with pytest.raises(PendingRollbackError):
+            try_twice(beside)
+        assert beside.execute("SELECT name FROM organization WHERE name = 'later'").fetchall() == []
+    database.close()
 
 
 def test_a_failed_transaction_leaves_nothing_and_tells_nobody(server: Server) -> None:
