@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import struct
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,7 +142,7 @@ def unseal(envelope: Iterable[bytes], identity: Identity) -> Opened:
     """Starts to read an envelope; raises ValueError when it is none, DecryptionError when it is for someone else."""
     reader = _Reader(iter(envelope))
     start = reader.peek(len(MAGIC) + _LENGTH.size)
-    header = _decode_header(reader.take(_header_size(start)))
+    header = _decode_header(bytes(reader.take(_header_size(start))))
     opened = Opened(header)
     opened.chunks = _decrypt(reader, AESGCM(_unwrap(header, identity)), opened)
     return opened
@@ -272,64 +273,76 @@ def _parse_keys(value: Any) -> tuple[tuple[str, bytes], ...]:
         raise ValueError("The list of wrapped keys in the envelope is malformed.") from error
 
 
-def _rechunk(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+def _rechunk(pieces: Iterable[bytes]) -> Iterator[tuple[memoryview, bool]]:
     """The same bytes in pieces of CHUNK_SIZE, each with whether it is the last; at least one."""
-    buffer = bytearray()
-    for piece in pieces:
-        buffer += piece
-        whole = max(len(buffer) - 1, 0) // CHUNK_SIZE * CHUNK_SIZE
-        for start in range(0, whole, CHUNK_SIZE):
-            yield _cut(buffer, start, CHUNK_SIZE), False
-        del buffer[:whole]
-    yield bytes(buffer), True
-
-
-def _cut(buffer: bytearray, start: int, size: int) -> bytes:
-    """A slice of it, copied once."""
-    with memoryview(buffer) as view:
-        return bytes(view[start : start + size])
+    reader = _Reader(iter(pieces))
+    while (waiting := reader.fill(CHUNK_SIZE + 1)) > CHUNK_SIZE:
+        yield reader.take(CHUNK_SIZE), False
+    yield reader.take(waiting), True
 
 
 class _Reader:
-    """Takes exact numbers of bytes from a stream of pieces; raises DecryptionError at a premature end."""
+    """Takes exact numbers of bytes from a stream of pieces; raises DecryptionError at a premature end.
+
+    What lies in one piece is not copied.
+    """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._buffer = bytearray()
+        self._waiting: deque[memoryview] = deque()
+        self._size = 0
 
     def fill(self, size: int) -> int:
         """Reads until at least ``size`` bytes are waiting or the stream ends; how many wait."""
-        while len(self._buffer) < size:
+        while self._size < size:
             piece = next(self._pieces, None)
             if piece is None:
                 break
-            self._buffer += piece
-        return len(self._buffer)
+            self._put(memoryview(piece))
+        return self._size
 
     def peek(self, size: int) -> bytes:
-        self.fill(size)
-        return bytes(self._buffer[:size])
+        """At most so many."""
+        start = self.take(min(self.fill(size), size))
+        self._put(start, first=True)
+        return bytes(start)
 
     def take_field(self) -> bytes:
         """What comes before the next dollar, which is taken, too. Raises DecryptionError where none is near."""
-        while (end := self._buffer.find(b"$")) < 0:
-            have = len(self._buffer)
+        while (end := self.peek(self._size).find(b"$")) < 0:
+            have = self._size
             if have > _LONGEST_FIELD or self.fill(have + 1) == have:
                 raise DecryptionError(_UNREADABLE)
-        return self.take(end + 1)[:-1]
+        return bytes(self.take(end + 1)[:-1])
 
     def rest(self) -> Iterator[bytes]:
         """All that is left."""
-        waiting, self._buffer = bytes(self._buffer), bytearray()
-        yield waiting
+        yield bytes(self.take(self._size))
         yield from self._pieces
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int) -> memoryview:
         if self.fill(size) < size:
             raise DecryptionError(_UNREADABLE)
-        taken = _cut(self._buffer, 0, size)
-        del self._buffer[:size]
+        taken = self._next(size)
+        if len(taken) < size:
+            parts, missing = [taken], size - len(taken)
+            while missing:
+                parts.append(self._next(missing))
+                missing -= len(parts[-1])
+            taken = memoryview(b"".join(parts))
         return taken
+
+    def _put(self, piece: memoryview, *, first: bool = False) -> None:
+        if piece:
+            (self._waiting.appendleft if first else self._waiting.append)(piece)
+            self._size += len(piece)
+
+    def _next(self, most: int) -> memoryview:
+        """So many bytes, or less where a piece ends."""
+        piece = self._waiting.popleft() if self._waiting else memoryview(b"")
+        self._size -= len(piece)
+        self._put(piece[most:], first=True)
+        return piece[:most]
 
 
 def _decrypt(reader: _Reader, cipher: AESGCM, opened: Opened) -> Iterator[bytes]:
@@ -348,7 +361,7 @@ def _decrypt(reader: _Reader, cipher: AESGCM, opened: Opened) -> Iterator[bytes]
             raise DecryptionError(_UNREADABLE) from error
         index += 1
         yield chunk
-    opened._proof = Proof(header.head, body.digest(), reader.take(_SIGNATURE_BYTES))  # noqa: SLF001 - its maker
+    opened._proof = Proof(header.head, body.digest(), bytes(reader.take(_SIGNATURE_BYTES)))  # noqa: SLF001 - its maker
 
 
 # --- vantage6's format, inside ---------------------------------------------------------------------------

@@ -14,12 +14,46 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 _BLOCK = 4096
 """What the places and lengths of such reads and writes are multiples of, on all disks in use."""
 _BUFFER = 1 << 20
 _DIRECT = getattr(os, "O_DIRECT", 0)
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class _Behind:
+    """A thread that does one thing after another; where there is none to be had, its caller does."""
+
+    def __init__(self, name: str) -> None:
+        self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, name)
+
+    def do(self, act: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        if self._thread is not None:
+            try:
+                return self._thread.submit(act, *args, **kwargs)
+            except RuntimeError:  # as when the interpreter is about to end; what was submitted is never done then
+                self._thread = None
+        done: Future[_T] = Future()
+        try:
+            done.set_result(act(*args, **kwargs))
+        except OSError as error:
+            done.set_exception(error)
+        return done
+
+    def close(self) -> None:
+        """What was begun is over then."""
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Writer:
@@ -35,9 +69,8 @@ class Writer:
         self._at = start - start % _BLOCK
         self._buffer, self._spare = mmap.mmap(-1, _BUFFER), mmap.mmap(-1, _BUFFER)
         self._buffer.write(os.pread(descriptor, start - self._at, self._at))
-        self._behind = ThreadPoolExecutor(1, "writer")
+        self._behind = _Behind("writer")
         self._on_its_way: Future[None] | None = None
-        self._has_thread = True
 
     def write(self, piece: bytes) -> None:
         left = memoryview(piece)
@@ -50,13 +83,7 @@ class Writer:
 
     def _hand_over(self) -> None:
         self._settle()
-        if self._has_thread:
-            try:
-                self._on_its_way = self._behind.submit(self._put, self._buffer, self._at)
-            except RuntimeError:  # there is no thread to be had, as when the interpreter is about to end
-                self._has_thread = False
-        if not self._has_thread:
-            self._put(self._buffer, self._at)
+        self._on_its_way = self._behind.do(self._put, self._buffer, self._at)
         self._at += _BUFFER
         self._buffer, self._spare = self._spare, self._buffer
         self._buffer.seek(0)
@@ -89,24 +116,40 @@ class Writer:
             if error is None:
                 raise
         finally:
-            self._behind.shutdown()
+            self._behind.close()
             _bypass_cache(self._descriptor, wanted=False)
             self._buffer.close()
             self._spare.close()
 
 
 def read(descriptor: int, start: int, end: int) -> Iterator[bytes]:
-    """What an open file has from ``start`` up to ``end``, piece by piece. Raises OSError."""
+    """What an open file has from ``start`` up to ``end``, piece by piece. Raises OSError.
+
+    While one piece is in use the next one is on its way from the disk.
+    """
     _bypass_cache(descriptor, wanted=end - start > _BUFFER)
     at = start - start % _BLOCK
-    with mmap.mmap(-1, _BUFFER) as buffer:
-        while at < end:
-            with memoryview(buffer) as whole, whole[: _blocks(end - at)] as wanted:
-                count = _retried(os.preadv, descriptor, wanted, at)
-            if count == 0:
-                return
-            yield buffer[max(start - at, 0) : min(count, end - at)]
-            at += count
+    with mmap.mmap(-1, _BUFFER) as buffer, _Behind("reader") as behind:
+        count = _get(buffer, descriptor, at, end)
+        while count:
+            piece = buffer[max(start - at, 0) : min(count, end - at)]
+            at += _BUFFER
+            coming = behind.do(_get, buffer, descriptor, at, end) if at < end else None
+            yield piece
+            count = coming.result() if coming is not None else 0
+
+
+def _get(buffer: mmap.mmap, descriptor: int, at: int, end: int) -> int:
+    """How many bytes are in the buffer then: all up to ``end`` that it takes, unless the file ends before."""
+    count, wanted = 0, min(_blocks(end - at), _BUFFER)
+    with memoryview(buffer) as whole:
+        while count < min(wanted, end - at):
+            with whole[count:wanted] as left:
+                more = _retried(os.preadv, descriptor, left, at + count)
+            if more == 0:
+                break
+            count += more
+    return count
 
 
 def _blocks(size: int) -> int:

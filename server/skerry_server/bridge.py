@@ -8,12 +8,13 @@ answer is on its way to the caller, no thread waits for it; one that waits for t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import io
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from skerry_server.turnstile import Turnstile
@@ -44,11 +45,12 @@ class Bridge:
             return
         first = await receive()
         if first.get("more_body", False):
-            await self._take_in(scope, _Stream(first, receive, asyncio.get_running_loop()), send)
+            with contextlib.closing(Stream(first, receive, asyncio.get_running_loop())) as body:
+                await self._take_in(scope, body, send)
         else:
             await self._answer(self._doors, _environ(scope, io.BytesIO(first.get("body", b""))), send)
 
-    async def _take_in(self, scope: Scope, body: _Stream, send: Send) -> None:
+    async def _take_in(self, scope: Scope, body: Stream, send: Send) -> None:
         if self._places <= 0:
             await say(send, 503, {"msg": _MANY}, retry_after="2")
             return
@@ -122,23 +124,39 @@ def _nothing() -> None:
     """There is nothing to close."""
 
 
-class _Stream:
+class Stream:
     """A body that is still coming, as far as the doors read one."""
 
     def __init__(self, first: Message, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         self._receive = receive
         self._loop = loop
-        self._have = bytearray(first["body"])
-        self._more = True
+        self._pieces = self._come(first)
+        self._coming: Future[Message] | None = None
+        self._have = bytearray()
+
+    def pieces(self) -> Iterator[bytes]:
+        """As they come: while one is in use, the next is waited for."""
+        return self._pieces
 
     def read(self, size: int = -1) -> bytes:
-        while self._more and (size < 0 or len(self._have) < size):
-            message = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
-            self._have += message.get("body", b"")
-            self._more = message.get("more_body", False)
+        """As WSGI has it."""
+        while (size < 0 or len(self._have) < size) and (piece := next(self._pieces, None)) is not None:
+            self._have += piece
         piece = bytes(self._have if size < 0 else self._have[:size])
         del self._have[: len(piece)]
         return piece
+
+    def close(self) -> None:
+        """What has not come yet is not wanted."""
+        if self._coming is not None:
+            self._coming.cancel()
+
+    def _come(self, message: Message) -> Iterator[bytes]:
+        while message.get("more_body", False):
+            self._coming = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
+            yield message.get("body", b"")
+            message = self._coming.result()
+        yield message.get("body", b"")
 
     async def _next(self) -> Message:
         return await self._receive()

@@ -22,6 +22,7 @@ from skerry import logs
 from skerry.audit import What
 from skerry.errors import NotRecorded
 from skerry_server import addresses, tokens
+from skerry_server.bridge import Stream
 from skerry_server.database import is_full
 from skerry_server.doors.fields import NO_NUL
 from skerry_server.doors.rendering import render
@@ -274,7 +275,7 @@ def read_body(limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
     raw = bytearray()
-    while piece := request.stream.read(_PIECE):
+    for piece in _pieces():
         raw += piece
         if len(raw) > limit:
             raise TooLarge(f"The body of this request must not exceed {limit} bytes.")
@@ -284,11 +285,17 @@ def read_body(limit: int) -> bytes:
 def stream_body() -> Iterator[bytes]:
     """The body piece by piece. Raises InvalidRequest when it is shorter than announced."""
     size = 0
-    while piece := request.stream.read(_PIECE):
+    for piece in _pieces():
         size += len(piece)
         yield piece
     if request.content_length is not None and size != request.content_length:
         raise InvalidRequest("The upload was cut off.")
+
+
+def _pieces() -> Iterator[bytes]:
+    """What the request's body is made of, as the bridge has it: each reading by size would copy all of it again."""
+    body = request.environ["wsgi.input"]
+    return body.pieces() if isinstance(body, Stream) else iter(functools.partial(request.stream.read, _PIECE), b"")
 
 
 def stream_ascii() -> Iterator[bytes]:

@@ -170,7 +170,7 @@ def test_a_full_disk_is_said_and_keeps_what_it_has(file: int, monkeypatch: pytes
         write(file, 0, bytes(BUFFER), b"the rest")
 
 
-def test_where_no_thread_can_be_had_the_caller_writes(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_thread_can_be_had_the_caller_writes_and_reads(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -178,6 +178,43 @@ def test_where_no_thread_can_be_had_the_caller_writes(file: int, monkeypatch: py
     whole = os.urandom(4 * BUFFER + 9)
     write(file, 0, whole)
     assert content(file) == whole
+    assert b"".join(uncached.read(file, 5, len(whole))) == whole[5:]
+
+
+def test_the_next_piece_is_read_while_one_is_in_use(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(file, 0, bytes(3 * BUFFER))
+    act, places, second = os.preadv, list[int](), threading.Event()
+
+    def note(descriptor: int, pieces: list[memoryview], at: int) -> int:
+        places.append(at)
+        if at:
+            second.set()
+        return act(descriptor, pieces, at)
+
+    monkeypatch.setattr(os, "preadv", note)
+    pieces = uncached.read(file, 0, 3 * BUFFER)
+    next(pieces)
+    assert second.wait(10)
+    pieces.close()  # type: ignore[attr-defined] - it is a generator
+    assert places == [0, BUFFER]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
+def test_a_disk_that_fails_is_told_after_what_came_before(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.urandom(3 * BUFFER)
+    write(file, 0, whole)
+    act = os.preadv
+
+    def fail(descriptor: int, pieces: list[memoryview], at: int) -> int:
+        if at >= BUFFER:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return act(descriptor, [pieces[0][:8192]], at)  # and never more than a part at once
+
+    monkeypatch.setattr(os, "preadv", fail)
+    pieces = uncached.read(file, 0, len(whole))
+    assert next(pieces) == whole[:BUFFER]
+    with pytest.raises(OSError, match="Input/output"):
+        next(pieces)
 
 
 def test_a_thread_that_outlives_the_main_one_writes(tmp_path: Path) -> None:

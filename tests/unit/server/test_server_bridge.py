@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -137,6 +138,63 @@ def test_a_body_that_is_still_coming_is_read_piece_by_piece() -> None:
 
     assert body(ask(answer, b"abcdef", b"gh", b"i")) == b"abcdefghi"
     assert sizes == [4, 4, 1]
+
+
+def test_pieces_are_had_as_they_came_and_the_next_is_waited_for_meanwhile() -> None:
+    bodies = [b"abc", b"", b"def", b"g"]
+    asked = [threading.Event() for _ in bodies]
+
+    async def receive() -> dict[str, Any]:
+        number = sum(event.is_set() for event in asked)
+        asked[number].set()
+        return {"type": "http.request", "body": bodies[number], "more_body": number + 1 < len(bodies)}
+
+    def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        start("200 OK", [])
+        for number, piece in enumerate(environ["wsgi.input"].pieces(), start=1):
+            came.append(piece)
+            assert number == len(bodies) or asked[number].wait(10)
+        return []
+
+    async def send(_message: Any) -> None:
+        """Nobody looks at it."""
+
+    came: list[bytes] = []
+    asyncio.run(Bridge(app, 1, 1, 1)(dict(SCOPE), receive, send))
+    assert came == bodies
+
+
+def test_the_rest_of_a_body_that_nobody_wants_is_not_waited_for() -> None:
+    asked, ended = threading.Event(), list[BaseException]()
+    first = {"type": "http.request", "body": b"piece", "more_body": True}
+
+    async def receive() -> dict[str, Any]:
+        if asked.is_set():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                ended.append(error)
+                raise
+        asked.set()
+        return first
+
+    def answer(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        start("413 TOO LARGE", [])
+        assert next(environ["wsgi.input"].pieces()) == b"piece"
+        return [b"enough"]
+
+    async def test() -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: Any) -> None:
+            sent.append(dict(message))
+
+        await asyncio.wait_for(Bridge(answer, 1, 1, 1)(dict(SCOPE), receive, send), 10)
+        await asyncio.sleep(0.1)
+        return sent
+
+    assert body(asyncio.run(test())) == b"enough"
+    assert len(ended) == 1
 
 
 def test_an_answer_in_pieces_is_passed_on_as_it_comes() -> None:
