@@ -18,6 +18,7 @@ from skerry.audit import What
 from skerry.errors import ConfigurationError
 from skerry_server import bootstrap, locks
 from skerry_server.clocks import SharedClock
+from skerry_server.counting import Counter
 from skerry_server.database import Database
 from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
@@ -90,6 +91,7 @@ class Server:
     stopping: threading.Event = field(default_factory=threading.Event)
     told: Repeats = field(default_factory=Repeats)
     anchors: Anchors = field(default_factory=Anchors)
+    counter: Counter = field(default_factory=Counter)
 
     @property
     def id(self) -> str:

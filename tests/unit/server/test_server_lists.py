@@ -411,6 +411,64 @@ def test_of_far_too_many_rows_nothing_is_counted(
     assert researcher.get("task", image="none", per_page=2)["links"].keys() == {"self"}
 
 
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+def test_how_long_a_long_list_is_is_remembered_for_a_hundred_times_as_long_as_counting_took(
+    nine_tasks: None, federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And for whoever may see as much of it; a short one is counted each time."""
+    monkeypatch.setattr(counting, "COUNTED", 4)
+    ticks = iter(range(0, 10_000, 2))
+    now = [0.0]
+
+    def clock() -> float:
+        return now[0] + next(ticks) / 1000  # so counting takes 2 ms, and is remembered for 0.2 s
+
+    federation.server.counter._clock = clock
+
+    def length(caller: Api, **query: Any) -> int:
+        return int(caller.ask("GET", "task", query_string={"per_page": 2, **query}).headers["total-count"])
+
+    assert length(researcher) == 9
+    federation.make_task(researcher)
+    assert (length(researcher), length(researcher, per_page=3)) == (9, 9)
+    assert length(federation.make_user("Viewer", 3)) == 0
+    assert length(federation.root, collaboration_id=federation.collaboration) == 10
+    assert length(researcher, is_user_created=1) == 10, "another list"
+    now[0] += 1
+    assert length(researcher) == 10
+    monkeypatch.setattr(counting, "COUNTED", 20)
+    federation.make_task(researcher)
+    assert length(researcher) == 11
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+def test_of_lists_that_were_counted_the_last_ones_are_remembered(
+    nine_tasks: None, federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "COUNTED", 1)
+    monkeypatch.setattr(counting, "_LISTS", 3)
+    for number in range(6):
+        assert researcher.get("task", per_page=2, image="%" * (number + 1))["links"]["last"].endswith("page=5")
+    assert len(federation.server.counter._known) == 3
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+def test_a_span_of_time_is_looked_up_wherever_its_runs_lie(
+    federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would go through all runs for the newest in it."""
+    made = [federation.make_task(researcher)["id"] for _ in range(4)]
+    found, plan = planned(federation, researcher, "EXPLAIN QUERY PLAN", "run", assigned_till="2999-01-01", sort="-id")
+    assert any("ix_run_assigned_at" in line for line in plan), plan
+    assert [run["task"]["id"] for run in found.json["data"]] == made[::-1]
+    assert researcher.get("run", assigned_till="2999-01-01", per_page=3)["links"]["next"].endswith("page=2")
+    assert researcher.get("run", assigned_from="2999-01-01")["data"] == []
+    monkeypatch.setattr(counting, "COUNTED", 3)
+    found, plan = planned(federation, researcher, "EXPLAIN QUERY PLAN", "run", assigned_till="2999-01-01", sort="-id")
+    assert not any("TEMP B-TREE" in line for line in plan), "of many, the first are found soon in their order"
+    assert [run["task"]["id"] for run in found.json["data"]] == made[::-1]
+
+
 def test_a_later_page_has_the_rows_that_follow(federation: Federation, researcher: Api) -> None:
     made = [federation.make_task(researcher)["id"] for _ in range(5)]
     orders = {("run", "task_id"): made, ("run", "-task_id"): made[::-1], ("task", "image,id"): made}
@@ -454,16 +512,18 @@ def test_tasks_of_a_database_lie_in_order(federation: Federation, researcher: Ap
     assert not [line for line in plan if "ORDER BY" in line], plan
 
 
-def planned(federation: Federation, caller: Api, explain: str, **query: Any) -> tuple[Any, list[str]]:
-    """The answer to a list of tasks, and how the database finds its rows."""
+def planned(
+    federation: Federation, caller: Api, explain: str, what: str = "task", **query: Any
+) -> tuple[Any, list[str]]:
+    """The answer to a list, of tasks unless told, and how the database finds its rows."""
     engine, asked = federation.server.database.engine, list[tuple[str, Any]]()
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         asked.append((statement, parameters))
 
     event.listen(engine, "before_cursor_execute", note)
-    found = caller.ask("GET", "task", query_string=query)
+    found = caller.ask("GET", what, query_string=query)
     event.remove(engine, "before_cursor_execute", note)
-    [listed] = [one for one in asked if one[0].startswith("SELECT task.uuid")]
+    [listed] = [one for one in asked if one[0].startswith(f"SELECT {what}.") and "LIMIT" in one[0]]
     with engine.connect() as connection:
         return found, [str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {listed[0]}", listed[1])]

@@ -40,25 +40,25 @@ def paged(
     sorts: Mapping[str, Any],
     default: ColumnElement[Any],
     per_page: int = PER_PAGE,
-    searched: bool = False,
+    narrow: Select[_Row] | None = None,
 ) -> Reply:
     """One page of the rows, shown, with its links and headers. Raises InvalidRequest for an unknown order.
 
-    ``searched``: an index finds the rows, which may all lie at the end of the order. Few are found first and then
-    sorted; PostgreSQL would go through the order's index, as if they were spread evenly.
+    ``narrow``: the same, as an index finds its rows, which may all lie at the end of the order. Few are found by that
+    and then sorted; of more, the first are found soon in their order. A database takes them to be spread evenly.
     """
     size = _MOST if query.no_pagination else query.per_page or per_page
     before = (query.page - 1) * size
     order = _order(query.sort, sorts) or [default]
-    known = counting.count(call.session, statement) if searched else None
-    if known is not None and known <= counting.COUNTED:
-        order = [_sorted(one) for one in order]
+    known = call.server.counter.count(call.session, narrow) if narrow is not None else None
+    if narrow is not None and known is not None and known <= counting.COUNTED:
+        statement, order = narrow, [_sorted(one) for one in order]
     found = call.session.scalars(_cut(statement, order, before, size + 1)).unique().all()
     rows = found[:size]
     is_last = len(found) <= size and (bool(found) or not before)
     total = before + len(found)
     if not is_last:
-        total = max(total, counting.count(call.session, statement) if known is None else known)
+        total = max(total, call.server.counter.count(call.session, statement) if known is None else known)
     links = _links(call, query.page, -(-total // size))
     return Reply({"data": show(call, rows), "links": links}, 200, _headers(total, links))
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint
 from pydantic import Field
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select
 from sqlalchemy.orm import joinedload, undefer
 
 from skerry.wire import from_stored, from_stored_pieces
+from skerry_server import counting
 from skerry_server.doors.fields import Id, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.rendering import LongText
@@ -49,6 +50,7 @@ SORTS = named(
     Run.collaboration_id,
     Run.node_id,
 ) | {"status": Run.state}
+_RARE: ColumnElement[float] = literal_column("0.000001")
 _TIMES: dict[str, Any] = {"assigned": Run.assigned_at, "started": Run.started_at, "finished": Run.finished_at}
 
 
@@ -67,20 +69,27 @@ class RunQuery(Listing):
     finished_till: datetime | None = None
     include: Words = Field(default_factory=list)
 
-    def apply(self, statement: Select[Run]) -> Select[Run]:
+    def apply(self, statement: Select[Run], *, rare_times: bool = False) -> Select[Run]:
+        """``rare_times``: SQLite is told that few runs lie between them, so that it goes by an index of times."""
         for column in (Run.organization_id, Run.task_id, Run.node_id, Run.collaboration_id):
             value = getattr(self, column.key)
             if value is not None:
                 statement = statement.where(column == value)
-        for name, column in _TIMES.items():
-            since, until = getattr(self, f"{name}_from"), getattr(self, f"{name}_till")
-            if since is not None:
-                statement = statement.where(column >= since)
-            if until is not None:
-                statement = statement.where(column <= until)
+        for between in self.times:
+            statement = statement.where(func.likelihood(between, _RARE) if rare_times else between)
         if self.port is not None:
             statement = statement.where(Run.id.in_(select(Port.run_id).where(Port.port == self.port)))
         return statement.where(Run.finished_at.is_(None)) if self.state is not None else statement
+
+    @property
+    def times(self) -> list[ColumnElement[bool]]:
+        """Between which ones runs are to lie."""
+        since = [(column, getattr(self, f"{name}_from")) for name, column in _TIMES.items()]
+        until = [(column, getattr(self, f"{name}_till")) for name, column in _TIMES.items()]
+        return [
+            *(column >= time for column, time in since if time is not None),
+            *(column <= time for column, time in until if time is not None),
+        ]
 
     @property
     def usual_page(self) -> int:
@@ -101,9 +110,7 @@ def list_runs(call: Call, query: RunQuery) -> Reply:
     def shown(call: Call, rows: Sequence[Run]) -> list[dict[str, Any]]:
         return show_all(call, rows, nested=nested)
 
-    return paged(
-        call, query.apply(statement), query, shown, sorts=SORTS, default=Run.id.desc(), per_page=query.usual_page
-    )
+    return _listed(call, statement, query, shown)
 
 
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=Include, answer=answers.Run)
@@ -114,8 +121,22 @@ def get_run(call: Call, id_: int, query: Include) -> dict[str, Any]:
 @calls(Kind.USER, Kind.NODE, Kind.RUN, query=RunQuery, answer=answers.Page[answers.Result])
 def list_results(call: Call, query: RunQuery) -> Reply:
     statement = select(Run).where(runs.visible_results(call.actor)).options(_FORMAT, joinedload(Run.result))
+    return _listed(call, statement, query, show_results)
+
+
+def _listed(
+    call: Call, statement: Select[Run], query: RunQuery, show: Callable[[Call, Sequence[Run]], list[dict[str, Any]]]
+) -> Reply:
+    told = bool(query.times) and not counting.estimates(call.session)
     return paged(
-        call, query.apply(statement), query, show_results, sorts=SORTS, default=Run.id.desc(), per_page=query.usual_page
+        call,
+        query.apply(statement),
+        query,
+        show,
+        sorts=SORTS,
+        default=Run.id.desc(),
+        per_page=query.usual_page,
+        narrow=query.apply(statement, rare_times=True) if told else None,
     )
 
 

@@ -215,7 +215,8 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         return show_all(call, rows, query.include)
 
     searched = counting.estimates(call.session) and any(map(begins, patterns.values()))
-    return paged(call, statement, query, shown, sorts={**SORTS, "id": by}, default=by.desc(), searched=searched)
+    narrow = statement if searched else None
+    return paged(call, statement, query, shown, sorts={**SORTS, "id": by}, default=by.desc(), narrow=narrow)
 
 
 def _check_references(call: Call, query: TaskQuery) -> None:
