@@ -40,6 +40,7 @@ _LENGTH = struct.Struct(">I")
 _SIGNED = b"skerry envelope v1\0"
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 _LONGEST_FIELD = 64 * 1024
+_SMALL = 4096
 _LOOKED_AT = 64 * 1024
 """Bytes of a vantage6 plaintext by which it is told whether it was wrapped in base64 once more; a multiple of 4."""
 _JSON_STARTS = frozenset(bytes([byte]) for byte in b'{["-0123456789tfn \t\r\n')
@@ -284,12 +285,13 @@ def _rechunk(pieces: Iterable[bytes]) -> Iterator[tuple[memoryview, bool]]:
 class _Reader:
     """Takes exact numbers of bytes from a stream of pieces; raises DecryptionError at a premature end.
 
-    What lies in one piece is not copied.
+    What lies in one piece is not copied; small pieces are put together, or each would cost as much again as it holds.
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self._waiting: deque[memoryview] = deque()
+        self._small = bytearray()
         self._size = 0
 
     def fill(self, size: int) -> int:
@@ -298,13 +300,19 @@ class _Reader:
             piece = next(self._pieces, None)
             if piece is None:
                 break
-            self._put(memoryview(piece))
+            self._size += len(piece)
+            if len(piece) < _SMALL:
+                self._small += piece
+            if len(piece) >= _SMALL or len(self._small) >= _SMALL:
+                self._put_together()
+            if len(piece) >= _SMALL:
+                self._waiting.append(memoryview(piece))
         return self._size
 
     def peek(self, size: int) -> bytes:
         """At most so many."""
         start = self.take(min(self.fill(size), size))
-        self._put(start, first=True)
+        self._give_back(start)
         return bytes(start)
 
     def take_field(self) -> bytes:
@@ -332,16 +340,23 @@ class _Reader:
             taken = memoryview(b"".join(parts))
         return taken
 
-    def _put(self, piece: memoryview, *, first: bool = False) -> None:
+    def _put_together(self) -> None:
+        if self._small:
+            self._waiting.append(memoryview(bytes(self._small)))
+            self._small.clear()
+
+    def _give_back(self, piece: memoryview) -> None:
         if piece:
-            (self._waiting.appendleft if first else self._waiting.append)(piece)
+            self._waiting.appendleft(piece)
             self._size += len(piece)
 
     def _next(self, most: int) -> memoryview:
         """So many bytes, or less where a piece ends."""
+        if not self._waiting:
+            self._put_together()
         piece = self._waiting.popleft() if self._waiting else memoryview(b"")
         self._size -= len(piece)
-        self._put(piece[most:], first=True)
+        self._give_back(piece[most:])
         return piece[:most]
 
 

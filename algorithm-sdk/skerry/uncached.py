@@ -10,9 +10,10 @@ import errno
 import fcntl
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
@@ -20,16 +21,18 @@ _BLOCK = 4096
 """What the places and lengths of such reads and writes are multiples of, on all disks in use."""
 _BUFFER = 1 << 20
 _DIRECT = getattr(os, "O_DIRECT", 0)
+_READERS = threading.Semaphore(16)
+"""A reader keeps its thread for as long as whoever it reads for takes, and such a caller may be slow."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class _Behind:
-    """A thread that does one thing after another; where there is none to be had, its caller does."""
+    """A thread that does one thing after another; where there is to be none, or none to be had, its caller does."""
 
-    def __init__(self, name: str) -> None:
-        self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, name)
+    def __init__(self, name: str, has_thread: bool = True) -> None:
+        self._thread = ThreadPoolExecutor(1, name) if has_thread else None
 
     def do(self, act: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         if self._thread is not None:
@@ -125,11 +128,11 @@ class Writer:
 def read(descriptor: int, start: int, end: int) -> Iterator[bytes]:
     """What an open file has from ``start`` up to ``end``, piece by piece. Raises OSError.
 
-    While one piece is in use the next one is on its way from the disk.
+    While one piece is in use the next one is on its way from the disk, by a thread: for a few readers at a time.
     """
     _bypass_cache(descriptor, wanted=end - start > _BUFFER)
     at = start - start % _BLOCK
-    with mmap.mmap(-1, _BUFFER) as buffer, _Behind("reader") as behind:
+    with mmap.mmap(-1, _BUFFER) as buffer, _one_of(_READERS) as has_thread, _Behind("reader", has_thread) as behind:
         count = _get(buffer, descriptor, at, end)
         while count:
             piece = buffer[max(start - at, 0) : min(count, end - at)]
@@ -137,6 +140,17 @@ def read(descriptor: int, start: int, end: int) -> Iterator[bytes]:
             coming = behind.do(_get, buffer, descriptor, at, end) if at < end else None
             yield piece
             count = coming.result() if coming is not None else 0
+
+
+@contextmanager
+def _one_of(places: threading.Semaphore) -> Iterator[bool]:
+    """Whether one of the places is had, for as long as the block lasts."""
+    has_one = places.acquire(blocking=False)
+    try:
+        yield has_one
+    finally:
+        if has_one:
+            places.release()
 
 
 def _get(buffer: mmap.mmap, descriptor: int, at: int, end: int) -> int:

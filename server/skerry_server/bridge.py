@@ -135,8 +135,10 @@ class Stream:
         self._have = bytearray()
 
     def pieces(self) -> Iterator[bytes]:
-        """As they come: while one is in use, the next is waited for."""
-        return self._pieces
+        """What is left as it comes: while one piece is in use, the next is waited for."""
+        if self._have:
+            yield self.read(len(self._have))
+        yield from self._pieces
 
     def read(self, size: int = -1) -> bytes:
         """As WSGI has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -14,8 +15,7 @@ from sqlalchemy.orm import Session
 COUNTED = 10_000
 """So many are counted one by one; of more PostgreSQL says how many it expects from its statistics."""
 _FEW, _FAR = 1000, 5
-_DEAR, _LISTS = 100, 1000
-_Key = tuple[str, str]
+_DEAR, _LONGEST, _LISTS = 100, 60.0, 1000
 
 
 def estimates(session: Session) -> bool:
@@ -33,39 +33,50 @@ class Counter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: OrderedDict[_Key, tuple[float, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
 
     def count(self, session: Session, statement: Select[Any]) -> int:
         """Exact up to ``COUNTED`` where PostgreSQL's estimate is not far above that; else an estimate, or the last."""
-        plain: Select[Any] = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None)
+        plain = _plain(statement)
         if estimates(session):
             return _estimated(session, plain)
         exact = _exact(session, plain.limit(COUNTED + 1))
         return exact if exact <= COUNTED else max(exact, self._last(session, plain))
 
-    def _last(self, session: Session, statement: Select[Any]) -> int:
-        compiled = statement.compile(dialect=session.get_bind().dialect)
-        key = (str(compiled), repr(sorted(compiled.params.items())))
+    def _last(self, session: Session, plain: Select[Any]) -> int:
+        compiled = plain.compile(dialect=session.get_bind().dialect)
+        key = hashlib.sha256(repr((str(compiled), sorted(compiled.params.items()))).encode()).digest()
         with self._lock:
             until, known = self._known.get(key, (0.0, 0))
         began = self._clock()
         if began < until:
             return known
-        whole = statement.with_only_columns(func.count(), maintain_column_froms=True)
+        whole = plain.with_only_columns(func.count(), maintain_column_froms=True)
         found = int(session.connection().scalar(whole) or 0)
         ended = self._clock()
         with self._lock:
-            self._known[key] = ended + _DEAR * (ended - began), found
+            self._known[key] = ended + min(_DEAR * (ended - began), _LONGEST), found
             self._known.move_to_end(key)
             if len(self._known) > _LISTS:
                 self._known.popitem(last=False)
         return found
 
 
+def few(session: Session, statement: Select[Any]) -> int | None:
+    """How many there are, up to ``COUNTED``; None for more, or where PostgreSQL expects far more."""
+    plain = _plain(statement)
+    found = _estimated(session, plain) if estimates(session) else _exact(session, plain.limit(COUNTED + 1))
+    return found if found <= COUNTED else None
+
+
+def _plain(statement: Select[Any]) -> Select[Any]:
+    return statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None)
+
+
 def _estimated(session: Session, plain: Select[Any]) -> int:
-    few = _exact(session, plain.limit(_FEW + 1))
-    if few <= min(_FEW, COUNTED):
-        return few
+    found = _exact(session, plain.limit(_FEW + 1))
+    if found <= min(_FEW, COUNTED):
+        return found
     expected = _expected(session, plain)
     if expected > _FAR * COUNTED:
         return expected

@@ -49,10 +49,11 @@ def _words(vocabulary: type[StrEnum]) -> Enum:
     return Enum(vocabulary, native_enum=False, length=32, values_callable=lambda words: [str(word) for word in words])
 
 
-def _by_beginning(table: str, column: str) -> Index:
-    """What finds texts that begin so; PostgreSQL's only, for SQLite compares texts with patterns one by one."""
-    patterns = {column: "varchar_pattern_ops"}
-    return Index(f"ix_{table}_{column}_pattern", column, postgresql_ops=patterns).ddl_if(dialect="postgresql")
+def _by_beginning(table: str, column: str) -> tuple[Index, Index]:
+    """What finds texts that begin so: PostgreSQL compares them as they are, SQLite without regard to case."""
+    patterns = Index(f"ix_{table}_{column}_pattern", column, postgresql_ops={column: "varchar_pattern_ops"})
+    folded = Index(f"ix_{table}_{column}_folded", text(f"{column} COLLATE NOCASE"))
+    return patterns.ddl_if(dialect="postgresql"), folded.ddl_if(dialect="sqlite")
 
 
 class Base(DeclarativeBase):
@@ -287,7 +288,9 @@ class Task(Base):
     __tablename__ = "task"
     __table_args__ = (
         Index(None, "creator", "fingerprint"),
-        *(_by_beginning("task", column) for column in ("name", "image", "description")),
+        *_by_beginning("task", "name"),
+        *_by_beginning("task", "image"),
+        *_by_beginning("task", "description"),
         Base.__table_args__,
     )
 

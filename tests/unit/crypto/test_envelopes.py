@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -312,3 +314,15 @@ def test_a_binding_by_another_key_is_refused(alice, bob) -> None:
     keys = alice.organization_keys(1)
     with pytest.raises(SignatureError):
         OrganizationKeys.from_wire({**keys, "public_key": bob.organization_keys(1)["public_key"]})
+
+
+def test_tiny_pieces_take_no_more_memory_than_they_hold(alice, bob) -> None:
+    """Who sends them chooses how small they are."""
+    envelope = sealed(os.urandom(2 * crypto.CHUNK_SIZE), alice, bob)
+    tracemalloc.start()
+    opened = crypto.unseal((envelope[i : i + 1] for i in range(len(envelope))), bob)
+    next(opened.chunks)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16 * crypto.CHUNK_SIZE
+    assert sum(map(len, opened.chunks)) == crypto.CHUNK_SIZE

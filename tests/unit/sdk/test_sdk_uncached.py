@@ -200,6 +200,16 @@ def test_the_next_piece_is_read_while_one_is_in_use(file: int, monkeypatch: pyte
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
 
 
+def test_slow_readers_do_not_take_all_threads(file: int) -> None:
+    whole = os.urandom(2 * BUFFER)
+    write(file, 0, whole)
+    readers = [uncached.read(file, 0, len(whole)) for _ in range(20)]
+    assert [next(reader) for reader in readers] == [whole[:BUFFER]] * 20
+    assert len([thread for thread in threading.enumerate() if thread.name.startswith("reader")]) == 16
+    assert [b"".join(reader) for reader in readers] == [whole[BUFFER:]] * 20
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
 def test_a_disk_that_fails_is_told_after_what_came_before(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.urandom(3 * BUFFER)
     write(file, 0, whole)

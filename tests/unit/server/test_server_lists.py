@@ -7,13 +7,19 @@ import gzip
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from server_federation import PASSWORD, Api, Federation
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, select, text
 
 from skerry_server import counting
+from skerry_server.doors.handling import Call
+from skerry_server.doors.vantage6 import paging
+from skerry_server.models import Task
 
 pytestmark = pytest.mark.unit
 
@@ -436,9 +442,24 @@ def test_how_long_a_long_list_is_is_remembered_for_a_hundred_times_as_long_as_co
     assert length(researcher, is_user_created=1) == 10, "another list"
     now[0] += 1
     assert length(researcher) == 10
-    monkeypatch.setattr(counting, "COUNTED", 20)
+    monkeypatch.setattr(counting, "_DEAR", 10**9)
+    now[0] += 1
     federation.make_task(researcher)
     assert length(researcher) == 11
+    federation.make_task(researcher)
+    now[0] += 59
+    assert length(researcher) == 11
+    now[0] += 2
+    assert length(researcher) == 12, "and for a minute at most"
+    monkeypatch.setattr(counting, "COUNTED", 20)
+    federation.make_task(researcher)
+    assert length(researcher) == 13
+
+
+def test_a_page_behind_the_last_one_adds_nothing(nine_tasks: None, researcher: Api) -> None:
+    behind = researcher.ask("GET", "task", query_string={"per_page": 4, "page": 7})
+    assert (behind.headers["total-count"], behind.get_json()["data"]) == ("9", [])
+    assert behind.get_json()["links"]["last"].endswith("page=3")
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
@@ -469,12 +490,24 @@ def test_a_span_of_time_is_looked_up_wherever_its_runs_lie(
     assert [run["task"]["id"] for run in found.json["data"]] == made[::-1]
 
 
-def test_a_later_page_has_the_rows_that_follow(federation: Federation, researcher: Api) -> None:
-    made = [federation.make_task(researcher)["id"] for _ in range(5)]
-    orders = {("run", "task_id"): made, ("run", "-task_id"): made[::-1], ("task", "image,id"): made}
-    for (what, sort), ids in orders.items():
-        pages = [researcher.get(what, sort=sort, per_page=2, page=number)["data"] for number in (1, 2, 3)]
-        assert [row["task"]["id"] if what == "run" else row["id"] for page in pages for row in page] == ids
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("column", ["name", "image", "description"])
+def test_the_beginning_of_a_text_is_looked_up_wherever_its_tasks_lie(
+    federation: Federation, researcher: Api, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    """SQLite would compare all tasks of the collaboration; where many match, it does: the first are found soon."""
+    made = [federation.make_task(researcher, **{column: f"Old {n}"})["id"] for n in range(4)]
+    federation.make_task(researcher, **{column: "new"})
+    for pattern, ids in {"old%": made[::-1], "Old _": made[::-1], "oLD 2": [made[2]], "Old 4": []}.items():
+        monkeypatch.setattr(counting, "COUNTED", 4)
+        found, plan = planned(federation, researcher, "EXPLAIN QUERY PLAN", **{column: pattern})
+        assert any(f"ix_task_{column}_folded" in line for line in plan), plan
+        assert [task["id"] for task in found.json["data"]] == ids
+        monkeypatch.setattr(counting, "COUNTED", -1)
+        found, plan = planned(federation, researcher, "EXPLAIN QUERY PLAN", **{column: pattern})
+        assert not any("TEMP B-TREE" in line for line in plan), plan
+        assert [task["id"] for task in found.json["data"]] == ids
+    assert len(researcher.get("task", **{column: "%d %"})["data"]) == 4
 
 
 _MANY = """
@@ -483,6 +516,42 @@ INSERT INTO task (uuid, creator, fingerprint, name, image, collaboration_id, ini
 SELECT n::text, 'user:1', '', CASE WHEN n <= 250 THEN 'old ' ELSE 'new ' END || n, 'image', :collaboration, 1, '[]',
     'plain', 'pending', now() FROM generate_series(1, 5000) n
 """
+
+
+def fill_with_names(federation: Federation, names: list[str]) -> None:
+    """Once."""
+    row = "('x' || :n, 'user:1', '', :name, 'image', :collaboration, 1, '[]', 'plain', 'pending', '2020-01-01')"
+    unwatched = create_engine(federation.server.database.engine.url)
+    with unwatched.begin() as connection:
+        if not connection.scalar(text("SELECT count(*) FROM task")):
+            rows = [{"n": n, "name": name, "collaboration": federation.collaboration} for n, name in enumerate(names)]
+            connection.execute(text(f"{_MANY.partition('SELECT')[0]} VALUES {row}"), rows)
+    unwatched.dispose()
+
+
+_EDGES = ["a", "Z", "z", "@", "[", "`", "{", "_", "\\", "é", "É", "\ud7ff", "\ue000", "\uffff", "\U0010ffff", "0", " "]
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+@given(start=st.lists(st.sampled_from(_EDGES), min_size=1, max_size=2).map("".join))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_index_finds_all_that_begins_so(federation: Federation, start: str) -> None:
+    """As SQLite's LIKE does, which has no regard to the case of ASCII letters."""
+    fill_with_names(federation, [a + b + c for a in _EDGES for b in [*_EDGES, ""] for c in ("", "z", "\U0010ffff")])
+    call = SimpleNamespace(session=SimpleNamespace(get_bind=lambda: federation.server.database.engine))
+    pattern = start.replace("_", "") + "%"
+    found = paging.beginning(cast("Call", call), Task.name, pattern) or []
+    with federation.server.database.reading() as session:
+        plain = set(session.scalars(select(Task.name).where(paging.like(Task.name, pattern))))
+        assert plain == set(session.scalars(select(Task.name).where(paging.like(Task.name, pattern), *found)))
+
+
+def test_a_later_page_has_the_rows_that_follow(federation: Federation, researcher: Api) -> None:
+    made = [federation.make_task(researcher)["id"] for _ in range(5)]
+    orders = {("run", "task_id"): made, ("run", "-task_id"): made[::-1], ("task", "image,id"): made}
+    for (what, sort), ids in orders.items():
+        pages = [researcher.get(what, sort=sort, per_page=2, page=number)["data"] for number in (1, 2, 3)]
+        assert [row["task"]["id"] if what == "run" else row["id"] for page in pages for row in page] == ids
 
 
 @pytest.mark.parametrize("engine_name", [pytest.param("postgresql", marks=pytest.mark.integration)], indirect=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from flask import request
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select, func
+from sqlalchemy import ColumnElement, Select, false, func, literal_column
 from sqlalchemy.sql import operators
 
 from skerry_server import counting
@@ -20,6 +22,8 @@ _Row = TypeVar("_Row")
 PER_PAGE = 10
 EVERYTHING_OF_A_TASK = 1000
 _MOST = 10_000
+_SURROGATES, _AFTER_SURROGATES = range(0xD800, 0xE000), 0xE000
+_RARE: ColumnElement[float] = literal_column("0.000001")
 
 
 class Listing(Query):
@@ -50,13 +54,13 @@ def paged(
     size = _MOST if query.no_pagination else query.per_page or per_page
     before = (query.page - 1) * size
     order = _order(query.sort, sorts) or [default]
-    known = call.server.counter.count(call.session, narrow) if narrow is not None else None
-    if narrow is not None and known is not None and known <= counting.COUNTED:
+    known = counting.few(call.session, narrow) if narrow is not None else None
+    if narrow is not None and known is not None:
         statement, order = narrow, [_sorted(one) for one in order]
     found = call.session.scalars(_cut(statement, order, before, size + 1)).unique().all()
     rows = found[:size]
     is_last = len(found) <= size and (bool(found) or not before)
-    total = before + len(found)
+    total = before + len(found) if found else 0
     if not is_last:
         total = max(total, call.server.counter.count(call.session, statement) if known is None else known)
     links = _links(call, query.page, -(-total // size))
@@ -73,9 +77,35 @@ def like(column: Any, pattern: str) -> ColumnElement[bool]:
     return cast("ColumnElement[bool]", column.like(pattern.replace("\\", "\\\\"), escape="\\"))
 
 
-def begins(pattern: str | None) -> bool:
-    """Whether ``like`` asks for a beginning, by which an index finds what has it."""
-    return pattern is not None and pattern[0] not in "%_"
+def rare(call: Call, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """SQLite is told that few rows have it: it goes by the condition's index, where it would guess."""
+    return condition if counting.estimates(call.session) else func.likelihood(condition, _RARE)
+
+
+def common(call: Call, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """SQLite sees no index for it: it looks at one row after another, as they are ordered, of which many have it."""
+    return condition if counting.estimates(call.session) else func.coalesce(condition, false())
+
+
+def beginning(call: Call, column: Any, pattern: str | None) -> list[ColumnElement[bool]] | None:
+    """How an index finds what matches a pattern that says how the text begins, beside ``like``; None for any other.
+
+    PostgreSQL sees it by itself. SQLite, whose ``LIKE`` has no regard to the case of ASCII letters, is told.
+    """
+    start = re.split("[%_]", pattern or "", maxsplit=1)[0]
+    if not start:
+        return None
+    if counting.estimates(call.session):
+        return []
+    folded, after = column.collate("NOCASE"), _after(start)
+    return [rare(call, folded >= start), *([rare(call, folded < after)] if after else [])]
+
+
+def _after(start: str) -> str | None:
+    """A text behind all that begin so, without regard to case; None where there is none."""
+    last = ord(start[-1].lower() if start[-1].isascii() else start[-1])
+    following = _AFTER_SURROGATES if last + 1 in _SURROGATES else last + 1
+    return start[:-1] + chr(following) if following <= sys.maxunicode else None
 
 
 def each(show: Callable[[Call, _Row], dict[str, Any]]) -> Callable[[Call, Sequence[_Row]], list[dict[str, Any]]]:

@@ -9,16 +9,15 @@ from typing import Annotated, Any, Literal
 
 from flask import Blueprint
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, bindparam, select
 from sqlalchemy.orm import joinedload, undefer
 
 from skerry.wire import from_stored, from_stored_pieces
-from skerry_server import counting
 from skerry_server.doors.fields import Id, Query, Words
 from skerry_server.doors.handling import Call, Reply, calls
 from skerry_server.doors.rendering import LongText
 from skerry_server.doors.vantage6 import answers
-from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, named, paged
+from skerry_server.doors.vantage6.paging import EVERYTHING_OF_A_TASK, PER_PAGE, Listing, common, named, paged, rare
 from skerry_server.doors.vantage6.shapes import moment, one
 from skerry_server.doors.vantage6.task_shape import show as show_task
 from skerry_server.lifecycle import explain
@@ -50,7 +49,6 @@ SORTS = named(
     Run.collaboration_id,
     Run.node_id,
 ) | {"status": Run.state}
-_RARE: ColumnElement[float] = literal_column("0.000001")
 _TIMES: dict[str, Any] = {"assigned": Run.assigned_at, "started": Run.started_at, "finished": Run.finished_at}
 
 
@@ -69,14 +67,12 @@ class RunQuery(Listing):
     finished_till: datetime | None = None
     include: Words = Field(default_factory=list)
 
-    def apply(self, statement: Select[Run], *, rare_times: bool = False) -> Select[Run]:
-        """``rare_times``: SQLite is told that few runs lie between them, so that it goes by an index of times."""
+    def apply(self, statement: Select[Run]) -> Select[Run]:
+        """All but the times."""
         for column in (Run.organization_id, Run.task_id, Run.node_id, Run.collaboration_id):
             value = getattr(self, column.key)
             if value is not None:
                 statement = statement.where(column == value)
-        for between in self.times:
-            statement = statement.where(func.likelihood(between, _RARE) if rare_times else between)
         if self.port is not None:
             statement = statement.where(Run.id.in_(select(Port.run_id).where(Port.port == self.port)))
         return statement.where(Run.finished_at.is_(None)) if self.state is not None else statement
@@ -127,16 +123,18 @@ def list_results(call: Call, query: RunQuery) -> Reply:
 def _listed(
     call: Call, statement: Select[Run], query: RunQuery, show: Callable[[Call, Sequence[Run]], list[dict[str, Any]]]
 ) -> Reply:
-    told = bool(query.times) and not counting.estimates(call.session)
+    statement = query.apply(statement)
+    narrow = statement.where(*(rare(call, between) for between in query.times)) if query.times else None
+    statement = statement.where(*(common(call, between) for between in query.times))
     return paged(
         call,
-        query.apply(statement),
+        statement,
         query,
         show,
         sorts=SORTS,
         default=Run.id.desc(),
         per_page=query.usual_page,
-        narrow=query.apply(statement, rare_times=True) if told else None,
+        narrow=narrow,
     )
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from skerry.wire import Status
-from skerry_server import counting, webcalls
+from skerry_server import webcalls
 from skerry_server.doors.fields import Body, Flag, Id, Json, Name, Query, Text, Words
 from skerry_server.doors.handling import (
     Call,
@@ -30,7 +30,7 @@ from skerry_server.doors.handling import (
     respond,
 )
 from skerry_server.doors.vantage6 import answers, runs
-from skerry_server.doors.vantage6.paging import Listing, begins, like, named, paged
+from skerry_server.doors.vantage6.paging import Listing, beginning, common, like, named, paged
 from skerry_server.doors.vantage6.stores import introduce
 from skerry_server.doors.vantage6.task_shape import show
 from skerry_server.errors import InvalidRequest
@@ -194,10 +194,6 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
         value = getattr(query, column.key)
         if value is not None:
             statement = statement.where(column == value)
-    patterns = {text: getattr(query, text.key) for text in (Task.name, Task.image, Task.description)}
-    for text, pattern in patterns.items():
-        if pattern is not None:
-            statement = statement.where(like(text, pattern))
     if query.collaboration_id is not None:
         statement = statement.where(Task.collaboration_id == query.collaboration_id)
     if query.run_id is not None:
@@ -214,8 +210,11 @@ def list_tasks(call: Call, query: TaskQuery) -> Reply:
     def shown(call: Call, rows: Sequence[Task]) -> list[dict[str, Any]]:
         return show_all(call, rows, query.include)
 
-    searched = counting.estimates(call.session) and any(map(begins, patterns.values()))
-    narrow = statement if searched else None
+    patterns = [(text, getattr(query, text.key)) for text in (Task.name, Task.image, Task.description)]
+    matches = [like(text, pattern) for text, pattern in patterns if pattern is not None]
+    beginnings = [found for text, pattern in patterns if (found := beginning(call, text, pattern)) is not None]
+    narrow = statement.where(*matches, *itertools.chain(*beginnings)) if beginnings else None
+    statement = statement.where(*(common(call, match) for match in matches))
     return paged(call, statement, query, shown, sorts={**SORTS, "id": by}, default=by.desc(), narrow=narrow)
 
 

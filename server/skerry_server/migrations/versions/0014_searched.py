@@ -27,5 +27,5 @@ def downgrade() -> None:
 
 
 def _has_patterns() -> bool:
-    """SQLite compares texts with patterns one by one."""
+    """Those of SQLite came later."""
     return op.get_context().dialect.name == "postgresql"
