@@ -1,4 +1,4 @@
-"""How many rows a list has, in a time that does not grow with them."""
+"""How many rows a list has, in a time that as a rule does not grow with them."""
 
 from __future__ import annotations
 

@@ -38,6 +38,17 @@ def content(descriptor: int) -> bytes:
         return again.read()
 
 
+def fail_behind_the_first_buffer(monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
+    act = getattr(os, call)
+
+    def fail(descriptor: int, pieces: list[memoryview], at: int) -> int:
+        if at >= BUFFER:
+            raise OSError(code, os.strerror(code))
+        return int(act(descriptor, [pieces[0][:4096]], at))  # and never more than a part at once
+
+    monkeypatch.setattr(os, call, fail)
+
+
 def write(descriptor: int, start: int, *pieces: bytes) -> None:
     os.ftruncate(descriptor, start)
     with uncached.Writer(descriptor, start) as writer:
@@ -154,14 +165,7 @@ def test_what_came_before_a_break_is_kept(file: int) -> None:
 
 
 def test_a_full_disk_is_said_and_keeps_what_it_has(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    act = os.pwritev
-
-    def full(descriptor: int, pieces: list[memoryview], at: int) -> int:
-        if at >= BUFFER:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return act(descriptor, [pieces[0][:4096]], at)  # and never more than a part at once
-
-    monkeypatch.setattr(os, "pwritev", full)
+    fail_behind_the_first_buffer(monkeypatch, "pwritev", errno.ENOSPC)
     whole = os.urandom(3 * BUFFER)
     with pytest.raises(OSError, match="No space"), uncached.Writer(file, 0) as writer:
         writer.write(whole)
@@ -213,14 +217,7 @@ def test_slow_readers_do_not_take_all_threads(file: int) -> None:
 def test_a_disk_that_fails_is_told_after_what_came_before(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.urandom(3 * BUFFER)
     write(file, 0, whole)
-    act = os.preadv
-
-    def fail(descriptor: int, pieces: list[memoryview], at: int) -> int:
-        if at >= BUFFER:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return act(descriptor, [pieces[0][:8192]], at)  # and never more than a part at once
-
-    monkeypatch.setattr(os, "preadv", fail)
+    fail_behind_the_first_buffer(monkeypatch, "preadv", errno.EIO)
     pieces = uncached.read(file, 0, len(whole))
     assert next(pieces) == whole[:BUFFER]
     with pytest.raises(OSError, match="Input/output"):
