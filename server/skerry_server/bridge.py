@@ -142,8 +142,13 @@ class Stream:
 
     def read(self, size: int = -1) -> bytes:
         """As WSGI has it."""
-        while (size < 0 or len(self._have) < size) and (piece := next(self._pieces, None)) is not None:
-            self._have += piece
+        while size < 0 or len(self._have) < size:
+            come = next(self._pieces, None)
+            if come is None:
+                if self._coming is not None:
+                    self._coming.result()  # who hung up did so for whoever reads on, too
+                break
+            self._have += come
         piece = bytes(self._have if size < 0 else self._have[:size])
         del self._have[: len(piece)]
         return piece

@@ -212,8 +212,9 @@ def test_an_empty_answer_has_an_end() -> None:
 
 def test_who_hangs_up_is_heard_of_by_the_application() -> None:
     def answer(environ: dict[str, Any]) -> Iterable[bytes]:
-        with pytest.raises(ClientGone):
-            environ["wsgi.input"].read()
+        for size in (-1, 2**20):
+            with pytest.raises(ClientGone):
+                environ["wsgi.input"].read(size)
         return [b"gone"]
 
     assert body(ask(answer, b"part", broken=True)) == b"gone"
