@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hmac
 import logging
-import os
 import secrets
 from pathlib import Path
 
-from skerry.errors import ConfigurationError
+from skerry_server.keepsakes import kept
 
 _LOG = logging.getLogger(__name__)
 _FILE = "bootstrap-secret"
@@ -17,13 +16,7 @@ _FILE = "bootstrap-secret"
 def offer(state: Path) -> None:
     """Makes the secret, unless an earlier start did, and says where it lies. Raises ConfigurationError."""
     path = state / _FILE
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(f"{secrets.token_urlsafe(32)}\n")
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise ConfigurationError(f"{state} can't be written: {error.strerror}.") from error
+    kept(path, lambda: secrets.token_urlsafe(32))
     _LOG.warning("There are no users yet: who has the secret in %s makes the first one (skerry server bootstrap)", path)
 
 

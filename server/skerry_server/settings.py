@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from skerry.errors import ConfigurationError
 from skerry.transport import is_loopback
 from skerry_server import addresses
+from skerry_server.keepsakes import kept
 
 _MINIMUM_SECRET = 32
 _LAST_PORT = 65_535
@@ -348,35 +348,11 @@ def jwt_secret(settings: Settings) -> str:
 
     Raises ConfigurationError for a weak one: whoever guesses it is anybody.
     """
-    secret = settings.tokens.secret or _kept_secret(settings.state / _SECRET_FILE)
+    secret = settings.tokens.secret or kept(settings.state / _SECRET_FILE, lambda: secrets.token_urlsafe(48))
     if len(secret) < _MINIMUM_SECRET or len(set(secret)) < _MINIMUM_SECRET // 4:
         raise ConfigurationError(
             f'"tokens.secret" is too weak: at least {_MINIMUM_SECRET} random characters, or remove it to have one made.'
         )
-    return secret
-
-
-def _kept_secret(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        return _make_secret(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The secret in {path} can't be read.") from error
-
-
-def _make_secret(path: Path) -> str:
-    secret = secrets.token_urlsafe(48)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-    except OSError as error:
-        raise ConfigurationError(f"{path.parent} can't be written: {error.strerror}.") from error
     return secret
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,8 +36,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.base import PassiveFlag
 
 from skerry.audit import Deed, Head, Record, What, Who, follow
-from skerry.errors import ConfigurationError, NotRecorded
+from skerry.errors import NotRecorded
 from skerry.wire import canonical
+from skerry_server.keepsakes import kept
 from skerry_server.models import AuditRecord, Base, audit_head
 
 SERVER = Who("server")
@@ -399,20 +399,5 @@ def kept_writer(folder: Path, process: int = 0) -> str:
 
     Of several processes each has its own, so that none waits for another one's commit.
     """
-    path = folder / (f"audit-writer-{process}" if process else "audit-writer")
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(f"server-{secrets.token_hex(8)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise ConfigurationError(f"{folder} can't be written: {error.strerror}.") from error
-    try:
-        writer = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The audit trail's writer in {path} can't be read.") from error
-    if not writer:
-        raise ConfigurationError(f"{path} is empty: remove it, and the server begins a new chain.")
-    return writer
+    name = f"audit-writer-{process}" if process else "audit-writer"
+    return kept(folder / name, lambda: f"server-{secrets.token_hex(8)}")

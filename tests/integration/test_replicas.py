@@ -213,6 +213,6 @@ def test_they_start_together_on_an_empty_database(postgresql_cluster: Cluster, t
         lines = [one.stdout.readline() for one in started if one.stdout is not None]
         for one in started:
             one.terminate()
-            _, said = one.communicate(timeout=60)
-            assert one.returncode == 0, said
+        said = [one.communicate(timeout=60)[1] for one in started]
+        assert [one.returncode for one in started] == [0] * len(started), said
         assert all(re.search("ready", line) for line in lines)
