@@ -3,7 +3,7 @@
 The callers are threads of this process, on the same machine as the server, each with a connection of its own. Tasks go
 to an organization whose node is played here, so nothing is started. The reference is vantage6 4.15.2 under its
 production server on the reference machine, at 8 connections (SQLite; PostgreSQL was no faster): a number of the past,
-not of this run. PostgreSQL is asked by one process of the server, and then by two that share the address. `TASKS=100000
+not of this run. Each database is used by one process of the server, then by two that share the address. `TASKS=100000
 make bench-requests` fills the databases further first, `EACH=2` looks for so many seconds at each.
 """
 
@@ -107,12 +107,12 @@ def report(database: str, rates: Found) -> None:
 
 
 def main() -> None:
-    report("SQLite", measure(None))
-    say("SQLite is measured")
     with postgresql() as made:
-        report("PostgreSQL", measure(made.url(made.make_database())))
-        say("one process on PostgreSQL is measured")
-        report("PostgreSQL, 2 processes", measure(made.url(made.make_database()), processes=2))
+        for name, url in (("SQLite", lambda: None), ("PostgreSQL", lambda: made.url(made.make_database()))):
+            for processes in (1, 2):
+                what = name if processes == 1 else f"{name}, {processes} processes"
+                report(what, measure(url(), processes))
+                say(f"{what}: measured")
 
 
 if __name__ == "__main__":

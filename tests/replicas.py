@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ SKERRY = Path(sys.executable).with_name("skerry")
 EXAMPLE = Path(__file__).parent.parent / "docs" / "how-to" / "haproxy.cfg"
 AWAY = {429, 502, 503, 504}
 PATIENCE = 60.0
+TASKS = 30
 PASSWORD = "Aa1-correct-horse"
 
 
@@ -139,6 +142,49 @@ def replicas(
         if balanced:
             made.balancer = ended.enter_context(haproxy(folder, [replica.port for replica in made.each]))
         yield made
+
+
+def work(node: Caller, capacity: int = 10, wait: float = 0, holding: Any = ()) -> Any:
+    return node.ok("POST", "skerry/node/work", {"capacity": capacity, "wait": wait, "holding": list(holding)})
+
+
+def finish(node: Caller, order: dict[str, Any]) -> Any:
+    body = {"attempt": order["attempt"], "status": "completed", "log": "log", "result": "MQ=="}
+    return node.ok("POST", f"skerry/run/{order['run']}/finish", body)
+
+
+def run_all_meanwhile(made: Replicas, strike: Callable[[], None]) -> None:
+    """Tasks are created and run by three nodes while this strikes: none is lost, none is run twice."""
+    done, claimed, stop = set[int](), list[tuple[int, int]](), threading.Event()
+
+    def serve(index: int) -> None:
+        node, held = made.node(index), dict[int, int]()
+        while not stop.is_set():
+            holding = [{"run": run, "attempt": attempt} for run, attempt in held.items()]
+            for order in work(node, 5, 1, holding)["runs"]:
+                claimed.append((order["run"], order["attempt"]))
+                held[order["run"]] = order["attempt"]
+                finish(node, order)
+                done.add(order["run"])
+                del held[order["run"]]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        nodes = [pool.submit(serve, index) for index in range(3)]
+        created = [pool.submit(made.root.ok, "POST", "task", made.task(n % 3, (n + 1) % 3)) for n in range(TASKS)]
+        strike()
+        tasks = [one.result(120)["id"] for one in created]
+        for task in tasks:
+            while not made.root.ok("GET", f"skerry/task/{task}/wait?timeout=1")["finished"]:
+                pass
+        stop.set()
+        for node in nodes:
+            node.result(60)
+    assert len(set(tasks)) == TASKS
+    runs = made.root.ok("GET", "run?per_page=1000")["data"]
+    assert len(runs) == 2 * TASKS
+    assert {run["status"] for run in runs} == {"completed"}
+    assert {attempt for _, attempt in claimed} == {1}
+    assert done == {run["id"] for run in runs}
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from skerry_server.database import Database
 from skerry_server.events import Hub
 from skerry_server.models import utcnow
 from skerry_server.policy import ROOT
+from skerry_server.seats import Seat
 from skerry_server.server import open_server, reading_database
 from skerry_server.services.audit import read_heads, read_trail
 from skerry_server.services.migrating import take_over
@@ -145,12 +146,12 @@ def start(path: Path, host: str | None, port: int | None) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _serve_as(settings: Settings, process: int, ready: Callable[[str], None]) -> None:
+def _serve_as(settings: Settings, seat: Seat, ready: Callable[[str], None]) -> None:
     """One of several processes."""
     from skerry_server.serve import serve  # noqa: PLC0415 - as above
 
     try:
-        serve(open_server(settings, process=process), ready, shared=True)
+        serve(open_server(settings, seat=seat), ready, shared=True)
     except SkerryError as error:
         click.ClickException(str(error)).show()
         sys.exit(1)

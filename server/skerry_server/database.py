@@ -3,7 +3,7 @@
 SQLite here means WAL, synchronous=FULL (an acknowledged commit survives a power cut), foreign keys, and writers that
 take their lock when they begin, so that none fails half-way. PostgreSQL means READ COMMITTED: services lock the rows
 whose state they change. A transaction that lost to another one is repeated. What is special to either stays in this
-module, in ``locks`` and in ``listening``.
+module, in ``locks``, ``listening`` and ``tailing``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 import os
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -41,8 +40,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from skerry.errors import ConfigurationError, NotRecorded
-from skerry_server import listening, locks
-from skerry_server.events import Hub, record
+from skerry_server import listening, locks, tailing
+from skerry_server.events import Bus, Hub, NoBus, record
+from skerry_server.seats import Seat
 from skerry_server.trail import Trail, watch
 
 _LOG = logging.getLogger(__name__)
@@ -83,11 +83,18 @@ class Database:
     """Hands out transactions; a writing one publishes what it announced once it is committed."""
 
     def __init__(
-        self, url: str, hub: Hub, trail: Trail, clock: Callable[[], datetime], *, connections: int = 16
+        self,
+        url: str,
+        hub: Hub,
+        trail: Trail,
+        clock: Callable[[], datetime],
+        *,
+        connections: int = 16,
+        seat: Seat = Seat(),  # noqa: B008 - it does not change
     ) -> None:
         self.engine = _open(url, connections)
         self._hub = hub
-        self._bus = listening.Bus(self.engine, hub, clock, _CONNECTING) if not _is_sqlite(self.engine) else None
+        self._bus = _bus(self.engine, hub, clock, seat)
         self.trail = trail
         self._reader = sessionmaker(_reading(self.engine), expire_on_commit=False)
         self._writer = sessionmaker(self.engine, expire_on_commit=False)
@@ -95,8 +102,9 @@ class Database:
         if _is_sqlite(self.engine):  # not by an event of the engine, which would cost each statement a look
             event.listen(self._reader, "after_begin", _read_sqlite)
             event.listen(self._writer, "after_begin", _write_sqlite)
-        # SQLite has one writer at a time and lets the others poll for it; a lock of our own queues them instead.
-        self._turn: AbstractContextManager[Any] = threading.Lock() if _is_sqlite(self.engine) else nullcontext()
+        self._turn: AbstractContextManager[Any] = (
+            locks.Turn(_file(self.engine)) if _is_sqlite(self.engine) else nullcontext()
+        )
 
     def migrate(self, revision: str = "head") -> str:
         """Brings the tables to a revision, this version's by default, and names it; raises ConfigurationError."""
@@ -129,10 +137,10 @@ class Database:
             yield session
             topics = record(session)
             with self.trail.writing(session):
-                if self._bus is not None:
-                    self._bus.tell(session, topics)
+                self._bus.tell(session, topics)
                 session.commit()
         self._hub.publish(topics)
+        self._bus.told()
 
     def repeating(self, transaction: Callable[[], _Answer]) -> _Answer:
         """What the function answers, which is called again where its transaction lost to another one.
@@ -151,13 +159,12 @@ class Database:
 
     def listen(self) -> None:
         """From now on the hub hears of what other processes of this server announce. Raises ConfigurationError."""
-        if self._bus is not None:
-            self._bus.start()
+        self._bus.start()
 
     @property
     def listens(self) -> bool:
         """Whether everything that was announced has been heard, as far as is known."""
-        return self._bus is None or self._bus.connected
+        return self._bus.connected
 
     def back_up(self, file: Path) -> None:
         """Copies SQLite's database as it is at one moment, while others go on. Raises ConfigurationError."""
@@ -192,8 +199,7 @@ class Database:
             return session.scalar(_NOW)
 
     def close(self) -> None:
-        if self._bus is not None:
-            self._bus.stop()
+        self._bus.stop()
         self.engine.dispose()
 
 
@@ -229,6 +235,18 @@ def is_full(error: BaseException) -> bool:
 
 def _is_sqlite(engine: Engine) -> bool:
     return engine.dialect.name == "sqlite"
+
+
+def _file(engine: Engine) -> Path | None:
+    """Where SQLite's database lies, unless it is in memory."""
+    name = engine.url.database
+    return Path(name) if name and name != ":memory:" else None
+
+
+def _bus(engine: Engine, hub: Hub, clock: Callable[[], datetime], seat: Seat) -> Bus:
+    if not _is_sqlite(engine):
+        return listening.Bus(engine, hub, clock, _CONNECTING)
+    return NoBus() if seat.is_alone else tailing.Bus(engine, hub, seat)
 
 
 def _reading(engine: Engine) -> Engine:

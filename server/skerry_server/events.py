@@ -1,8 +1,8 @@
 """Who should look again: rows of the same transaction as the change, published after its commit.
 
 The counters are hints and live in memory; the truth is in the tables. Whoever wants to wait takes a ticket *before*
-looking at the tables, so that a change in between is not missed. Replicas feed each other's hubs from the database's
-own notifications (``listening``).
+looking at the tables, so that a change in between is not missed. Processes of one server feed each other's hubs: by
+PostgreSQL's own notifications (``listening``), or from the rows in SQLite (``tailing``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from skerry_server.models import Event
@@ -75,8 +76,42 @@ def record(session: Session) -> set[str]:
 
 
 def prune(session: Session, before: datetime) -> None:
-    """Removes the rows of events that everybody has heard of long ago."""
-    session.execute(delete(Event).where(Event.at < before))
+    """Removes the rows of events that everybody has heard of long ago, but for the last: SQLite counts on from it."""
+    newest = select(func.max(Event.id)).scalar_subquery()
+    session.execute(delete(Event).where(Event.at < before, Event.id < newest))
+
+
+class Bus(Protocol):
+    """How the hubs of a server's processes hear of each other's events."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether all of them have been heard, as far as is known."""
+
+    def start(self) -> None:
+        """From now on they are. Raises ConfigurationError."""
+
+    def stop(self) -> None: ...
+
+    def tell(self, session: Session, topics: Iterable[str]) -> None:
+        """In the transaction that announced these."""
+
+    def told(self) -> None:
+        """Once it is committed."""
+
+
+class NoBus:
+    """Of a process that has nobody to tell."""
+
+    connected = True
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def tell(self, session: Session, topics: Iterable[str]) -> None: ...
+
+    def told(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

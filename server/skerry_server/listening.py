@@ -59,6 +59,9 @@ class Bus:
         for notice in notices(self._name, sorted(topics)):
             session.connection().execute(_NOTIFY, {"channel": _CHANNEL, "notice": notice})
 
+    def told(self) -> None:
+        """PostgreSQL has done it."""
+
     def start(self) -> None:
         """Raises ConfigurationError when the database can't be listened to."""
         self._thread.start()

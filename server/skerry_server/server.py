@@ -24,6 +24,7 @@ from skerry_server.events import Hub, prune
 from skerry_server.mail import Mailer
 from skerry_server.models import utcnow
 from skerry_server.payloads import PayloadStore
+from skerry_server.seats import Seat
 from skerry_server.services import failures, labels, repeats
 from skerry_server.services.blobs import remove_waiting
 from skerry_server.services.retention import clean_up
@@ -204,11 +205,16 @@ def _open_payloads(settings: Settings, server_id: str) -> PayloadStore:
     return PayloadStore(folder, open_bucket(settings, store, server_id))
 
 
-def open_server(settings: Settings, clock: Callable[[], datetime] | None = None, *, process: int = 0) -> Server:
+def open_server(
+    settings: Settings,
+    clock: Callable[[], datetime] | None = None,
+    *,
+    seat: Seat = Seat(),  # noqa: B008 - it does not change
+) -> Server:
     """Makes the folders and tables where they are missing. Raises ConfigurationError.
 
-    ``clock``: in place of the database's, or this machine's where the database is a file. ``process``: which of those
-    that share the state folder.
+    ``clock``: in place of the database's, or this machine's where the database is a file. ``seat``: of this process
+    among those that share the state folder.
     """
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -217,8 +223,9 @@ def open_server(settings: Settings, clock: Callable[[], datetime] | None = None,
     except OSError as error:
         raise ConfigurationError(f"The state folder {settings.state} can't be made: {error.strerror}.") from error
     hub, shared = Hub(), SharedClock()
-    trail = Trail(kept_writer(settings.state, process), clock or shared)
-    database = Database(settings.database_url, hub, trail, clock or shared, connections=settings.limits.threads)
+    trail = Trail(kept_writer(settings.state, seat.number), clock or shared)
+    connections = settings.limits.threads
+    database = Database(settings.database_url, hub, trail, clock or shared, connections=connections, seat=seat)
     database.migrate()
 
     def read_clock() -> None:

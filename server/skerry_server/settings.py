@@ -211,7 +211,7 @@ TEMPLATE = """\
 # api_path: /api
 # state_folder: .        # the database, large payloads and the secret; relative to this file
 # database: null         # a database URL; null means SQLite in the state folder
-# processes: 1           # PostgreSQL only: so many of them share the address and the machine's processors
+# processes: 1           # so many of them share the address and the machine's processors
 # tls: null              # certificate: server.pem and private_key: server-key.pem, relative to this file
 # trusted_proxies: []    # addresses or networks of reverse proxies that speak TLS: ["10.0.0.5", "10.1.0.0/24"];
 #                        # nobody else may then speak to the server, and their X-Forwarded-For is believed
@@ -293,10 +293,6 @@ def parse(text: str, path: Path) -> Settings:
 
 
 def _check_processes(settings: Settings, path: Path) -> None:
-    if settings.database_url.startswith("sqlite"):
-        raise ConfigurationError(
-            f'{path}: "processes": SQLite is for one process only: name a PostgreSQL in "database".'
-        )
     if settings.metrics is not None:
         ports = range(settings.metrics.port, settings.metrics.port + settings.processes)
         if ports[-1] > _LAST_PORT or settings.port in ports:

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from types import FrameType
 
+from skerry_server.seats import Seat
 from skerry_server.serve import bind, listen
 from skerry_server.settings import Settings
 
@@ -26,8 +27,8 @@ _LONG_LIFE = 60.0
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, linux/prctl.h
 
-Work = Callable[[Settings, int, Callable[[str], None]], None]
-"""Serves until SIGTERM or SIGINT, as the process of that number, and says its address once it answers."""
+Work = Callable[[Settings, Seat, Callable[[str], None]], None]
+"""Serves until SIGTERM or SIGINT, as the process at that seat, and says its address once it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Workers:
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         self._settings = settings.model_copy(update={"port": port})
         self._work = work
+        self._seats = Seat.row(settings.processes)
         self._workers: dict[int, _Worker] = {}
         self._stopping = False
 
@@ -66,11 +68,13 @@ class Workers:
     def close(self) -> None:
         """The address is free once the processes have ended."""
         self._held.close()
+        for bell in self._seats[0].bells:
+            os.close(bell)
 
     def _begin(self) -> str:
         """Where they answer; empty when not all of them do, and the others are told to stop."""
         address = ""
-        for index in range(self._settings.processes):  # the first one brings the tables up to date
+        for index in range(len(self._seats)):  # the first one brings the tables up to date
             self._start(index)
             address = self._address(index)
             if not address:
@@ -132,7 +136,7 @@ class Workers:
         os.setpgid(0, 0)
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == parent:
-            self._work(_own(self._settings, index), index, ready.send)
+            self._work(_own(self._settings, index), self._seats[index], ready.send)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         self._stopping = True

@@ -6,20 +6,17 @@ import concurrent.futures
 import re
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from clusters import Cluster
-from replicas import SKERRY, Caller, Replicas, database, replicas
+from replicas import SKERRY, Replicas, database, finish, replicas, run_all_meanwhile, work
 
 from skerry_server import health
 
 pytestmark = pytest.mark.integration
-TASKS = 30
 WAITING = 40
 
 
@@ -47,15 +44,6 @@ def pair(running: Replicas) -> Replicas:
     return running
 
 
-def work(node: Caller, capacity: int = 10, wait: float = 0, holding: Any = ()) -> Any:
-    return node.ok("POST", "skerry/node/work", {"capacity": capacity, "wait": wait, "holding": list(holding)})
-
-
-def finish(node: Caller, order: dict[str, Any]) -> Any:
-    body = {"attempt": order["attempt"], "status": "completed", "log": "log", "result": "MQ=="}
-    return node.ok("POST", f"skerry/run/{order['run']}/finish", body)
-
-
 def test_what_one_is_told_wakes_who_waits_at_the_other(pair: Replicas) -> None:
     """Far sooner than the wait would end by itself."""
     here, there = (replica.url for replica in pair.each)
@@ -74,39 +62,12 @@ def test_what_one_is_told_wakes_who_waits_at_the_other(pair: Replicas) -> None:
 
 
 def test_one_is_killed_at_any_time(pair: Replicas) -> None:
-    """Tasks are created and run while the processes die in turn: none is lost, none is run twice."""
-    done, claimed, stop = set[int](), list[tuple[int, int]](), threading.Event()
-
-    def serve(index: int) -> None:
-        node, held = pair.node(index), dict[int, int]()
-        while not stop.is_set():
-            holding = [{"run": run, "attempt": attempt} for run, attempt in held.items()]
-            for order in work(node, 5, 1, holding)["runs"]:
-                claimed.append((order["run"], order["attempt"]))
-                held[order["run"]] = order["attempt"]
-                finish(node, order)
-                done.add(order["run"])
-                del held[order["run"]]
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        nodes = [pool.submit(serve, index) for index in range(3)]
-        created = [pool.submit(pair.root.ok, "POST", "task", pair.task(n % 3, (n + 1) % 3)) for n in range(TASKS)]
+    def strike() -> None:
         for replica in (*pair.each, *pair.each):
             replica.end(signal.SIGKILL)
             replica.start()
-        tasks = [one.result(120)["id"] for one in created]
-        for task in tasks:
-            while not pair.root.ok("GET", f"skerry/task/{task}/wait?timeout=1")["finished"]:
-                pass
-        stop.set()
-        for node in nodes:
-            node.result(60)
-    assert len(set(tasks)) == TASKS
-    runs = pair.root.ok("GET", "run?per_page=1000")["data"]
-    assert len(runs) == 2 * TASKS
-    assert {run["status"] for run in runs} == {"completed"}
-    assert {attempt for _, attempt in claimed} == {1}
-    assert done == {run["id"] for run in runs}
+
+    run_all_meanwhile(pair, strike)
 
 
 def test_a_replica_that_stops_says_so_and_serves_on_until_the_balancer_knows(pair: Replicas) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import socket
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from clusters import Cluster, free_port
-from replicas import SKERRY, Replicas, database, replicas
+from replicas import SKERRY, Replicas, database, replicas, run_all_meanwhile
 
 from skerry.errors import ConfigurationError
+from skerry_server.seats import Seat
 from skerry_server.serve import listen
 from skerry_server.settings import Settings
 from skerry_server.workers import Workers
@@ -22,13 +24,15 @@ from skerry_server.workers import Workers
 pytestmark = pytest.mark.integration
 PATIENCE = 60.0
 PROCESSES = 3
+NODES = 12
 
 
-@pytest.fixture
-def served(postgresql_cluster: Cluster, tmp_path: Path) -> Iterator[Replicas]:
-    for url in database(postgresql_cluster):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Replicas]:
+    sqlite = request.param == "sqlite"
+    for url in [None] if sqlite else database(request.getfixturevalue("postgresql_cluster")):
         settings = f"processes: {PROCESSES}"
-        with replicas(tmp_path, url, count=1, nodes=1, settings=settings, balanced=False) as made:
+        with replicas(tmp_path, url, count=1, nodes=NODES, settings=settings, balanced=False) as made:
             yield made
             made.each[0].end(signal.SIGTERM)
 
@@ -69,6 +73,30 @@ def test_all_of_them_serve_one_address(served: Replicas) -> None:
     assert {row["id"] for row in served.root.ok("GET", "task?per_page=100")["data"]} == {*tasks}
     work = served.node(0).ok("POST", "skerry/node/work", {"capacity": 100, "wait": 0})
     assert len({run["run"] for run in work["runs"]}) == len(tasks)
+
+
+def test_who_waits_at_one_hears_what_another_did(served: Replicas) -> None:
+    """So many nodes that they are spread over all of them, and so many tasks that those are made by all of them."""
+    with concurrent.futures.ThreadPoolExecutor(NODES) as pool:
+        for _ in range(2):
+            asked = {"capacity": 1, "wait": PATIENCE / 2}
+            waiting = [pool.submit(served.node(n).ok, "POST", "skerry/node/work", asked) for n in range(NODES)]
+            time.sleep(1)
+            began = time.monotonic()
+            for n in range(NODES):
+                served.root.ok("POST", "task", served.task(n))
+            assert [len(one.result()["runs"]) for one in waiting] == [1] * NODES
+            assert time.monotonic() - began < PATIENCE / 4
+
+
+def test_they_are_killed_at_any_time(served: Replicas) -> None:
+    def strike() -> None:
+        for which in (min, max, min):
+            until(lambda: len(children(parent(served))) == PROCESSES, "it is not replaced")
+            time.sleep(0.3)
+            os.kill(which(children(parent(served))), signal.SIGKILL)
+
+    run_all_meanwhile(served, strike)
 
 
 def test_one_that_is_killed_is_replaced(served: Replicas) -> None:
@@ -114,7 +142,7 @@ def test_two_servers_never_share_an_address(tmp_path: Path) -> None:
     Workers(settings, nothing).close()
 
 
-def nothing(_settings: Settings, _index: int, _ready: Callable[[str], None]) -> None:
+def nothing(_settings: Settings, _seat: Seat, _ready: Callable[[str], None]) -> None:
     """What a process does here."""
 
 
@@ -169,9 +197,3 @@ def test_a_database_that_is_away(tmp_path: Path) -> None:
     done = start(tmp_path, f"processes: 4\nport: 0\ndatabase: {away!r}\n")
     assert (done.returncode, done.stderr.count("can't be used")) == (1, 1)
     assert "Traceback" not in done.stderr
-
-
-def test_sqlite_is_for_one(tmp_path: Path) -> None:
-    done = start(tmp_path, "processes: 2\n")
-    assert done.returncode == 1
-    assert '"processes": SQLite is for one process only' in done.stderr
