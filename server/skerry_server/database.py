@@ -3,7 +3,7 @@
 SQLite here means WAL, synchronous=FULL (an acknowledged commit survives a power cut), foreign keys, and writers that
 take their lock when they begin, so that none fails half-way. PostgreSQL means READ COMMITTED: services lock the rows
 whose state they change. A transaction that lost to another one is repeated. What is special to either stays in this
-module, in ``locks``, ``listening`` and ``tailing``.
+module, in ``locks``, ``sqlite``, ``listening`` and ``tailing``.
 """
 
 from __future__ import annotations
@@ -40,13 +40,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from skerry.errors import ConfigurationError, NotRecorded
-from skerry_server import listening, locks, tailing
+from skerry_server import listening, locks, sqlite, tailing
 from skerry_server.events import Bus, Hub, NoBus, record
 from skerry_server.seats import Seat
 from skerry_server.trail import Trail, watch
 
 _LOG = logging.getLogger(__name__)
-_BUSY_SECONDS = 30
 _TRIES = 6
 _FIRST_PAUSE = 0.01
 _LOST = frozenset({"40001", "40P01"})
@@ -69,8 +68,6 @@ _CONNECTING = {
     "application_name": "skerry",
     "options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items()),
 }
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000")
-"""The log is brought into the tables every 16 MB: every 4, as SQLite does unasked, costs writers a twelfth more."""
 _DISK_FULL = "53100"
 _RESTS_SINCE = "skerry_rests_since"
 _TRUSTED_SECONDS = 1.0
@@ -100,11 +97,9 @@ class Database:
         self._writer = sessionmaker(self.engine, expire_on_commit=False)
         watch(self._writer)
         if _is_sqlite(self.engine):  # not by an event of the engine, which would cost each statement a look
-            event.listen(self._reader, "after_begin", _read_sqlite)
-            event.listen(self._writer, "after_begin", _write_sqlite)
-        self._turn: AbstractContextManager[Any] = (
-            locks.Turn(_file(self.engine)) if _is_sqlite(self.engine) else nullcontext()
-        )
+            event.listen(self._reader, "after_begin", sqlite.begin_to_read)
+            event.listen(self._writer, "after_begin", sqlite.begin_to_write)
+        self._turn: AbstractContextManager[Any] = sqlite.Turn(self.engine) if _is_sqlite(self.engine) else nullcontext()
 
     def migrate(self, revision: str = "head") -> str:
         """Brings the tables to a revision, this version's by default, and names it; raises ConfigurationError."""
@@ -206,7 +201,7 @@ class Database:
 def migrate(connection: Connection, revision: str = "head") -> None:
     """Brings the tables to a revision, forwards or backwards, in the connection's transaction."""
     if connection.dialect.name == "sqlite":
-        _begin_sqlite(connection, "BEGIN IMMEDIATE")
+        sqlite.begin(connection, "BEGIN IMMEDIATE")
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
@@ -237,12 +232,6 @@ def _is_sqlite(engine: Engine) -> bool:
     return engine.dialect.name == "sqlite"
 
 
-def _file(engine: Engine) -> Path | None:
-    """Where SQLite's database lies, unless it is in memory."""
-    name = engine.url.database
-    return Path(name) if name and name != ":memory:" else None
-
-
 def _bus(engine: Engine, hub: Hub, clock: Callable[[], datetime], seat: Seat) -> Bus:
     if not _is_sqlite(engine):
         return listening.Bus(engine, hub, clock, _CONNECTING)
@@ -258,14 +247,14 @@ def _open(text: str, connections: int) -> Engine:
     try:
         url = _with_driver(make_url(text))
         is_sqlite = url.get_backend_name() == "sqlite"
-        options = {"connect_args": {"timeout": _BUSY_SECONDS} if is_sqlite else _CONNECTING}
+        options = {"connect_args": {"timeout": sqlite.BUSY_SECONDS} if is_sqlite else _CONNECTING}
         engine = create_engine(url, pool_size=connections, max_overflow=connections, pool_use_lifo=True, **options)
     except ModuleNotFoundError as error:
         raise ConfigurationError('For PostgreSQL, install its driver: pip install "skerry[postgresql]".') from error
     except (ArgumentError, ImportError) as error:
         raise ConfigurationError(f'"database" is not a database URL that this server can use: {error}') from error
     if is_sqlite:
-        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "connect", sqlite.set_up)
     else:
         _ping_rested(engine)
     return engine
@@ -300,29 +289,7 @@ def _with_driver(url: URL) -> URL:
     if url.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
         return url.set(drivername="postgresql+psycopg")
     if url.drivername in {"sqlite", "sqlite+pysqlite"}:
+        if url.database in {None, "", ":memory:"}:
+            raise ArgumentError("What is in memory ends with the server: name a file.")
         return url
     raise ArgumentError(f'"{url.drivername}" is none of sqlite and postgresql.')
-
-
-def _set_up_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _read_sqlite(_session: object, _transaction: object, connection: Connection) -> None:
-    _begin_sqlite(connection, "BEGIN")
-
-
-def _write_sqlite(_session: object, _transaction: object, connection: Connection) -> None:
-    _begin_sqlite(connection, "BEGIN IMMEDIATE")
-
-
-def _begin_sqlite(connection: Connection, how: str) -> None:
-    try:
-        connection.exec_driver_sql(how)
-    except DBAPIError:
-        connection.invalidate()  # or the session would go on without a transaction
-        raise

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
 from skerry_server.models import Event
@@ -76,9 +76,8 @@ def record(session: Session) -> set[str]:
 
 
 def prune(session: Session, before: datetime) -> None:
-    """Removes the rows of events that everybody has heard of long ago, but for the last: SQLite counts on from it."""
-    newest = select(func.max(Event.id)).scalar_subquery()
-    session.execute(delete(Event).where(Event.at < before, Event.id < newest))
+    """Removes the rows of events that everybody has heard of long ago."""
+    session.execute(delete(Event).where(Event.at < before))
 
 
 class Bus(Protocol):

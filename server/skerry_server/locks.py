@@ -1,59 +1,18 @@
 """What must not happen twice in the same moment, whichever process of the server begins it.
 
 On PostgreSQL these are advisory locks that end with the transaction. SQLite has one writer at a time, so that a writing
-transaction holds every lock already; it lets the others poll for it, where a ``Turn`` queues them.
+transaction holds every lock already.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import threading
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
-from skerry.errors import ConfigurationError
-
 _Row = TypeVar("_Row")
-
-
-class Turn:
-    """Who has it writes to SQLite: one thread, of one process."""
-
-    def __init__(self, database: Path | None) -> None:
-        """Threads of this process only where there is no file."""
-        self._path = database.with_name(f"{database.name}-turn") if database is not None else None
-        self._file: int | None = None
-        self._threads = threading.Lock()
-
-    def __enter__(self) -> None:
-        """Raises ConfigurationError when there can be no such file."""
-        self._threads.acquire()
-        try:
-            if self._path is not None:
-                self._take(self._path)
-        except BaseException:
-            self._threads.release()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            if self._file is not None:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
-            self._threads.release()
-
-    def _take(self, path: Path) -> None:
-        if self._file is None:
-            try:
-                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise ConfigurationError(f"{path} can't be made: {error.strerror}.") from error
-        fcntl.flock(self._file, fcntl.LOCK_EX)
 
 
 def hold(where: Session | Connection, what: str) -> None:

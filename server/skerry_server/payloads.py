@@ -17,7 +17,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -168,12 +168,13 @@ class PayloadStore:
             with _put_off():
                 self.objects.remove(name)
 
-    def sweep(self, session: Session) -> None:
+    def sweep(self, reading: Callable[[], AbstractContextManager[Session]]) -> None:
         """Removes objects that no row names, and uploads with which nobody went on."""
         self.sweep_parts()
         with _put_off():
             for batch in _batches(self.objects.unchanged_since(time.time() - _ABANDONED_SECONDS)):
-                known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
+                with reading() as session:
+                    known = set(session.scalars(select(Payload.file).where(Payload.file.in_(batch))))
                 for name in set(batch) - known:
                     self.objects.remove(name)
 

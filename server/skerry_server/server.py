@@ -110,13 +110,13 @@ class Server:
     def begin(self) -> None:
         """What is due before the first request is answered. Raises ConfigurationError."""
         self.database.listen()
+        self.payloads.sweep(self.database.reading)
         self.database.repeating(self._begin)
 
     def _begin(self) -> None:
         with self.database.writing() as session:
             note(session, "server.start", What("server"), version=own_version())
             renew_leases(session, self.clock() + self.lease)
-            self.payloads.sweep(session)
             founded = has_users(session)
         (bootstrap.withdraw if founded else bootstrap.offer)(self.settings.state)
 

@@ -22,7 +22,11 @@ _SINCE = select(Event.id, Event.topics).where(Event.id > bindparam("last")).orde
 
 
 class Bus:
-    """One process's ear and mouth. Rows are in the order of their commits, since SQLite has one writer at a time."""
+    """One process's ear and mouth.
+
+    Rows are in the order of their commits, since SQLite has one writer at a time, and no number comes twice
+    (AUTOINCREMENT).
+    """
 
     def __init__(self, engine: Engine, hub: Hub, seat: Seat) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""How the processes of a server on SQLite hear of each other, and queue to write."""
+"""How the processes of a server on SQLite hear of each other."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from skerry.errors import ConfigurationError
 from skerry_server import events, tailing
 from skerry_server.database import Database
 from skerry_server.events import Hub, announce, prune
-from skerry_server.locks import Turn
 from skerry_server.models import Event, utcnow
 from skerry_server.seats import Seat
 from skerry_server.trail import Trail
@@ -90,13 +88,13 @@ def test_what_was_rolled_back_is_not_heard(two: Two) -> None:
     assert two.hubs[0].ticket(["task:1"]) == before
 
 
-def test_it_hears_on_when_old_events_are_removed(two: Two) -> None:
-    """SQLite gives the numbers of removed rows again."""
+def test_it_hears_on_when_all_events_are_removed(two: Two) -> None:
+    """Their numbers are not given again."""
     for turn in range(3):
         two.say(1, f"task:{turn}")
     with two.each[1].writing() as session:
         prune(session, utcnow() + timedelta(days=1))
-        assert session.scalar(select(func.count(Event.id))) == 1
+        assert session.scalar(select(func.count(Event.id))) == 0
     assert two.hears(0, "task:9", lambda: two.say(1, "task:9"))
 
 
@@ -125,37 +123,26 @@ def test_a_process_alone_wakes_nobody() -> None:
     Seat().wake_others()
 
 
-def test_who_sleeps_is_woken_by_others_only() -> None:
+def test_what_was_heard_is_not_told_again(monkeypatch: pytest.MonkeyPatch, two: Two) -> None:
+    monkeypatch.setattr(tailing, "_LOOK_SECONDS", 0.01)
+    assert two.hears(0, "task:1", lambda: two.say(1, "task:1"))
+    before = two.hubs[0].ticket(["task:1"])
+    assert two.hears(0, "task:2", lambda: two.say(1, "task:2"))
+    assert two.hubs[0].ticket(["task:1"]) == before
+
+
+def test_who_sleeps_is_woken_by_others_once() -> None:
     first, second = Seat.row(2)
-    first.wake_others()
-    second.wake_others()
-    for seat in (first, second):
-        began = time.monotonic()
-        seat.sleep(PATIENCE)
-        assert time.monotonic() - began < PATIENCE
-        seat.sleep(0.01)  # woken once
+    for _ in range(2):
+        second.wake_others()
+    assert slept(first, PATIENCE) < PATIENCE
+    assert slept(first, 0.2) >= 0.2
+    assert slept(second, 0.2) >= 0.2
+    second.wake()
+    assert slept(second, PATIENCE) < PATIENCE
 
 
-def test_the_turn_is_one_holder_s(tmp_path: Path) -> None:
-    """Two of them are as two processes: each has opened the file."""
-    first, second, path = Turn(tmp_path / "database"), Turn(tmp_path / "database"), tmp_path / "database-turn"
-    with first:
-        assert locked(path)
-        with pytest.raises(KeyError), Turn(None):
-            raise KeyError
-    assert not locked(path)
-    with second:
-        assert locked(path)
-
-
-def locked(path: Path) -> bool:
-    """By the kernel's own list."""
-    inode = str(path.stat().st_ino)
-    return any(f":{inode} " in line and "FLOCK" in line for line in Path("/proc/locks").read_text().splitlines())
-
-
-def test_a_turn_that_can_not_be_had(tmp_path: Path) -> None:
-    turn = Turn(tmp_path / "nowhere" / "database")
-    for _ in range(2):  # the second does not wait for the first
-        with pytest.raises(ConfigurationError, match="database-turn can't be made: No such file"), turn:
-            raise AssertionError
+def slept(seat: Seat, seconds: float) -> float:
+    began = time.monotonic()
+    seat.sleep(seconds)
+    return time.monotonic() - began
