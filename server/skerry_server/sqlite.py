@@ -170,7 +170,8 @@ def _open(path: Path, database: Path) -> int:
     try:
         like = database.stat()
         with suppress(FileExistsError):
-            made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, stat.S_IMODE(like.st_mode))
+            made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.fchmod(made, stat.S_IMODE(like.st_mode))  # whatever the umask is
             if os.geteuid() == 0:
                 os.fchown(made, like.st_uid, like.st_gid)
             return made

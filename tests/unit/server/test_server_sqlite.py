@@ -162,7 +162,11 @@ def test_what_root_makes_is_the_owners(tmp_path: Path) -> None:
     database = opened(tmp_path)
     os.chown(tmp_path / "file.sqlite", NOBODY, NOBODY)
     (tmp_path / "file.sqlite").chmod(0o640)
-    write(database)
+    before = os.umask(0o077)
+    try:
+        write(database)
+    finally:
+        os.umask(before)
     database.close()
     found = (tmp_path / "file.sqlite-turn").stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (NOBODY, NOBODY, 0o640)
