@@ -406,6 +406,26 @@ def test_what_no_row_names_is_swept_away(server: Server) -> None:
     assert {path.name for path in server.settings.payload_folder.iterdir()} == {kept.file, fresh.file}
 
 
+def test_others_write_while_what_is_left_is_looked_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket may hold a million: another process that starts stops nobody."""
+    written: list[bool] = []
+
+    def write() -> None:
+        with server.database.writing() as session:
+            session.add(Organization(name="meanwhile"))
+
+    def unchanged_since(_moment: float) -> Iterator[str]:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join(20)
+        written.append(not thread.is_alive())
+        yield from ()
+
+    monkeypatch.setattr(server.payloads.objects, "unchanged_since", unchanged_since)
+    server.begin()
+    assert written == [True]
+
+
 def test_a_large_input_is_fetched_by_itself(federation: Federation, researcher: Api) -> None:
     big = plain("x" * 200_000)
     federation.make_task(researcher, organizations=[{"id": 2, "input": big}])
