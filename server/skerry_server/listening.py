@@ -8,51 +8,37 @@ some; on its return it reads the rows of the events since.
 from __future__ import annotations
 
 import contextlib
-import logging
-import random
 import select as polling
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, select, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from skerry.errors import ConfigurationError
 from skerry_server.events import Hub
+from skerry_server.hearing import Ear
 from skerry_server.models import Event
 
-_LOG = logging.getLogger(__name__)
 _CHANNEL = "skerry_events"
 _NOTIFY = text("SELECT pg_notify(:channel, :notice)")
 _LONGEST_NOTICE = 7900
 """Bytes; PostgreSQL takes fewer than 8000."""
 _LOOK_SECONDS = 1.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _MARGIN = timedelta(minutes=2)
 """How long before the connection was lost a transaction may have begun whose notice was missed."""
 
 
-class Bus:
-    """One process's ear and mouth. Safe for threads."""
+class Bus(Ear):
+    """One process's ear and mouth."""
 
     def __init__(self, engine: Engine, hub: Hub, clock: Callable[[], datetime], connecting: Mapping[str, Any]) -> None:
         """``clock``: what events are dated by. ``connecting``: what the driver is told for each connection."""
-        self._engine = engine
+        super().__init__(engine, hub)
         self._connecting = connecting
-        self._hub = hub
         self._clock = clock
         self._name = uuid.uuid4().hex
-        self._stopped = threading.Event()
-        self._connected = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
-
-    @property
-    def connected(self) -> bool:
-        return self._connected.is_set()
 
     def tell(self, session: Session, topics: Iterable[str]) -> None:
         """Notifies the other processes, when this transaction is committed."""
@@ -63,29 +49,10 @@ class Bus:
         """PostgreSQL has done it."""
 
     def start(self) -> None:
-        """Raises ConfigurationError when the database can't be listened to."""
-        self._thread.start()
-        if not self._connected.wait(30):
-            raise ConfigurationError("The database does not let this server listen for its events within 30 seconds.")
-
-    def stop(self) -> None:
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(_LOOK_SECONDS + 1)
-
-    def _run(self) -> None:
-        pause, self._heard_at = _FIRST_PAUSE, self._clock()
-        while not self._stopped.is_set():
-            try:
-                self._listen()
-            except (SQLAlchemyError, OSError, self._engine.dialect.loaded_dbapi.Error) as error:
-                _LOG.warning("events of other processes can't be heard; trying again: %s", error)
-            pause = _FIRST_PAUSE if self._connected.is_set() else min(2 * pause, _LONGEST_PAUSE)
-            self._connected.clear()
-            self._stopped.wait(random.uniform(0.5, 1) * pause)  # noqa: S311 - spreads processes
+        self._heard_at = self._clock()
+        super().start()
 
     def _listen(self) -> None:
-        """Until the connection is lost or the bus stopped."""
         with contextlib.closing(self._connect()) as connection:
             connection.execute(f"LISTEN {_CHANNEL}")
             self._catch_up()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import stat
 import threading
 import time
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from skerry.errors import ConfigurationError
 from skerry_server.errors import Busy
 
-_LOG = logging.getLogger(__name__)
 BUSY_SECONDS = 30.0
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "wal_autocheckpoint=4000")
 """The log is brought into the tables every 16 MB: every 4, as SQLite does unasked, costs writers a twelfth more."""
@@ -81,12 +79,11 @@ class Turn:
             raise
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with ExitStack() as leaving:
+            leaving.callback(self._threads.release)
             if self._lock is not None:
+                leaving.callback(self._lock.leave)
                 self._trim(self._lock.log)
-                self._lock.leave()
-        finally:
-            self._threads.release()
 
     def _trim(self, log: Path) -> None:
         """Empties a log that has grown. SQLite does so by itself when nobody reads what is older, and so never does
@@ -145,8 +142,10 @@ class _FileLock:
                 self._asked = True
                 threading.Thread(target=self._wait, name="turn", daemon=True).start()
             self._wanted = True
-            granted = self._mutex.wait_for(lambda: self._granted, seconds)
-            self._wanted = False
+            try:
+                granted = self._mutex.wait_for(lambda: self._granted, seconds)
+            finally:
+                self._wanted = False
             if not granted:
                 raise _busy()
             self._asked = self._granted = False

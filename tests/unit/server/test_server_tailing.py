@@ -104,7 +104,7 @@ def test_it_says_when_it_is_deaf_and_hears_again(
     monkeypatch.setattr(tailing, "_SINCE", select(func.no_such_function()))
     two.say(1, "task:1")
     until(lambda: not two.each[0].listens)
-    assert "events of other processes can't be read" in caplog.text
+    assert "events of other processes can't be heard" in caplog.text
     monkeypatch.undo()
     assert two.hears(0, "task:2", lambda: two.say(1, "task:2"))
     until(lambda: two.each[0].listens)
