@@ -28,6 +28,7 @@ _WAIT = 25
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
 _PEER_SECONDS = 0.25
+_LOOKS = 8  # at the addresses, for each look at the runs that should have one
 _PATIENCE = 3600.0
 """Seconds for which a call goes on trying when the gate is away, or waits for a gate whose server is."""
 
@@ -84,6 +85,7 @@ class AlgorithmClient:
         self.organization_id, self.collaboration_id = claims.organization_id, claims.collaboration_id
         self.node_id, self.study_id, self.store_id = claims.node_id, claims.study_id, claims.store_id
         self._gate = gate or _transport(self.base_path, socket)
+        self.children: list[int] = []  # the tasks that this run created
         self.task = Task(self)
         self.run = Run(self)
         self.result = Result(self)
@@ -243,7 +245,9 @@ class Task(SubClient):
         optional = {"description": description, "study_id": claims.study_id, "store_id": claims.store_id}
         body |= {key: value for key, value in optional.items() if value is not None}
         headers = {KEY: str(uuid.uuid4())}
-        return cast("dict[str, Any]", self.parent.request("task", json=body, method="post", headers=headers))
+        task = cast("dict[str, Any]", self.parent.request("task", json=body, method="post", headers=headers))
+        self.parent.children.append(int(task["id"]))
+        return task
 
     def _inputs(self, raw: bytes, targets: Sequence[int]) -> list[dict[str, Any]]:
         """As the task names them: themselves, or where they wait when together they are too large for it."""
@@ -369,11 +373,11 @@ class VPN(SubClient):
 
         A run has its address before its first instruction, so it may not listen yet: see ``connect``.
 
-        By organization; without ``organizations``, all that this task was sent to. Raises AlgorithmError when one is
-        not there after ``timeout`` seconds, or can't come any more.
+        By organization; without ``organizations``, all that this task was sent to. A run has its address for as long
+        as it runs: raises AlgorithmError when one is not there after ``timeout`` seconds, or has ended.
         """
         wanted = set(organizations) if organizations is not None else self._organizations_of_task()
-        end = time.monotonic() + timeout
+        end, looks = time.monotonic() + timeout, 0
         while True:
             found: dict[int, list[dict[str, Any]]] = {}
             for address in self._require_addresses(only_children=children, label=label):
@@ -386,6 +390,9 @@ class VPN(SubClient):
                     f"Organizations {', '.join(map(str, absent))} are not in the VPN after {timeout:g} s: do their "
                     "nodes allow it (policies.vpn), and does the image declare its ports (EXPOSE)?"
                 )
+            looks += 1
+            if looks % _LOOKS == 0:
+                self._refuse_the_ended(absent, self.parent.children if children else [self.parent.claims.task_id])
             time.sleep(_PEER_SECONDS)
 
     @staticmethod
@@ -410,6 +417,16 @@ class VPN(SubClient):
         if isinstance(found, dict):
             raise AlgorithmError(found["message"])
         return found
+
+    def _refuse_the_ended(self, absent: Iterable[int], tasks: Iterable[int]) -> None:
+        """Raises AlgorithmError for an organization whose runs of these tasks have all ended."""
+        runs = [run for task in tasks for run in self.parent.run.from_task(task)]
+        for organization in absent:
+            statuses = [str(run["status"]) for run in runs if run["organization"]["id"] == organization]
+            if statuses and all(map(outcomes.ended, statuses)):
+                raise AlgorithmError(
+                    f"Organization {organization} is not in the VPN any more: its run ended ({statuses[-1]})."
+                )
 
     def _organizations_of_task(self) -> set[int]:
         runs = self.parent.run.from_task(self.parent.claims.task_id)

@@ -284,6 +284,34 @@ def test_waiting_for_a_peer_that_does_not_come(server, client) -> None:
         client.vpn.wait_for([2, 3], timeout=0)
 
 
+@pytest.mark.parametrize("children", [False, True])
+def test_waiting_for_a_peer_that_has_ended(server, client, monkeypatch, children) -> None:
+    """It is told at once, not after the timeout: an ended run has no address any more."""
+    monkeypatch.setattr("skerry.algorithm_client._PEER_SECONDS", 0.001)
+    runs = [
+        {"id": 8, "organization": {"id": 2}, "status": "crashed"},
+        {"id": 9, "organization": {"id": 3}, "status": "active"},
+    ]
+    server.on("POST", "task", {"id": 6})
+    server.on("GET", "run", {"data": runs})
+    server.on("GET", "vpn/algorithm/addresses", peer_rows())
+    if children:
+        client.task.create({"method": "x"}, organizations=[2, 3])
+    with pytest.raises(AlgorithmError, match=r"Organization 2 is not in the VPN any more.*crashed"):
+        client.vpn.wait_for([2, 3], children=children)
+    assert server.asked[-1].params["task_id"] == ("6" if children else "5")
+
+
+def test_a_peer_with_another_run_is_waited_for(server, client, monkeypatch) -> None:
+    monkeypatch.setattr("skerry.algorithm_client._PEER_SECONDS", 0.001)
+    runs = [{"id": id_, "organization": {"id": 2}, "status": status} for id_, status in [(8, "crashed"), (9, "active")]]
+    server.on("GET", "run", {"data": runs})
+    server.on("GET", "vpn/algorithm/addresses", peer_rows())
+    with pytest.raises(AlgorithmError, match=r"after 0\.2 s"):
+        client.vpn.wait_for([2], timeout=0.2)
+    assert "run" in {call.path for call in server.asked}
+
+
 def test_nobody_answers(client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -41,6 +41,8 @@ def queries(client: AlgorithmClient, organizations: list[int]) -> dict[str, Any]
     task = client.task.create(input_={"method": "child_queries"}, organizations=organizations)
     client.vpn.wait_for(organizations, children=True)
     parent = _all_queries(client)
+    for [row] in client.vpn.wait_for(organizations, children=True).values():
+        assert _reaches(row["ip"], PORT, PATIENCE)
     parts = client.wait_for_results(task["id"])
     return {"parent": parent, "child": next(part for part in parts if part["at"] == organizations[1])["found"]}
 
@@ -64,15 +66,19 @@ def _all_queries(client: AlgorithmClient) -> dict[str, Any]:
 
 
 def _meet(client: AlgorithmClient, organizations: list[int]) -> None:
-    """Nobody leaves before all have looked: each hears of all others, and says so."""
+    """Nobody leaves before all have looked: each hears of all others and of the parent, which look first."""
     peers = client.vpn.wait_for(organizations)
     others = [rows[0]["ip"] for organization, rows in peers.items() if organization != client.organization_id]
+    [parent] = client.vpn.get_addresses(only_parent=True)
+    awaited = {*others, parent["ip"]}
     with socket.create_server(("", PORT)) as listener:
         listener.settimeout(PATIENCE)
         caller = threading.Thread(target=lambda: [_reaches(host, PORT, PATIENCE) for host in others])
         caller.start()
-        for _ in others:
-            listener.accept()[0].close()
+        while awaited:
+            connection, (host, _) = listener.accept()
+            connection.close()
+            awaited.discard(host)
         caller.join()
 
 
