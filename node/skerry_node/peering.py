@@ -69,7 +69,7 @@ class Peering:
         statement = course.ask_proxy(lambda: parts.proxy.introduce(resume, job, said))
         others = course.patiently(_refusable(lambda: parts.server.introduce(course.key, statement)))
         self._story.tell("run.vpn", address=said["address"], endpoint=said["endpoint"], ports=said["ports"])
-        self._let_in(tunnel, others)
+        self._let_in(tunnel, others, newcomer=True)
         # The call that waits at the server says nothing of this run's peers yet, so it would hear nothing of them.
         parts.ask_again()
 
@@ -80,11 +80,11 @@ class Peering:
             if tunnel is None or tunnel.version == others.version:
                 return
             try:
-                self._let_in(tunnel, others)
+                self._let_in(tunnel, others, newcomer=False)
             except (LauncherError, ProxyError, GivenUp, NodeStops) as error:
                 log.warning("Run %s: its peers can't be changed yet: %s", self._course.key, error)
 
-    def _let_in(self, tunnel: Tunnel, others: Others) -> None:
+    def _let_in(self, tunnel: Tunnel, others: Others, *, newcomer: bool) -> None:
         """Only whom its organization has signed for this very job. Raises LauncherError, ProxyError, GivenUp."""
         course = self._course
         resume, job = course.entry.resume, course.order.task.job_id
@@ -92,7 +92,7 @@ class Peering:
         judged = course.ask_proxy(lambda: course.parts.proxy.judge(resume, course.token(), job, others.statements))
         for sentence in judged.refused:
             log.warning("Run %s: a peer is not let in: %s", course.key, sentence)
-        tunnel.admit(judged.peers, others.version)
+        tunnel.admit(judged.peers, others.version, newcomer=newcomer)
         runs = [peer.run for peer in judged.peers]
         self._story.tell("run.peers", peers=runs, refused=list(judged.refused))
 

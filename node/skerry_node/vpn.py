@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import ipaddress
@@ -12,8 +13,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 _DRAIN_SECONDS, _GLANCE_SECONDS = 10.0, 0.02
 _RELAY_SECONDS = 12.0
 """Time for two handshakes of WireGuard's, which come every 5 seconds."""
+_TURN_SECONDS = 0.25
+"""Of two that hear of each other the one that was there calls first: calls that cross end both, for 5 seconds."""
 _ENDING = frozenset({"04", "09", "0B"})
 """FIN_WAIT1, LAST_ACK and CLOSING, as the kernel's include/net/tcp_states.h numbers them."""
 _LABEL = re.compile(r"p([0-9]{1,5})")
@@ -135,8 +138,11 @@ class Tunnel:
             "ports": [{"port": port, "label": label} for port, label in place.ports.items()],
         }
 
-    def admit(self, peers: Sequence[Peer], version: str) -> None:
-        """These peers and no others, of those that can't be mistaken for another or for the run itself."""
+    def admit(self, peers: Sequence[Peer], version: str, *, newcomer: bool = False) -> None:
+        """These peers and no others, of those that can't be mistaken for another or for the run itself.
+
+        A newcomer lets those that were there before call it, and calls them a moment later.
+        """
         remotes = tuple(
             Remote(peer.public_key, peer.endpoint, peer.address)
             for peer in choose_peers(peers, self._place)
@@ -146,9 +152,22 @@ class Tunnel:
             if self._closed:
                 return
             # Who left is shut out before, and who came let in after, there is a way to them.
-            self._interface.set_peers([*self._relay, *remotes])
+            self._interface.set_peers([*self._relay, *(self._in_turn(remotes) if newcomer else remotes)])
             firewall.close(self._place.namespace, _addresses(remotes), self._place.ports)
             self._remotes, self.version = remotes, version
+        if newcomer and remotes:
+            _after(_TURN_SECONDS, self._call)
+
+    def _in_turn(self, remotes: Sequence[Remote]) -> list[Remote]:
+        """Those that are new here are not called yet."""
+        known = {remote.public_key for remote in self._remotes}
+        return [replace(remote, calls=remote.public_key in known) for remote in remotes]
+
+    def _call(self) -> None:
+        """Whoever has not been called. An interface that has gone meanwhile is somebody else's to renew."""
+        with self._lock, contextlib.suppress(LauncherError):
+            if not self._closed:
+                self._interface.set_peers([*self._relay, *self._remotes])
 
     def renew(self) -> None:
         """A new interface with a new key in place of one that ended. Meanwhile nothing passes."""
@@ -276,6 +295,12 @@ class Tunnels:
     def _give_back(self, port: int) -> None:
         with self._lock:
             self._ports.pop(port).close()
+
+
+def _after(seconds: float, deed: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, deed)
+    timer.daemon = True
+    timer.start()
 
 
 def _addresses(remotes: Sequence[Remote]) -> list[ipaddress.IPv4Address]:

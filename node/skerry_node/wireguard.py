@@ -24,19 +24,22 @@ class Remote:
     """Whom an interface talks to: WireGuard's public key, and where to send (None: it calls first).
 
     ``address`` is its one address in the VPN, None of a relay, which has none; ``secret`` is what it shares with us.
+    ``calls``: it is called at once and kept, not only when there is something to say.
     """
 
     public_key: bytes
     endpoint: tuple[str, int] | None
     address: ipaddress.IPv4Address | None
     secret: bytes | None = None
+    calls: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be said to WireGuard of one remote; ``calls``: also where it is."""
+    """What is to be said to WireGuard of one remote; ``moves``: also where it is; ``calls``: also to call it now."""
 
     remote: Remote
+    moves: bool
     calls: bool
 
 
@@ -53,7 +56,7 @@ class Known:
         """
         wanted = {remote.public_key: remote for remote in remotes}
         gone = [key for key in self._remotes if key not in wanted]
-        return gone, [Change(remote, self._calls(remote)) for remote in wanted.values()]
+        return gone, [self._compare(remote) for remote in wanted.values()]
 
     def take(self, gone: Iterable[bytes], changes: Iterable[Change]) -> None:
         """They are as was said."""
@@ -61,9 +64,11 @@ class Known:
             del self._remotes[key]
         self._remotes.update({change.remote.public_key: change.remote for change in changes})
 
-    def _calls(self, remote: Remote) -> bool:
+    def _compare(self, remote: Remote) -> Change:
         before = self._remotes.get(remote.public_key)
-        return remote.endpoint is not None and (before is None or before.endpoint != remote.endpoint)
+        moves = remote.endpoint is not None and (before is None or before.endpoint != remote.endpoint)
+        calls = remote.endpoint is not None and remote.calls and (before is None or moves or not before.calls)
+        return Change(remote, moves, calls)
 
 
 class Interface(Protocol):

@@ -202,8 +202,9 @@ def _lines(change: Change) -> Iterator[str]:
         yield f"allowed_ip={remote.address}/32"
     if remote.secret is not None:
         yield f"preshared_key={remote.secret.hex()}"
-    if change.calls and remote.endpoint is not None:
+    if change.moves and remote.endpoint is not None:
         yield f"endpoint={_join(remote.endpoint)}"
+    if change.calls:
         yield f"persistent_keepalive_interval={KEEPALIVE_SECONDS}"
 
 

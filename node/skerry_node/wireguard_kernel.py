@@ -126,9 +126,10 @@ def _as_told(change: Change) -> dict[str, Any]:
     told: dict[str, Any] = {"public_key": b64(remote.public_key), "replace_allowed_ips": True, "allowed_ips": allowed}
     if remote.secret is not None:
         told["preshared_key"] = b64(remote.secret)
-    if change.calls and remote.endpoint is not None:
-        host, port = remote.endpoint
-        told |= {"endpoint_addr": host, "endpoint_port": port, "persistent_keepalive": KEEPALIVE_SECONDS}
+    if change.moves and remote.endpoint is not None:
+        told["endpoint_addr"], told["endpoint_port"] = remote.endpoint
+    if change.calls:
+        told["persistent_keepalive"] = KEEPALIVE_SECONDS
     return told
 
 

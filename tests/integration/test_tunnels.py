@@ -146,6 +146,15 @@ def test_one_that_can_not_be_called_calls(end: Callable[[int], End]) -> None:
     assert open_.call(hidden.address, PORT)
 
 
+def test_one_that_can_not_be_called_calls_though_it_comes_last(end: Callable[[int], End]) -> None:
+    """It waits for the other's call first, which can't come."""
+    hidden, open_ = end(1), end(2)
+    hidden.listen(PORT)
+    open_.tunnel.admit([_without_endpoint(hidden)], "v")
+    hidden.tunnel.admit([open_.peer()], "v", newcomer=True)
+    assert open_.call(hidden.address, PORT)
+
+
 def _without_endpoint(one: End) -> Peer:
     body = {name: part for name, part in one.peer().wire.items() if name not in {"signature", "v"}}
     return Peer.parse(sign_peer(one.identity, {**body, "endpoint": None}))

@@ -12,11 +12,13 @@ from skerry.peering import Peer
 from skerry_node import vpn
 from skerry_node.config import VpnSettings
 from skerry_node.launchers.launcher import Attempt, LauncherError
+from skerry_node.orders import Others
 from skerry_node.peering import Peering
 from skerry_node.wireguard import Remote
 
 pytestmark = pytest.mark.unit
 KEY = Attempt(7, 1)
+SUBNET = vpn.ipaddress.IPv4Network("10.76.0.0/24")
 
 
 class FakeTunnel:
@@ -40,8 +42,8 @@ class FakeTunnel:
     def describe(self) -> dict[str, Any]:
         return {"address": "10.76.0.1", "endpoint": None, "ports": []}
 
-    def admit(self, peers: Any, version: str) -> None:
-        self.admitted.append((tuple(peers), version))
+    def admit(self, peers: Any, version: str, *, newcomer: bool) -> None:
+        self.admitted.append((tuple(peers), version, newcomer))
 
 
 class FakeCourse:
@@ -86,7 +88,7 @@ def test_an_interface_that_ended_is_made_again_and_introduced() -> None:
     tunnel = FakeTunnel(ends=2)
     peering, course = make(tunnel)
     peering._keep(tunnel)  # type: ignore[arg-type]
-    assert (tunnel.renewed, tunnel.admitted, course.stops, peering.broken) == (2, [((), "v2")] * 2, 0, None)
+    assert (tunnel.renewed, tunnel.admitted, course.stops, peering.broken) == (2, [((), "v2", True)] * 2, 0, None)
 
 
 def test_where_that_can_not_be_done_the_run_ends() -> None:
@@ -103,11 +105,18 @@ def test_a_replaced_proxy_is_told_again() -> None:
     peering, course = make(tunnel)
     peering.introduce_again()
     assert course.introduced.wait(60)
-    assert tunnel.admitted == [((), "v2")]
+    assert tunnel.admitted == [((), "v2", True)]
+
+
+def test_who_hears_of_a_newcomer_is_none() -> None:
+    tunnel = FakeTunnel(ends=0)
+    peering, _ = make(tunnel)
+    peering.meet(Others(version="v3", statements=[]))
+    assert tunnel.admitted == [((), "v3", False)]
 
 
 class FakeDriver:
-    """Interfaces that keep whom they are told, in the order of what is done."""
+    """Interfaces that keep whom they are told, in the order of what is done; in brackets who is not called."""
 
     def __init__(self, log: list[Any]) -> None:
         self.log = log
@@ -116,24 +125,53 @@ class FakeDriver:
         self.log.append("make")
 
         def set_peers(remotes: Any) -> None:
-            self.log.append([remote.public_key[:1] for remote in remotes])
+            self.log.append([remote.public_key[:1] if remote.calls else [remote.public_key[:1]] for remote in remotes])
 
         return SimpleNamespace(
             public_key=b"k" * 32, set_peers=set_peers, move=lambda *_: self.log.append("move"), close=lambda: None
         )
 
 
-def test_the_rules_come_before_the_interface_and_the_peers_before_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who left is shut out before, and who came let in after, there is a way to them."""
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a tunnel does, whose interface is none."""
     log: list[Any] = []
     monkeypatch.setattr(vpn, "choose_driver", lambda: FakeDriver(log))
     monkeypatch.setattr(vpn.firewall, "close", lambda _, peers, __: log.append([str(peer) for peer in peers]))
     monkeypatch.setattr(vpn.os, "close", lambda _: None)
-    subnet = vpn.ipaddress.IPv4Network("10.76.0.0/24")
-    tunnel = vpn.Tunnel("sk", vpn.Place(99, subnet[1], subnet, {}), VpnSettings(), 1)
-    peer = Peer(2, 1, 1, 2, "job", b"p" * 32, subnet[2], None, {}, 1, {})
-    tunnel.admit([peer], "v")
+    return log
+
+
+def make_tunnel() -> vpn.Tunnel:
+    return vpn.Tunnel("sk", vpn.Place(99, SUBNET[1], SUBNET, {}), VpnSettings(), 1)
+
+
+def peer(number: int) -> Peer:
+    return Peer(number, 1, 1, number, "job", b"%d" % number * 32, SUBNET[number], None, {}, 1, {})
+
+
+def test_the_rules_come_before_the_interface_and_the_peers_before_the_rules(log: list[Any]) -> None:
+    """Who left is shut out before, and who came let in after, there is a way to them."""
+    tunnel = make_tunnel()
+    tunnel.admit([peer(2)], "v")
     tunnel.renew()
-    assert log == [[], "make", [], "move", [b"p"], ["10.76.0.2"], ["10.76.0.2"], "make", [b"p"], "move"]
+    assert log == [[], "make", [], "move", [b"2"], ["10.76.0.2"], ["10.76.0.2"], "make", [b"2"], "move"]
     assert isinstance(tunnel._remotes[0], Remote)
     tunnel.close()
+
+
+def test_a_newcomer_is_called_first_and_calls_then(log: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that cross end both; who is known is called as before."""
+    later: list[Any] = []
+    monkeypatch.setattr(vpn, "_after", lambda _, deed: later.append(deed))
+    tunnel = make_tunnel()
+    tunnel.admit([peer(2)], "v")
+    tunnel.admit([peer(2), peer(3)], "w", newcomer=True)
+    assert log[-2:] == [[b"2", [b"3"]], ["10.76.0.2", "10.76.0.3"]]
+    later.pop()()
+    assert log[-1] == [b"2", b"3"]
+    tunnel.admit([peer(4)], "x", newcomer=True)
+    tunnel.close()
+    told = len(log)
+    later.pop()()
+    assert len(log) == told, "nothing is said to an interface that has gone"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyroute2
@@ -14,7 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic.wireguard import wgmsg
 
 from skerry.wire import b64
-from skerry_node import vpn, wireguard, wireguard_kernel
+from skerry_node import vpn, wireguard, wireguard_go, wireguard_kernel
 from skerry_node.launchers.launcher import LauncherError
 from skerry_node.wireguard import Known, Remote
 from skerry_node.wireguard_kernel import KernelDriver, KernelInterface
@@ -256,7 +256,32 @@ def test_an_endpoint_that_stays_is_not_told_again() -> None:
     known = Known()
     for expected in (True, False):
         gone, changes = known.compare([PEER])
-        assert [change.calls for change in changes] == [expected]
+        assert [(change.moves, change.calls) for change in changes] == [(expected, expected)]
         known.take(gone, changes)
     moved = Remote(PEER.public_key, ("192.0.2.8", 51820), PEER.address)
-    assert [change.calls for change in known.compare([moved])[1]] == [True]
+    assert [(change.moves, change.calls) for change in known.compare([moved])[1]] == [(True, True)]
+
+
+def test_one_that_is_not_called_yet_is_called_later() -> None:
+    known = Known()
+    for remote, expected in [
+        (replace(PEER, calls=False), (True, False)),
+        (PEER, (False, True)),
+        (PEER, (False, False)),
+    ]:
+        gone, changes = known.compare([remote])
+        assert [(change.moves, change.calls) for change in changes] == [expected]
+        known.take(gone, changes)
+
+
+def test_one_that_is_not_called_yet_has_its_place(kernel: Kernel, made: KernelInterface) -> None:
+    """Both drivers: what is said to it goes there, and nothing is sent before."""
+    quiet = replace(PEER, calls=False)
+    made.set_peers([quiet])
+    [(_, _, told)] = kernel.calls[-1:]
+    assert told["peer"]["endpoint_addr"] == "192.0.2.7"
+    assert "persistent_keepalive" not in told["peer"]
+    [change] = Known().compare([quiet])[1]
+    lines = list(wireguard_go._lines(change))
+    assert "endpoint=192.0.2.7:51820" in lines
+    assert not [line for line in lines if "keepalive" in line]
