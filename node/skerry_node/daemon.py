@@ -46,6 +46,8 @@ from skerry_proxy.client import ProxyClient, ProxyError, ProxyProcess, spawn
 log = logging.getLogger(__name__)
 
 _TIDY_SECONDS, _PAUSE_SECONDS = 3600.0, 1.0
+_STEADY_SECONDS = 60.0
+"""A proxy that served for so long ended for a reason of its own: the next one needs not wait for what ended others."""
 _WITNESSED_EVERY = 600.0
 _LONGEST_PAUSE = 10.0
 """A server that is back is found within so many seconds, by all its nodes at different moments of them."""
@@ -300,9 +302,12 @@ class Daemon:
         """Replaces a proxy that has ended, and gives the new one its gates back."""
         back_off = BackOff()
         while True:
+            since = time.monotonic()
             code = self._proxy.wait()
             if self._closing.is_set():
                 return
+            if time.monotonic() - since > _STEADY_SECONDS:
+                back_off.reset()
             log.error("The proxy has ended (exit code %s); another one is started", code)
             self._tell("proxy.restart", What("proxy"), code=code)
             self._closing.wait(back_off.pause())

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -568,3 +569,27 @@ def test_two_nodes_do_not_share_a_folder(config) -> None:
     again = State(config.state_folder)
     assert again.installation == first.installation
     again.close()
+
+
+@pytest.mark.parametrize(("lived", "grows"), [(1.0, True), (3600.0, False)])
+def test_the_pause_before_another_proxy_grows_while_they_do_not_live(node, monkeypatch, lived, grows) -> None:
+    pauses, clock = [], [0.0]
+
+    class Proxy:
+        def wait(self) -> int:
+            clock[0] += lived
+            if len(pauses) == 3:
+                node._closing.set()
+            return 1
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr("skerry_node.daemon.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
+    monkeypatch.setattr(node._closing, "wait", pauses.append)
+    monkeypatch.setattr(node, "_spawn_proxy", lambda _: Proxy())
+    node._proxy = Proxy()
+    node._keep_proxy(None)
+    assert (pauses[0] < pauses[1] < pauses[2]) == grows
+    assert (len(set(pauses)) == 1) != grows
