@@ -15,6 +15,8 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from skerry import keepalive
 from skerry.errors import ConfigurationError
@@ -181,6 +183,8 @@ async def sweep_regularly(server: Server) -> None:
     while True:
         try:
             await asyncio.to_thread(sweeper.sweep)
+        except (OperationalError, PoolTimeout) as error:
+            _LOG.warning("the database is away, and sweeping is put off: %s", getattr(error, "orig", None) or error)
         except Exception:  # noqa: BLE001 - a loop top
             _LOG.exception("sweeping failed; it is tried again")
         await asyncio.sleep(_SWEEP_SECONDS)

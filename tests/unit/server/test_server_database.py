@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import sqlite3
@@ -34,6 +35,7 @@ from sqlalchemy.orm import Session
 
 from skerry.errors import ConfigurationError
 from skerry.wire import INLINE_LIMIT
+from skerry_server import serve
 from skerry_server.database import Database, migrate
 from skerry_server.errors import TooLarge
 from skerry_server.events import Hub, announce
@@ -120,6 +122,37 @@ def test_tasks_of_a_process_of_the_version_before_are_found_too(federation: Fede
         assert [task["id"] for task in researcher.get("task", database="age", sort="id")["data"]] == made[1:]
         assert [task["id"] for task in researcher.get("task", database="b")["data"]] == made[2:]
     other.database.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [(OperationalError("SELECT 1", None, Exception("it restarts")), "WARNING"), (RuntimeError("it restarts"), "ERROR")],
+)
+def test_sweeping_is_put_off_while_the_database_is_away(
+    federation: Federation,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    level: str,
+) -> None:
+    """It goes on afterwards; a traceback is for what nobody foresaw."""
+    swept: list[Sweeper] = []
+
+    def sweep(sweeper: Sweeper) -> None:
+        swept.append(sweeper)
+        if len(swept) == 1:
+            raise error
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(serve, "_SWEEP_SECONDS", 0.0)
+    monkeypatch.setattr(Sweeper, "sweep", sweep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(serve.sweep_regularly(federation.server))
+    assert len(swept) == 2
+    [record] = [record for record in caplog.records if record.name == serve.__name__]
+    assert record.levelname == level
+    assert "it restarts" in caplog.text
+    assert bool(record.exc_info) is (level == "ERROR")
 
 
 def test_processes_that_look_for_such_tasks_at_once_do_no_harm(
