@@ -29,6 +29,7 @@ _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
 _PEER_SECONDS = 0.25
 _LOOKS = 8  # at the addresses, for each look at the runs that should have one
+_NO_PEER = "Do their nodes allow it (policies.vpn), and does the image declare its ports (EXPOSE)?"
 _PATIENCE = 3600.0
 """Seconds for which a call goes on trying when the gate is away, or waits for a gate whose server is."""
 
@@ -85,7 +86,7 @@ class AlgorithmClient:
         self.organization_id, self.collaboration_id = claims.organization_id, claims.collaboration_id
         self.node_id, self.study_id, self.store_id = claims.node_id, claims.study_id, claims.store_id
         self._gate = gate or _transport(self.base_path, socket)
-        self.children: list[int] = []  # the tasks that this run created
+        self.newest_child: int | None = None  # the task that this run created last
         self.task = Task(self)
         self.run = Run(self)
         self.result = Result(self)
@@ -246,7 +247,7 @@ class Task(SubClient):
         body |= {key: value for key, value in optional.items() if value is not None}
         headers = {KEY: str(uuid.uuid4())}
         task = cast("dict[str, Any]", self.parent.request("task", json=body, method="post", headers=headers))
-        self.parent.children.append(int(task["id"]))
+        self.parent.newest_child = int(task["id"])
         return task
 
     def _inputs(self, raw: bytes, targets: Sequence[int]) -> list[dict[str, Any]]:
@@ -374,7 +375,8 @@ class VPN(SubClient):
         A run has its address before its first instruction, so it may not listen yet: see ``connect``.
 
         By organization; without ``organizations``, all that this task was sent to. A run has its address for as long
-        as it runs: raises AlgorithmError when one is not there after ``timeout`` seconds, or has ended.
+        as it runs: raises AlgorithmError when one is not there after ``timeout`` seconds, or before that, when its
+        run of this task (or of the child task created last) has ended.
         """
         wanted = set(organizations) if organizations is not None else self._organizations_of_task()
         end, looks = time.monotonic() + timeout, 0
@@ -387,12 +389,11 @@ class VPN(SubClient):
                 return {organization: found[organization] for organization in sorted(wanted)}
             if time.monotonic() > end:
                 raise AlgorithmError(
-                    f"Organizations {', '.join(map(str, absent))} are not in the VPN after {timeout:g} s: do their "
-                    "nodes allow it (policies.vpn), and does the image declare its ports (EXPOSE)?"
+                    f"Organizations {', '.join(map(str, absent))} are not in the VPN after {timeout:g} s. {_NO_PEER}"
                 )
             looks += 1
             if looks % _LOOKS == 0:
-                self._refuse_the_ended(absent, self.parent.children if children else [self.parent.claims.task_id])
+                self._refuse_the_ended(absent, self.parent.newest_child if children else self.parent.claims.task_id)
             time.sleep(_PEER_SECONDS)
 
     @staticmethod
@@ -418,14 +419,18 @@ class VPN(SubClient):
             raise AlgorithmError(found["message"])
         return found
 
-    def _refuse_the_ended(self, absent: Iterable[int], tasks: Iterable[int]) -> None:
-        """Raises AlgorithmError for an organization whose runs of these tasks have all ended."""
-        runs = [run for task in tasks for run in self.parent.run.from_task(task)]
+    def _refuse_the_ended(self, absent: Iterable[int], task_id: int | None) -> None:
+        """Raises AlgorithmError for an organization whose run of the task has ended, if the gate tells."""
+        try:
+            runs = self._get(f"skerry/task/{task_id}/wait", timeout=0)["runs"] if task_id is not None else []
+        except ServerError:
+            return
+        statuses = {int(run["organization_id"]): str(run["status"]) for run in runs}
         for organization in absent:
-            statuses = [str(run["status"]) for run in runs if run["organization"]["id"] == organization]
-            if statuses and all(map(outcomes.ended, statuses)):
+            if organization in statuses and outcomes.ended(statuses[organization]):
                 raise AlgorithmError(
-                    f"Organization {organization} is not in the VPN any more: its run ended ({statuses[-1]})."
+                    f"Organization {organization} is not in the VPN: its run ended ({statuses[organization]}). "
+                    + _NO_PEER
                 )
 
     def _organizations_of_task(self) -> set[int]:

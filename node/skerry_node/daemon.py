@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 _TIDY_SECONDS, _PAUSE_SECONDS = 3600.0, 1.0
 _STEADY_SECONDS = 60.0
-"""A proxy that served for so long ended for a reason of its own: the next one needs not wait for what ended others."""
+"""A proxy that served for so long ended for a reason of its own: the next one need not wait for what ended others."""
 _WITNESSED_EVERY = 600.0
 _LONGEST_PAUSE = 10.0
 """A server that is back is found within so many seconds, by all its nodes at different moments of them."""

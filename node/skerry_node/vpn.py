@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import ipaddress
@@ -141,33 +140,41 @@ class Tunnel:
     def admit(self, peers: Sequence[Peer], version: str, *, newcomer: bool = False) -> None:
         """These peers and no others, of those that can't be mistaken for another or for the run itself.
 
-        A newcomer lets those that were there before call it, and calls them a moment later.
+        A newcomer that can be called lets those that were there before do so, and calls them a moment later.
         """
+        waits = newcomer and self._endpoint() is not None
         remotes = tuple(
-            Remote(peer.public_key, peer.endpoint, peer.address)
+            Remote(peer.public_key, peer.endpoint, peer.address, calls=not waits)
             for peer in choose_peers(peers, self._place)
             if peer.public_key not in {relay.public_key for relay in self._relay}
         )
         with self._lock:
             if self._closed:
                 return
+            remotes = self._as_before(remotes)
             # Who left is shut out before, and who came let in after, there is a way to them.
-            self._interface.set_peers([*self._relay, *(self._in_turn(remotes) if newcomer else remotes)])
+            self._interface.set_peers([*self._relay, *remotes])
             firewall.close(self._place.namespace, _addresses(remotes), self._place.ports)
             self._remotes, self.version = remotes, version
-        if newcomer and remotes:
+        if waits and remotes:
             _after(_TURN_SECONDS, self._call)
 
-    def _in_turn(self, remotes: Sequence[Remote]) -> list[Remote]:
-        """Those that are new here are not called yet."""
-        known = {remote.public_key for remote in self._remotes}
-        return [replace(remote, calls=remote.public_key in known) for remote in remotes]
+    def _as_before(self, remotes: Sequence[Remote]) -> tuple[Remote, ...]:
+        """Who was called stays so, and who waits for its turn waits on."""
+        before = {remote.public_key: remote.calls for remote in self._remotes}
+        return tuple(replace(remote, calls=before.get(remote.public_key, remote.calls)) for remote in remotes)
 
     def _call(self) -> None:
-        """Whoever has not been called. An interface that has gone meanwhile is somebody else's to renew."""
-        with self._lock, contextlib.suppress(LauncherError):
-            if not self._closed:
+        """Whoever has not been called. Where that fails it is done when the server names the peers again, at once."""
+        with self._lock:
+            if self._closed:
+                return
+            self._remotes = tuple(replace(remote, calls=True) for remote in self._remotes)
+            try:
                 self._interface.set_peers([*self._relay, *self._remotes])
+            except LauncherError as error:
+                log.warning("%s: its peers are not called yet: %s", self._name, error)
+                self.version = ""
 
     def renew(self) -> None:
         """A new interface with a new key in place of one that ended. Meanwhile nothing passes."""

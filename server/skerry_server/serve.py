@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from skerry import keepalive
-from skerry.errors import ConfigurationError
+from skerry.errors import ConfigurationError, NotRecorded
 from skerry_server import metrics
 from skerry_server.app import create_app
 from skerry_server.bridge import Bridge
@@ -183,8 +183,9 @@ async def sweep_regularly(server: Server) -> None:
     while True:
         try:
             await asyncio.to_thread(sweeper.sweep)
-        except (OperationalError, PoolTimeout) as error:
-            _LOG.warning("the database is away, and sweeping is put off: %s", getattr(error, "orig", None) or error)
+        except (OperationalError, PoolTimeout, NotRecorded) as error:
+            cause = error.__cause__ if isinstance(error, NotRecorded) else error
+            _LOG.error("sweeping is put off: %s", str(getattr(cause, "orig", None) or cause).partition("\n")[0])
         except Exception:  # noqa: BLE001 - a loop top
             _LOG.exception("sweeping failed; it is tried again")
         await asyncio.sleep(_SWEEP_SECONDS)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from skerry import peering
 from skerry.errors import CryptoError
+from skerry_server import locks
 from skerry_server.errors import InvalidRequest
 from skerry_server.models import Collaboration, Peer, Port
 from skerry_server.policy import Actor
@@ -43,6 +44,8 @@ def introduce(session: Session, actor: Actor, run_id: int, attempt: int, *, stat
     peer = session.scalar(select(Peer).where(Peer.run_id == run.id))
     if peer is None:
         raise InvalidRequest("The run has no address yet: reserve one first.")
+    # Of two runs that are introduced in the same instant the second is told of the first.
+    locks.hold(session, f"peers of job {peer.job_id}")
     said = _parse(statement)
     shown = (said.run, said.attempt, said.organization, said.collaboration, str(said.address))
     if shown != (run.id, attempt, run.organization_id, run.collaboration_id, peer.address):

@@ -571,7 +571,7 @@ def test_two_nodes_do_not_share_a_folder(config) -> None:
     again.close()
 
 
-@pytest.mark.parametrize(("lived", "grows"), [(1.0, True), (3600.0, False)])
+@pytest.mark.parametrize(("lived", "grows"), [(59.0, True), (61.0, False)])
 def test_the_pause_before_another_proxy_grows_while_they_do_not_live(node, monkeypatch, lived, grows) -> None:
     pauses, clock = [], [0.0]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from skerry.peering import Peer
+from skerry.wire import b64
 from skerry_node import vpn
-from skerry_node.config import VpnSettings
+from skerry_node.config import RelaySettings, VpnSettings
 from skerry_node.launchers.launcher import Attempt, LauncherError
 from skerry_node.orders import Others
 from skerry_node.peering import Peering
@@ -142,8 +144,11 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return log
 
 
-def make_tunnel() -> vpn.Tunnel:
-    return vpn.Tunnel("sk", vpn.Place(99, SUBNET[1], SUBNET, {}), VpnSettings(), 1)
+CALLED = VpnSettings(endpoint="192.0.2.1")
+
+
+def make_tunnel(settings: VpnSettings = CALLED) -> vpn.Tunnel:
+    return vpn.Tunnel("sk", vpn.Place(99, SUBNET[1], SUBNET, {}), settings, 1)
 
 
 def peer(number: int) -> Peer:
@@ -160,18 +165,55 @@ def test_the_rules_come_before_the_interface_and_the_peers_before_the_rules(log:
     tunnel.close()
 
 
-def test_a_newcomer_is_called_first_and_calls_then(log: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that cross end both; who is known is called as before."""
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is put off."""
     later: list[Any] = []
     monkeypatch.setattr(vpn, "_after", lambda _, deed: later.append(deed))
-    tunnel = make_tunnel()
+    return later
+
+
+def test_a_newcomer_is_called_first_and_calls_then(log: list[Any], later: list[Any], tmp_path: Path) -> None:
+    """Calls that cross end both; who is known is called as before, and whoever comes meanwhile at once."""
+    (tmp_path / "secret").write_text(b64(b"s" * 32))
+    relay = RelaySettings(endpoint=("192.0.2.9", 51820), public_key=b64(b"r" * 32), secret_file=tmp_path / "secret")
+    tunnel = make_tunnel(VpnSettings(relay=relay))
     tunnel.admit([peer(2)], "v")
     tunnel.admit([peer(2), peer(3)], "w", newcomer=True)
-    assert log[-2:] == [[b"2", [b"3"]], ["10.76.0.2", "10.76.0.3"]]
+    assert log[-2:] == [[b"r", b"2", [b"3"]], ["10.76.0.2", "10.76.0.3"]]
+    tunnel.admit([peer(2), peer(3), peer(4)], "w")
+    assert log[-2] == [b"r", b"2", [b"3"], b"4"]
     later.pop()()
-    assert log[-1] == [b"2", b"3"]
-    tunnel.admit([peer(4)], "x", newcomer=True)
+    assert log[-1] == [b"r", b"2", b"3", b"4"]
+    assert tunnel.version == "w"
+    tunnel.admit([peer(5)], "x", newcomer=True)
     tunnel.close()
     told = len(log)
     later.pop()()
     assert len(log) == told, "nothing is said to an interface that has gone"
+
+
+def test_a_newcomer_whom_nobody_can_call_calls_at_once(log: list[Any], later: list[Any]) -> None:
+    tunnel = make_tunnel(VpnSettings())
+    tunnel.admit([peer(2)], "v", newcomer=True)
+    assert log[-2] == [b"2"]
+    assert not later
+    tunnel.close()
+
+
+def test_a_call_that_fails_is_made_when_the_peers_are_named_again(
+    log: list[Any], later: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunnel = make_tunnel()
+    tunnel.admit([peer(2)], "v", newcomer=True)
+
+    def refuse(_: Any) -> None:
+        raise LauncherError("no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tunnel._interface, "set_peers", refuse)
+        later.pop()()
+    assert tunnel.version == ""
+    tunnel.admit([peer(2)], "v")
+    assert log[-2] == [b"2"]
+    tunnel.close()

@@ -284,32 +284,43 @@ def test_waiting_for_a_peer_that_does_not_come(server, client) -> None:
         client.vpn.wait_for([2, 3], timeout=0)
 
 
+@pytest.fixture
+def hasty(monkeypatch) -> None:
+    monkeypatch.setattr("skerry.algorithm_client._PEER_SECONDS", 0.001)
+
+
+RUNS = [
+    {"id": 8, "organization_id": 2, "status": "crashed"},
+    {"id": 9, "organization_id": 3, "status": "active"},
+]
+
+
 @pytest.mark.parametrize("children", [False, True])
-def test_waiting_for_a_peer_that_has_ended(server, client, monkeypatch, children) -> None:
+@pytest.mark.usefixtures("hasty")
+def test_waiting_for_a_peer_that_has_ended(server, client, children) -> None:
     """It is told at once, not after the timeout: an ended run has no address any more."""
-    monkeypatch.setattr("skerry.algorithm_client._PEER_SECONDS", 0.001)
-    runs = [
-        {"id": 8, "organization": {"id": 2}, "status": "crashed"},
-        {"id": 9, "organization": {"id": 3}, "status": "active"},
-    ]
-    server.on("POST", "task", {"id": 6})
-    server.on("GET", "run", {"data": runs})
+    server.on("POST", "task", {"id": 6}, {"id": 7})
+    server.on("GET", f"skerry/task/{7 if children else 5}/wait", {"finished": False, "runs": RUNS})
     server.on("GET", "vpn/algorithm/addresses", peer_rows())
-    if children:
+    for _ in range(2):
         client.task.create({"method": "x"}, organizations=[2, 3])
-    with pytest.raises(AlgorithmError, match=r"Organization 2 is not in the VPN any more.*crashed"):
+    with pytest.raises(AlgorithmError, match=r"Organization 2 is not in the VPN: its run ended \(crashed\).*EXPOSE"):
         client.vpn.wait_for([2, 3], children=children)
-    assert server.asked[-1].params["task_id"] == ("6" if children else "5")
+    [look] = [call for call in server.asked if call.path.endswith("wait")]
+    assert look.params == {"timeout": "0"}
+    assert len([call for call in server.asked if call.path.endswith("addresses")]) == 8
 
 
-def test_a_peer_with_another_run_is_waited_for(server, client, monkeypatch) -> None:
-    monkeypatch.setattr("skerry.algorithm_client._PEER_SECONDS", 0.001)
-    runs = [{"id": id_, "organization": {"id": 2}, "status": status} for id_, status in [(8, "crashed"), (9, "active")]]
-    server.on("GET", "run", {"data": runs})
+@pytest.mark.parametrize("answer", [{"finished": False, "runs": RUNS}, (404, {"msg": "no such call"})])
+@pytest.mark.parametrize(("wanted", "children"), [([3, 9], False), ([2], True)])
+@pytest.mark.usefixtures("hasty")
+def test_peers_that_may_still_come_are_waited_for(server, client, answer, wanted, children) -> None:
+    """An active one, one that has no run yet, one of a child task that somebody else made; a gate without that call."""
+    server.on("GET", "skerry/task/5/wait", answer)
     server.on("GET", "vpn/algorithm/addresses", peer_rows())
     with pytest.raises(AlgorithmError, match=r"after 0\.2 s"):
-        client.vpn.wait_for([2], timeout=0.2)
-    assert "run" in {call.path for call in server.asked}
+        client.vpn.wait_for(wanted, children=children, timeout=0.2)
+    assert children or "skerry/task/5/wait" in {call.path for call in server.asked}
 
 
 def test_nobody_answers(client) -> None:

@@ -31,6 +31,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from skerry.errors import ConfigurationError
@@ -45,7 +46,7 @@ from skerry_server.server import Server, open_server
 from skerry_server.services import labels, work
 from skerry_server.services.users import write_policy
 from skerry_server.sweeping import Sweeper
-from skerry_server.trail import Trail
+from skerry_server.trail import NotRecorded, Trail
 
 pytestmark = pytest.mark.unit
 NUL = [{"label": "age"}, {"label": "age", "arguments": {"nul": "\0"}}]
@@ -124,16 +125,30 @@ def test_tasks_of_a_process_of_the_version_before_are_found_too(federation: Fede
     other.database.close()
 
 
+AWAY = OperationalError("SELECT 1", None, Exception("it restarts\nfor long"))
+
+
+def _not_recorded(cause: Exception) -> NotRecorded:
+    error = NotRecorded("Nothing is changed.")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
-    ("error", "level"),
-    [(OperationalError("SELECT 1", None, Exception("it restarts")), "WARNING"), (RuntimeError("it restarts"), "ERROR")],
+    ("error", "words"),
+    [
+        (AWAY, "sweeping is put off: it restarts"),
+        (PoolTimeout("it restarts\nfor long"), "sweeping is put off: it restarts"),
+        (_not_recorded(AWAY), "sweeping is put off: it restarts"),
+        (RuntimeError("it restarts"), "sweeping failed; it is tried again"),
+    ],
 )
 def test_sweeping_is_put_off_while_the_database_is_away(
     federation: Federation,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
-    level: str,
+    words: str,
 ) -> None:
     """It goes on afterwards; a traceback is for what nobody foresaw."""
     swept: list[Sweeper] = []
@@ -150,9 +165,8 @@ def test_sweeping_is_put_off_while_the_database_is_away(
         asyncio.run(serve.sweep_regularly(federation.server))
     assert len(swept) == 2
     [record] = [record for record in caplog.records if record.name == serve.__name__]
-    assert record.levelname == level
-    assert "it restarts" in caplog.text
-    assert bool(record.exc_info) is (level == "ERROR")
+    assert record.getMessage() == words
+    assert bool(record.exc_info) is isinstance(error, RuntimeError)
 
 
 def test_processes_that_look_for_such_tasks_at_once_do_no_harm(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from server_federation import Api, Federation
 from skerry.keys import Identity
 from skerry.peering import sign_peer
 from skerry.wire import b64
+from skerry_server.services import peering
 
 pytestmark = pytest.mark.unit
 
@@ -88,6 +92,26 @@ def test_the_others_hear_of_it(job: Job) -> None:
     [told] = job.news(1, alone["version"])
     assert [one["organization"] for one in told["statements"]] == [2]
     assert job.news(1, told["version"]) == []
+
+
+def test_of_two_that_are_introduced_at_once_one_is_told_of_the_other(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lets the other call it: both would call at once if both heard of it later."""
+    bodies = {number: {"attempt": 1, "statement": job.statement(number)} for number in (1, 2)}
+    both = threading.Barrier(2)
+
+    def tell(*_: Any) -> None:
+        """Both are here only if nothing keeps the second one out while the first has not committed."""
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(1)
+
+    monkeypatch.setattr(peering, "tell_job", tell)
+
+    def introduce(number: int) -> int:
+        caller = Api(job.federation.client.application.test_client(), job.federation.nodes[number].token)
+        return len(caller.put(f"skerry/run/{job.orders[number]['run']}/peer", bodies[number])["statements"])
+
+    with ThreadPoolExecutor() as pool:
+        assert sum(pool.map(introduce, (1, 2))) == 1
 
 
 def test_the_others_hear_of_the_end(job: Job, federation: Federation) -> None:
