@@ -23,6 +23,7 @@ from skerry.errors import ConfigurationError, NotRecorded
 from skerry_server import metrics
 from skerry_server.app import create_app
 from skerry_server.bridge import Bridge
+from skerry_server.errors import Busy
 from skerry_server.health import Health
 from skerry_server.server import Server
 from skerry_server.settings import Settings, check_exposure
@@ -183,7 +184,7 @@ async def sweep_regularly(server: Server) -> None:
     while True:
         try:
             await asyncio.to_thread(sweeper.sweep)
-        except (OperationalError, PoolTimeout, NotRecorded) as error:
+        except (OperationalError, PoolTimeout, NotRecorded, Busy) as error:
             cause = error.__cause__ if isinstance(error, NotRecorded) else error
             _LOG.error("sweeping is put off: %s", str(getattr(cause, "orig", None) or cause).partition("\n")[0])
         except Exception:  # noqa: BLE001 - a loop top

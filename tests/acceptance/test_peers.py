@@ -107,6 +107,14 @@ def _sorted(found: dict[str, Any]) -> dict[str, Any]:
     return {name: sorted(set(rows)) if isinstance(rows, list) else rows for name, rows in found.items()}
 
 
+def test_one_that_has_ended_is_not_waited_for(peers: DevFederation, peer_probe: str) -> None:
+    """By the real gate, which tells how the runs stand."""
+    ids = peers.organization_ids
+    [seen] = ask(peers, peer_probe, ids[:1], "look_for_one_that_left", organization=ids[1])
+    for who in ("child", "sibling"):
+        assert f"Organization {ids[1]} is not in the VPN: its run ended (completed)" in seen[who]
+
+
 def test_what_a_run_reaches(peers: DevFederation, peer_probe: str) -> None:
     """Its peer's declared ports, by TCP and UDP; no undeclared port, no host, and nothing of the interface."""
     ids = peers.organization_ids

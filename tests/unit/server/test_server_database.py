@@ -38,7 +38,7 @@ from skerry.errors import ConfigurationError
 from skerry.wire import INLINE_LIMIT
 from skerry_server import serve
 from skerry_server.database import Database, migrate
-from skerry_server.errors import TooLarge
+from skerry_server.errors import Busy, TooLarge
 from skerry_server.events import Hub, announce
 from skerry_server.models import Base, Event, Organization, Payload, Role, Rule, Run, task_database, utcnow
 from skerry_server.payloads import PayloadStore
@@ -140,6 +140,7 @@ def _not_recorded(cause: Exception) -> NotRecorded:
         (AWAY, "sweeping is put off: it restarts"),
         (PoolTimeout("it restarts\nfor long"), "sweeping is put off: it restarts"),
         (_not_recorded(AWAY), "sweeping is put off: it restarts"),
+        (Busy("it restarts"), "sweeping is put off: it restarts"),
         (RuntimeError("it restarts"), "sweeping failed; it is tried again"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skerry import AlgorithmClient, central, info, partial
+from skerry.errors import AlgorithmError
 
 PORT, HIDDEN = 8888, 9999
 PATIENCE, BRIEF = 120.0, 2.0
@@ -186,6 +187,32 @@ def echo() -> dict[str, Any]:
                 stream.write(line)
                 stream.flush()
     return {}
+
+
+@central
+def look_for_one_that_left(client: AlgorithmClient, organization: int) -> dict[str, str]:
+    """What is said of a child that has ended, and then of a sibling that has."""
+    child = client.task.create(input_={"method": "leave", "kwargs": {"looker": 0}}, organizations=[organization])
+    client.wait_for_results(child["id"])
+    said = _said_of(client, organization, children=True)
+    both = [client.organization_id, organization]
+    kwargs = {"looker": client.organization_id, "leaver": organization}
+    siblings = client.task.create(input_={"method": "leave", "kwargs": kwargs}, organizations=both)
+    return {"child": said, "sibling": client.wait_for_results(siblings["id"])[0]["said"]}
+
+
+@central
+def leave(client: AlgorithmClient, looker: int, leaver: int = 0) -> dict[str, str]:
+    return {"said": _said_of(client, leaver, children=False) if client.organization_id == looker else ""}
+
+
+def _said_of(client: AlgorithmClient, organization: int, *, children: bool) -> str:
+    while True:
+        try:
+            client.vpn.wait_for([organization], children=children)
+        except AlgorithmError as error:
+            return str(error)
+        time.sleep(0.1)
 
 
 @central
