@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from skerry import contract
 from skerry.errors import ConfigurationError
 from skerry.peering import parse_endpoint
-from skerry_node.policies import Entries, OnlyFor, Policies, Relaxation, Rule
+from skerry_node.policies import LEAST_PROCESSES, Entries, OnlyFor, Policies, Relaxation, Rule
 from skerry_node.references import DOCKER_HUB
 from skerry_node.sections import File, Section, Size
 from skerry_node.services import Address
@@ -114,7 +114,7 @@ class Limits(Section):
     parallel_runs: int = Field(default=4, ge=1, le=64)
     memory: Size = 2 << 30
     cpus: float = Field(default=1.0, ge=0.05, le=1024)
-    processes: int = Field(default=256, ge=4, le=32768)
+    processes: int = Field(default=256, ge=LEAST_PROCESSES, le=32768)
     input: Size = 256 << 20
     output: Size = 256 << 20
     in_memory: Size = 1 << 30

@@ -217,7 +217,7 @@ class Holders:
                 self._changed.notify_all()
 
     def _make(self) -> Holder:
-        """Tries twice: under load, the engine now and then finds a container dead that it was just about to start."""
+        """Tries twice: what dies while it is being started, the next may not."""
         try:
             return self._start(self._create())
         except _NotStartedError as error:

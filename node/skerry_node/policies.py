@@ -52,14 +52,18 @@ class OnlyFor(Section):
     organizations: Ids | None = None
 
 
-_Bound = TypeAdapter(Annotated[int, Field(ge=4, lt=1 << 20)])
+LEAST_PROCESSES = 32
+"""Less is no use: the threads of the engine's runtime, which becomes the container, are counted until it has."""
+
+_Processes = TypeAdapter(Annotated[int, Field(ge=LEAST_PROCESSES, lt=1 << 20)])
+_OpenFiles = TypeAdapter(Annotated[int, Field(ge=4, lt=1 << 20)])
 _Bytes = TypeAdapter(Size)
 _Flag = TypeAdapter(Literal[True])
 _RELAXABLE: dict[str, TypeAdapter[Any]] = {
     "memory": _Bytes,
-    "processes": _Bound,
+    "processes": _Processes,
     "temporary": _Bytes,
-    "open_files": _Bound,
+    "open_files": _OpenFiles,
     "shared_memory": _Bytes,
     "writable_root": _Flag,
     "executable_tmp": _Flag,

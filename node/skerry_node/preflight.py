@@ -16,7 +16,7 @@ from skerry.errors import SkerryError
 from skerry.probes import PROBES, Answer, Probe
 from skerry_node import areas, environment
 from skerry_node.config import Config
-from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError, Spec
+from skerry_node.launchers.launcher import Attempt, Launcher, LauncherError, Spec, Vanished
 from skerry_node.output import open_output
 from skerry_node.sandbox import GVISOR
 
@@ -93,9 +93,18 @@ def _sentence(probe: Probe, answer: str | None) -> str:
 def inspect_sandbox(config: Config, launcher: Launcher, folder: Path, user: int) -> Report:
     """Runs the probe image as a run of its own. Does not raise: what keeps it from running is a problem too."""
     try:
-        return judge(_run_probes(config.docker.probe_image, launcher, folder, user), config.docker.runtime)
+        return judge(_try_probes(config.docker.probe_image, launcher, folder, user), config.docker.runtime)
     except (SkerryError, OSError, ValueError) as error:
         return Report((Problem("the probe image can't be run", str(error)),))
+
+
+def _try_probes(reference: str, launcher: Launcher, folder: Path, user: int) -> dict[str, str]:
+    """Once more where the namespace ended before the probes were started in it, as for a run."""
+    try:
+        return _run_probes(reference, launcher, folder, user)
+    except Vanished as error:
+        log.warning("The sandbox is tried once more: %s", error)
+        return _run_probes(reference, launcher, folder, user)
 
 
 def _run_probes(reference: str, launcher: Launcher, folder: Path, user: int) -> dict[str, str]:

@@ -36,6 +36,9 @@ HOME_VARIABLES = {
 HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
 """The algorithm's /etc/hosts: the engine makes one for its own networks only."""
 
+_HOLDER_PROCESSES = 128
+"""It has two. The runtime that becomes it is counted until it has: as many threads as Go sees fit on the machine."""
+
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 GVISOR = "runsc"
 _NEUTRAL: tuple[Any, ...] = (None, "", 0, False, [], {}, [0, 0])
@@ -179,7 +182,7 @@ def holder_config(image: str, user: int, labels: Mapping[str, str]) -> dict[str,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges", f"seccomp={_holder_seccomp()}"],
             "ReadonlyRootfs": True,
-            "PidsLimit": 4,
+            "PidsLimit": _HOLDER_PROCESSES,
             "Memory": 16 << 20,
             "MemorySwap": 16 << 20,
             "LogConfig": {"Type": "none", "Config": {}},

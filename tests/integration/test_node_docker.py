@@ -28,7 +28,7 @@ from skerry_node.users import Users, default_base, holder_user
 pytestmark = pytest.mark.integration
 
 INSTALLATION = "abcdef012345"
-LIMITS = Limits(memory=64 << 20, processes=16, temporary=1 << 20, output=1 << 20)
+LIMITS = Limits(memory=64 << 20, processes=32, temporary=1 << 20, output=1 << 20)
 PATIENCE = 60.0
 HOST = os.environ.get("DOCKER_HOST")
 

@@ -13,6 +13,7 @@ import pytest
 from skerry.probes import PROBES, Answer
 from skerry_node.checks import try_sandbox
 from skerry_node.config import Config
+from skerry_node.launchers.docker import DockerLauncher
 from skerry_node.preflight import GVISOR_ANSWERS
 from skerry_node.sandbox import GVISOR
 
@@ -150,6 +151,35 @@ def test_an_image_that_is_no_probe(config) -> None:
     docker = config.docker.model_copy(update={"probe_image": "skerry/algorithm-base"})
     [problem] = try_sandbox(config.model_copy(update={"docker": docker})).problems
     assert "can't be run" in problem.sentence
+
+
+def kill_holders_before_starts(monkeypatch, times: int) -> list[str]:
+    """Those that are killed by and by."""
+    killed: list[str] = []
+    start = DockerLauncher.start
+
+    def start_without_holder(launcher, spec, environment) -> None:
+        if len(killed) < times:
+            killed.append(launcher._prepared[spec.attempt].id)
+            launcher._api.kill(killed[-1])
+        start(launcher, spec, environment)
+
+    monkeypatch.setattr(DockerLauncher, "start", start_without_holder)
+    return killed
+
+
+def test_a_namespace_that_ends_before_the_probes_are_started(config, monkeypatch) -> None:
+    """The probes are tried once more, as a run is; what keeps ending is told."""
+    killed = kill_holders_before_starts(monkeypatch, 1)
+    assert try_sandbox(config).problems == ()
+    assert len(killed) == 1
+
+
+def test_namespaces_that_keep_ending(config, monkeypatch) -> None:
+    killed = kill_holders_before_starts(monkeypatch, 9)
+    [problem] = try_sandbox(config).problems
+    assert "holder ended before the algorithm was started: " in str(problem)
+    assert len(killed) == 2
 
 
 def test_gvisor_is_demanded_of_an_engine_without_it(config) -> None:

@@ -185,7 +185,7 @@ class DockerLauncher:
         except StartFailed as error:
             if holder.stands or self._may_have_run(spec.attempt):
                 raise
-            raise Vanished("The namespace holder ended before the algorithm was started.") from error
+            raise Vanished(f"The namespace holder ended before the algorithm was started: {error}") from error
         with self._lock:
             removed = self._prepared.pop(spec.attempt, None) is None
         if not removed:

@@ -53,6 +53,7 @@ WRONG = [
     (("limits",), {"memori": 1}, 'limits: there is no key "memori"; did you mean "memory"'),
     (("limits",), {"memory": "much"}, "limits.memory: write a number of bytes"),
     (("limits",), {"parallel_runs": 0}, "limits.parallel_runs"),
+    (("limits",), {"processes": 31}, "limits.processes"),
     (("limits",), {"parallel_runs": "4"}, "limits.parallel_runs"),
     (("api_key_file",), "none", "api_key_file:.*none can't be read"),
     (("encryption",), {"private_key_file": "nokey"}, "encryption.private_key_file:.*nokey"),
