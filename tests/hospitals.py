@@ -283,6 +283,10 @@ class Hospital:
                     found.append(int(entry.name))
         return found
 
+    def wait_until_alone(self) -> None:
+        """Until no run has an interface, or a port, any more."""
+        _await(lambda: not self.wireguards())
+
     def stop(self) -> None:
         if self.node is not None:
             processes.stop([self.node])

@@ -113,6 +113,17 @@ class DevFederation:
             time.sleep(0.1)
         raise AssertionError(f"task {task_id} made no child")
 
+    def node_logs(self) -> str:
+        logs = [path for path in below(self.folder) if path.suffix == ".log" and "node" in str(path)]
+        return "".join(path.read_text() for path in logs)
+
+    def wait_for_line(self, words: str) -> None:
+        """Until a node's log says so: what a node does after a run's result is there, it logs later than that."""
+        end = time.monotonic() + PATIENCE
+        while words not in self.node_logs():
+            assert time.monotonic() < end, f"no line says: {words}"
+            time.sleep(0.1)
+
     def wait_for_containers_to_exit(self) -> None:
         """Until no algorithm's container of its nodes runs any more."""
         end = time.monotonic() + PATIENCE

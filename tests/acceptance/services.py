@@ -99,7 +99,7 @@ class Echo:
 
 @contextmanager
 def echo() -> Iterator[Echo]:
-    """Answers with what it is sent; ``connected`` is released for each connection."""
+    """Answers with what it is sent; ``connected`` is released for each answer."""
     listener = socket.create_server(("127.0.0.1", 0))
     service = Echo(listener.getsockname()[1], threading.Semaphore(0))
     connections: list[socket.socket] = []

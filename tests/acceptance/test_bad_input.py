@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import sqlite3
 import subprocess
 
@@ -240,7 +238,7 @@ def blobs(connection, table, column):
 def test_a_node_that_is_down(dev, probe_image) -> None:
     """The task waits for it, the waiting user is told, and it runs when the node is back."""
     with dev("--nodes", "2") as federation:
-        os.kill(federation.node_pids[1], signal.SIGTERM)
+        federation.end_node(2)
         task = create(federation, probe_image, "noop", federation.organization_ids[1:])
         with pytest.raises(WaitTimeout, match="offline"):
             task.wait(timeout=5)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 import uuid
 
@@ -18,19 +16,6 @@ pytestmark = pytest.mark.acceptance
 PATIENCE = 120.0
 FAILING = {"probe_image": "skerry/algorithm-base", "preflight_seconds": 10}
 SAYS = "node-1 takes no runs until its sandbox holds: the probe image can't be run"
-
-
-def log_of(federation) -> str:
-    return "".join(
-        path.read_text() for path in below(federation.folder) if path.suffix == ".log" and "node" in str(path)
-    )
-
-
-def wait_for_line(federation, words: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while words not in log_of(federation):
-        assert time.monotonic() < end, f"no line says: {words}"
-        time.sleep(0.1)
 
 
 def wait_until_told(federation, reason: str) -> None:
@@ -57,12 +42,12 @@ def test_a_node_that_can_not_try_its_sandbox(dev, probe_image, tmp_path) -> None
         changed = json.loads(config.read_text())
         changed["docker"] = {**changed.get("docker", {}), **FAILING}
         config.write_text(json.dumps(changed))
-        stop_node(federation)
+        federation.end_node(1)
         again = skerry("dev", "up", "--name", federation.name, "--nodes", "1")
         assert again.returncode == 1
         assert SAYS in again.stderr
         task = create(federation, probe_image)
-        wait_for_line(federation, "This node takes no runs until its sandbox holds")
+        federation.wait_for_line("This node takes no runs until its sandbox holds")
         run = federation.client().request("run", params={"task_id": task["id"]})["data"]
         assert [one["status"] for one in run] == ["pending"]
         wait_until_told(federation, "sandbox")
@@ -83,19 +68,10 @@ def test_a_federation_whose_sandbox_does_not_hold_does_not_come_up(engine, tmp_p
     assert skerry("dev", "status", "--name", name).returncode == 1
 
 
-def stop_node(federation) -> None:
-    [pid] = federation.node_pids
-    os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + PATIENCE
-    while below(federation.folder, "ready"):
-        assert time.monotonic() < end, "the node does not end"
-        time.sleep(0.1)
-
-
 def test_a_node_whose_sandbox_holds(dev, probe_image) -> None:
     with dev("--nodes", "1") as federation:
         assert create(federation, probe_image).wait(timeout=PATIENCE).results() == [{}]
-        wait_for_line(federation, "The sandbox holds")
+        federation.wait_for_line("The sandbox holds")
         [config] = below(federation.folder, "node.yaml")
         checked = skerry("node", "check", "--probes", "--config", str(config))
         assert checked.returncode == 0, checked.stdout

@@ -95,21 +95,25 @@ def test_nothing_but_the_jobs_runs_is_reached(three: Hospitals) -> None:
     others = three.addresses()
     assert len(others) == 2
     hosts = [*ADDRESSES, RELAY, "192.0.2.13", "10.13.0.1"]
-    with _listening(three):
-        assert all(_answers(three, host) for host in (ADDRESSES[0], ADDRESSES[1], RELAY))
-        targets = [*([host, PORT] for host in hosts), *([host, 8888] for host in others), ["1.1.1.1", 443]]
-        found = three.ask(PROBE, ids, "reach", targets=targets)
-    three.kill(held["id"])
+    try:
+        with _listening(three):
+            assert all(_answers(three, host) for host in (ADDRESSES[0], ADDRESSES[1], RELAY))
+            targets = [*([host, PORT] for host in hosts), *([host, 8888] for host in others), ["1.1.1.1", 443]]
+            found = three.ask(PROBE, ids, "reach", targets=targets)
+    finally:
+        three.kill(held["id"])
     assert [set(one.values()) for one in found] == [{False}] * 3
 
 
 def test_a_replay_is_not_answered(three: Hospitals) -> None:
     """What was recorded of an ended run does nothing to the one that has its port now."""
     ids, south = three.organization_ids, three.hospitals[1]
+    south.wait_until_alone()
     with Capture(south.space, "eth0") as recorded:
         three.ask(PROBE, ids[:1], "steady", organization=ids[1], seconds=0.5)
     packets = recorded.udp(WIREGUARD_PORT)
     assert packets
+    south.wait_until_alone()
     assert _replies(three, packets) == 0
     held = three.create(PROBE, ids[1:2], "hold", seconds=300)
     _wait_for_active(three, held["id"], 1)

@@ -57,11 +57,12 @@ def test_no_rights(federation, probe_image) -> None:
 
 def test_two_runs_do_not_see_each_other(federation, probe_image) -> None:
     """Both run at the same time on one node; each finds only one listener, its own gate."""
-    seen = []
-    threads = [
-        threading.Thread(target=lambda: seen.extend(run(federation, probe_image, "look_around", targets=[], names=[])))
-        for _ in range(3)
-    ]
+    seen, around = [], {"targets": [], "names": [], "seconds": 10}
+
+    def look() -> None:
+        seen.extend(run(federation, probe_image, "look_around", **around))
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

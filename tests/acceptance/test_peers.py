@@ -136,7 +136,7 @@ def test_another_job_is_not_reached(peers: DevFederation, peer_probe: str) -> No
         name="hold",
         image=peer_probe,
         collaboration=peers.collaboration_id,
-        input_={"method": "hold", "kwargs": {"seconds": 60}},
+        input_={"method": "hold", "kwargs": {"seconds": 600}},
         databases=[],
     )
     peers.wait_for_status(held["id"], "active")

@@ -30,7 +30,7 @@ def own_federation(dev):
 
 def test_kill_of_the_server_in_mid_run(own_federation, probe_image, engine_starts) -> None:
     federation = own_federation
-    task = create(federation, probe_image, "sleep", federation.organization_ids, seconds=6)
+    task = create(federation, probe_image, "sleep", federation.organization_ids, seconds=10)
     federation.wait_for_status(task["id"], "active")
     os.kill(federation.server_pid, signal.SIGKILL)
     federation.restart()
@@ -52,7 +52,7 @@ def test_kill_of_a_node_in_mid_run(own_federation, probe_image, engine_starts) -
 
 def test_kill_of_a_node_whose_container_ends_meanwhile(own_federation, probe_image, engine_starts) -> None:
     federation = own_federation
-    task = create(federation, probe_image, "sleep", federation.organization_ids[:1], seconds=2)
+    task = create(federation, probe_image, "sleep", federation.organization_ids[:1], seconds=8)
     federation.wait_for_status(task["id"], "active")
     os.kill(federation.node_pids[0], signal.SIGKILL)
     federation.wait_for_containers_to_exit()

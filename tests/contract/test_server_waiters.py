@@ -160,13 +160,13 @@ def get(path: str, token: str) -> bytes:
 async def waiters(running: Running) -> dict[str, asyncio.Task[tuple[str, int, Any]]]:
     """All nodes ask for work, and someone waits for each task; nothing is said to any of them yet."""
     requests_ = {}
-    for index, task, run in running.runs:
-        body = {"capacity": 3, "holding": [{"run": run, "attempt": 1}], "jobs": [task], "wait": 50}
-        requests_[f"node {index}"] = post("skerry/node/work", running.nodes[index], body)
     for _, task, _ in running.runs[:WAITS]:
         path = f"skerry/task/{task}/wait"
         seen = (await asyncio.to_thread(running.ask, "GET", path, running.root))["seen"]
         requests_[f"task {task}"] = get(f"{path}?seen={seen}&timeout=60", running.root)
+    for index, task, run in running.runs:
+        body = {"capacity": 3, "holding": [{"run": run, "attempt": 1}], "jobs": [task], "wait": 50}
+        requests_[f"node {index}"] = post("skerry/node/work", running.nodes[index], body)
     found = {}
     for name, request in requests_.items():
         waiter = await Waiter(name, request).ask(running.port)

@@ -274,7 +274,7 @@ def _start_node(folder: Folder, state: State, number: int) -> None:
 
 
 def _start_part(folder: Folder, state: State, part: str, arguments: Sequence[str], words: str = "") -> Process:
-    """Recorded as soon as it lives, so that ``down`` finds it whatever happens next."""
+    """Recorded as soon as it lives, so that ``down`` ends it as it should be ended."""
     with processes.undisturbed():
         process = processes.start((*_PROGRAM, *arguments), folder.log(part), nodes.environment(), words)
         state.processes[part] = process
@@ -343,9 +343,10 @@ def _last_line(folder: Folder, part: str) -> str:
 
 
 def _clean(folder: Folder, state: State | None) -> None:
-    """Nodes first, so that they can say goodbye to their server."""
+    """Nodes before their server, so that they can say goodbye; before both, what nobody lived to record."""
+    parts = dict(state.processes) if state is not None else {}
+    processes.stop([one for one in processes.find(_PROGRAM, folder.path) if one not in parts.values()])
     if state is not None:
-        parts = dict(state.processes)
         server = [parts.pop(SERVER)] if SERVER in parts else []
         processes.stop(list(parts.values()))
         processes.stop(server)

@@ -69,6 +69,19 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str], wor
     return Process(pid, int(_stat(pid)[19]))
 
 
+def find(program: Sequence[str], folder: Path) -> list[Process]:
+    """Those of this program, by whichever interpreter, that were given a path in the folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            stat = _stat(int(entry.name))
+            own, given = words[1 : len(program)] == list(program[1:]), words[len(program) :]
+            if stat and own and any(Path(word).is_relative_to(folder) for word in given):
+                found.append(Process(int(entry.name), int(stat[19])))
+    return found
+
+
 def finish(process: Process) -> int:
     """Waits for a child of this process that nobody else has waited for; its exit code, as in ``subprocess``."""
     return os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])

@@ -78,6 +78,8 @@ def _mind(node: socket.socket, folder: Path, separations: list[Separation]) -> N
     child = os.fork()
     if child == 0:
         _become(request, write_end, error_write, own_proc=_owns_proc(separations))
+    # Before the node hears of the start, and may have it stopped.
+    signal.signal(signal.SIGTERM, lambda *_: _kill(child))
     os.close(write_end)
     os.close(error_write)
     with os.fdopen(error_read) as errors:
@@ -85,7 +87,6 @@ def _mind(node: socket.socket, folder: Path, separations: list[Separation]) -> N
     with contextlib.suppress(OSError):  # the node may be gone
         node.send(json.dumps({"error": problem}).encode())
     node.close()
-    signal.signal(signal.SIGTERM, lambda *_: _kill(child))
     code = _pump(read_end, child, folder / LOG, int(request["log"]))
     _write_exit(folder, code)
 

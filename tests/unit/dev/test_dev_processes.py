@@ -62,6 +62,23 @@ def test_it_hears_its_words_and_its_exit_code_is_told(tmp_path) -> None:
     assert (tmp_path / "log").read_text() == "secret\n"
 
 
+def test_what_a_start_left_is_found_by_its_program_and_folder(tmp_path) -> None:
+    """Not those of other folders, nor other programs that look into this one."""
+    program, environment = (PYTHON, "-c", "import time; time.sleep(600)"), {"PATH": os.environ["PATH"]}
+    own, other = tmp_path / "own", tmp_path / "own-too"
+    log = tmp_path / "log"
+    wanted = processes.start((*program, "--config", str(own / "node.yaml")), log, environment)
+    others = [
+        processes.start((*program, "--config", str(other / "node.yaml")), log, environment),
+        processes.start((PYTHON, "-c", "import time; time.sleep(601)", str(own)), log, environment),
+    ]
+    try:
+        assert processes.find(program, own) == [wanted]
+    finally:
+        processes.stop([wanted, *others])
+    assert processes.find(program, own) == []
+
+
 def test_an_undisturbed_block_ends_before_a_signal_does_anything(monkeypatch) -> None:
     done = []
     before = signal.signal(signal.SIGTERM, lambda *_: done.append("signal"))

@@ -11,7 +11,7 @@ import pytest
 
 from skerry.errors import InvalidInput, ServerUnreachable
 from skerry_node.config import Share
-from skerry_node.course import Course
+from skerry_node.course import Course, NodeStops
 from skerry_node.journal import Entry, Journal, Stage
 from skerry_node.launchers import fakes
 from skerry_node.launchers.launcher import Ended, EngineAway, LauncherError, Vanished
@@ -360,13 +360,31 @@ def entry_after_restart(parts, launcher, make_order):
     return partial(_entry_after_restart, parts, launcher, make_order)
 
 
+class UntilTheNodeEnds:
+    """Another launcher, whose polls end with their process: nobody hears from it any more."""
+
+    def __init__(self, launcher, closing, watching) -> None:
+        self._launcher, self._closing, self._watching = launcher, closing, watching
+
+    def __getattr__(self, name):
+        return getattr(self._launcher, name)
+
+    def poll(self, attempt, timeout):
+        self._watching.set()
+        self._closing.wait()
+        raise NodeStops
+
+
 def _entry_after_restart(parts, launcher, make_order, image: str) -> Entry:
-    first = replace(parts, closing=threading.Event())
+    closing, watching = threading.Event(), threading.Event()
+    first = replace(parts, closing=closing, launcher=UntilTheNodeEnds(launcher, closing, watching))
     pipeline = Pipeline(first, Entry(make_order(image)))
     thread = threading.Thread(target=pipeline.carry_out, daemon=True)
     thread.start()
-    until(lambda: launcher.watched)
-    first.closing.set()
+    assert watching.wait(10)
+    closing.set()
+    thread.join(10)
+    assert not thread.is_alive()
     [entry] = Journal(parts.config.state_folder / "runs").read().entries
     assert entry.stage is Stage.STARTING
     return entry

@@ -149,10 +149,14 @@ def variables(part: str) -> dict[str, str]:
 
 @partial
 def talk(name: str) -> list[str]:
-    """What a service of the owner's echoes; and again, when its connection was cut and it answers once more."""
+    """What a service of the owner's echoes; and again, when its connection was cut and it answers once more.
+
+    One more byte tells the service that its answer has arrived.
+    """
     host, _, port = os.environ[f"{name}_GATE_ADDRESS"].partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         first = _echo(connection, "first")
+        connection.sendall(b".")
         connection.settimeout(120)
         while connection.recv(1):
             pass
@@ -250,8 +254,9 @@ def length(value: str) -> int:
 
 
 @partial
-def look_around(targets: list[list[Any]], names: list[str]) -> dict[str, Any]:
-    """What can be seen and reached from inside: interfaces, listeners, addresses, names, rights."""
+def look_around(targets: list[list[Any]], names: list[str], seconds: float = 0) -> dict[str, Any]:
+    """What can be seen and reached from inside, after so long: interfaces, listeners, addresses, names, rights."""
+    time.sleep(seconds)
     return {
         "interfaces": [name for _, name in socket.if_nameindex()],
         "routes": len(Path("/proc/net/route").read_text().splitlines()) - 1,
