@@ -22,9 +22,17 @@ PASSWORD = "p@ss/word: of the cluster"
 _LAX = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Another one each time, though nobody listens at the earlier ones yet."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = int(listener.getsockname()[1])
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ PATIENCE = 240.0
 LIMITS = {"memory": "400m", "processes": 256, "output": "16m", "temporary": "8m", "log": "64k"}
 """Of the node that is attacked: low, so that a bomb that goes off in a control does no harm."""
 
-BOMBS = {"processes": 300, "memory": 600, "disk": 32, "shm": 96, "inodes": 70_000, "marker_seconds": 5}
+BOMBS = {"processes": 300, "memory": 600, "disk": 32, "shm": 96, "inodes": 70_000, "marker_seconds": 15}
 ALONE = frozenset({"fork-bomb", "memory-bomb"})
 """What may take its whole container with it."""
 

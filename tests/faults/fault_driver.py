@@ -312,10 +312,10 @@ class Driver:
     # --- the end -----------------------------------------------------------------------------------------
 
     def settle(self, seconds: float) -> None:
-        """Nothing is broken any more; until all runs that there are have ended and nodes have cleaned up."""
+        """Nothing is broken any more; until all parts are back, all runs have ended and nodes have cleaned up."""
         self.strikes.mend()
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not self.world.is_quiet():
+        while time.monotonic() < end and not (self.world.has_recovered_wholly and self.world.is_quiet()):
             time.sleep(0.2)
 
     def read_history(self) -> History:

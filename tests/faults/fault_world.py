@@ -318,6 +318,9 @@ class World:
         self.organizations = [one["id"] for one in federation.facts["organizations"]]
         self.node_of = dict(zip(self.organizations, self.node_names, strict=True))
         self._closing = threading.Event()
+        self._helpers = [
+            threading.Thread(target=work, name=work.__name__, daemon=True) for work in (self._keep, self._tail)
+        ]
         self._offsets = dict.fromkeys(self.node_names, 0)
         self._tailing = threading.RLock()
         self._logging_in = threading.Lock()
@@ -359,10 +362,10 @@ class World:
                 client.session.resume(self._first.session.tokens.refresh)
 
     def start(self) -> None:
-        for work in (self._keep, self._tail):
-            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+        for helper in self._helpers:
+            helper.start()
         end = time.monotonic() + _START_SECONDS
-        while not all(self.has_recovered(name) for name in self.parts) and time.monotonic() < end:
+        while not self.has_recovered_wholly and time.monotonic() < end:
             time.sleep(_GLANCE)
         self._first = self.federation.client()
 
@@ -393,6 +396,10 @@ class World:
         ready = name in self.server_names or (self._home(name) / "state" / "ready").exists()
         return part.process.alive() and time.monotonic() - part.since > 1.0 and ready
 
+    @property
+    def has_recovered_wholly(self) -> bool:
+        return all(self.has_recovered(name) for name in self.parts)
+
     def catch_up(self) -> None:
         """Reads what the nodes have recorded by now."""
         with self._tailing:
@@ -401,7 +408,8 @@ class World:
 
     def stop_parts(self) -> None:
         self._closing.set()
-        time.sleep(2 * _GLANCE)
+        for helper in self._helpers:
+            helper.join()
         for one in (self.node_names, self.server_names):
             processes.stop([self.parts[name].process for name in one])
 
@@ -425,7 +433,8 @@ class World:
     def _start_again(self, name: str, part: Part) -> None:
         if name in self.node_names:
             (self._home(name) / "state" / "ready").unlink(missing_ok=True)
-        time.sleep(random.uniform(0, 0.1))  # noqa: S311
+        if self._closing.wait(random.uniform(0, 0.1)):  # noqa: S311
+            return
         part.process = processes.start(part.command, self.folder.log(name), part.environment)
         part.since = time.monotonic()
         self._state.processes[name] = part.process

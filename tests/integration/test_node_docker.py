@@ -302,7 +302,8 @@ def start_three(launcher, image, start) -> tuple[list[str], list[str]]:
     return namespaces, holders
 
 
-def test_a_holder_serves_many_runs_and_a_namespace_one(launcher, image, start) -> None:
+def test_a_holder_serves_many_runs_and_a_namespace_one(launcher, image, start, monkeypatch) -> None:
+    monkeypatch.setattr("skerry_node.holders._PATIENCE", 30)
     namespaces, holders = start_three(launcher, image, start)
     assert len(set(namespaces)) == 3
     assert len(set(holders)) < 3

@@ -25,7 +25,7 @@ def running(
     postgresql_cluster: Cluster, balancer_program: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replicas]:
     for url in database(postgresql_cluster):
-        with replicas(tmp_path_factory.mktemp("replicas"), url, settings="drain_seconds: 3\n") as made:
+        with replicas(tmp_path_factory.mktemp("replicas"), url, settings="drain_seconds: 6\n") as made:
             yield made
             audited = subprocess.run(
                 [SKERRY, "audit", "verify", "--server", made.config], capture_output=True, text=True, check=False

@@ -122,7 +122,7 @@ def test_they_stop_while_they_start(postgresql_cluster: Cluster, tmp_path: Path)
         command = [SKERRY, "server", "start", "--config", tmp_path / "server.yaml"]
         for count in range(1, PROCESSES + 1):
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-                until(lambda: len(children(process.pid)) == count, "they do not start")  # noqa: B023 - called here
+                until(lambda: len(children(process.pid)) >= count, "they do not start")  # noqa: B023 - called here
                 those = children(process.pid)
                 process.terminate()
                 _, said = process.communicate(timeout=PATIENCE)

@@ -10,7 +10,7 @@ import tracemalloc
 from typing import Self
 
 import pytest
-from federation import DATABASES, IMAGE, TOKEN, jwt, wait_for
+from federation import DATABASES, IMAGE, TOKEN, jwt
 
 from skerry import crypto
 from skerry.errors import AuthenticationError, Conflict, ServerUnreachable
@@ -169,12 +169,19 @@ def test_an_upload_that_outlasts_its_token_is_needed_once(make_bench, fake, tmp_
     """The end is then told with a fresh one, which nobody renews any more after that."""
     bench, first = make_bench(), jwt(iat=0, exp=1)
     resume = bench.open()["resume"]
-    arrived, renew = threading.Event(), Access.renew
-    monkeypatch.setattr(Access, "renew", lambda access: arrived.wait(60) and renew(access))
+    arrived, renewed, renew = threading.Event(), threading.Event(), Access.renew
+
+    def renew_meanwhile(access: Access) -> float | None:
+        arrived.wait(60)
+        seconds = renew(access)
+        renewed.set()
+        return seconds
+
+    monkeypatch.setattr(Access, "renew", renew_meanwhile)
 
     def outlast() -> None:
         arrived.set()
-        wait_for(lambda: fake.token != first)
+        assert renewed.wait(60)
 
     fake.token, fake.while_uploading = first, outlast
     with Outbox(tmp_path, b"r" * 100_000) as outbox:

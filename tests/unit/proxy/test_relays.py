@@ -131,7 +131,7 @@ def test_its_end_ends_all_connections(open_relay, echo) -> None:
 
 
 def test_both_sides_silent_for_too_long(open_relay, echo) -> None:
-    _, port = open_relay(f"127.0.0.1:{echo.port}", idle=0.2)
+    _, port = open_relay(f"127.0.0.1:{echo.port}", idle=1)
     with connect(port) as connection:
         connection.sendall(b"x")
         assert connection.recv(1) == b"x"

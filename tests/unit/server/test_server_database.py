@@ -236,8 +236,7 @@ def cut_off(server: Server) -> int:
     with server.database.reading() as session:
         process = session.scalar(select(func.pg_backend_pid()))
     with create_engine(server.database.engine.url, poolclass=NullPool).connect() as beside:
-        assert beside.scalar(select(func.pg_terminate_backend(process)))
-    time.sleep(0.1)
+        assert beside.scalar(select(func.pg_terminate_backend(process, 30_000)))
     return int(process)
 
 

@@ -72,7 +72,7 @@ def test_all_else_is_for_the_doors(desk: Health) -> None:
 
 
 def test_a_database_that_hangs_is_asked_once_and_again_when_it_goes_on(
-    desk: Health, looks: list[threading.Event]
+    desk: Health, looks: list[threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
         for _ in range(2):
@@ -81,7 +81,9 @@ def test_a_database_that_hangs_is_asked_once_and_again_when_it_goes_on(
             assert await ask(desk, LIVE) == (200, {"alive": True})
         assert len(looks) == 1
         looks[0].set()
+        monkeypatch.setattr(health, "LONGEST", 20)
         assert (await ask(desk, READY))[0] == 200
+        monkeypatch.setattr(health, "LONGEST", 0.2)
         await asyncio.sleep(0.1)
         assert (await ask(desk, READY))[0] == 503
         assert len(looks) == 2

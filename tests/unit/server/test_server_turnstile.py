@@ -58,7 +58,7 @@ def test_as_many_as_there_are_places_in_their_order() -> None:
 
 def test_who_takes_long_no_longer_counts_and_frees_one_place_only() -> None:
     async def story() -> None:
-        guests = Guests(Turnstile(1, 0.05))
+        guests = Guests(Turnstile(1, 0.5))
         tasks = await come(guests)
         assert guests.inside == ["a"]
         await guests.came["b"].wait()

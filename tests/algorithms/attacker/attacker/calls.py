@@ -107,9 +107,9 @@ def _many_connections(facts: Mapping[str, Any]) -> tuple[bool, str]:
     port = _gate(facts)[0]
     held = [socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) for _ in range(20)]
     try:
-        for one in held:
+        for one in held[:-1]:
             one.sendall(b"GET /ver")
-        held[-1].sendall(b"sion HTTP/1.1\r\nHost: gate\r\n\r\n")
+        held[-1].sendall(b"GET /version HTTP/1.1\r\nHost: gate\r\n\r\n")
         answer = held[-1].recv(65536)
     finally:
         for one in held:
