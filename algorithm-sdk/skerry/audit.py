@@ -175,7 +175,8 @@ class _Chain:
 class Verifier:
     """Takes the lines of exports, of any number of writers, each writer's in their order; then ``finish``.
 
-    Every method raises BrokenChain at the first record that does not hold.
+    Of chains that go on meanwhile one may be read before what others witnessed of it: while ``behind``, they are read
+    once more. Every method raises BrokenChain at the first record that does not hold.
     """
 
     def __init__(self) -> None:
@@ -183,20 +184,26 @@ class Verifier:
         self._witnesses: list[Witness] = []
         self.records = 0
 
-    def feed(self, line: bytes | str, where: str = "") -> None:
-        """One line: a record, or ``{"head": …}``. ``where`` is for the error's text."""
+    def feed(self, line: bytes | str, where: str = "", *, again: bool = False) -> None:
+        """One line: a record, or ``{"head": …}``. ``where`` is for the error's text.
+
+        ``again``: of a chain that was read before, which has to be the same as far as it was, and may have gone on.
+        """
         at = f"{where}: " if where else ""
         try:
             value = _read(line)
             if isinstance(value, dict) and set(value) == {"head"}:
                 head = Head.parse(value["head"])
-                self._chains.setdefault(head.writer, _Chain()).said = head
+                self._chain(head.writer).said = head
                 return
             record = Record.parse(value)
         except (ValueError, RecursionError) as error:
             raise BrokenChain(f"{at}This is not an audit record: {error}.") from error
         try:
-            self._take(record)
+            if again and record.sequence <= len(self._chain(record.writer).hashes):
+                self._compare(record)
+            else:
+                self._take(record, notes_witness=not again)
         except ValueError as error:
             raise BrokenChain(f"{at}Record {record.sequence} of {record.writer} {error}.") from error
 
@@ -216,6 +223,11 @@ class Verifier:
         return [witness for witness in self._witnesses if witness.head.writer in self._chains]
 
     @property
+    def behind(self) -> bool:
+        """Whether more was witnessed of a chain than was read of it: it was cut, or has gone on since."""
+        return any(w.head.sequence > len(self._chains[w.head.writer].hashes) for w in self.witnesses)
+
+    @property
     def absent(self) -> list[str]:
         """The writers that others witnessed and of whose chains nothing was read."""
         return sorted({witness.head.writer for witness in self._witnesses} - set(self._chains))
@@ -225,8 +237,15 @@ class Verifier:
         """The writers whose end was compared with a head that was said."""
         return {writer for writer, chain in self._chains.items() if chain.said is not None}
 
-    def _take(self, record: Record) -> None:
-        chain = self._chains.setdefault(record.writer, _Chain())
+    def _chain(self, writer: str) -> _Chain:
+        return self._chains.setdefault(writer, _Chain())
+
+    def _compare(self, record: Record) -> None:
+        if not record.holds or record.hash != self._chain(record.writer).hashes[record.sequence - 1].hex():
+            raise ValueError("was changed while it was read")
+
+    def _take(self, record: Record, *, notes_witness: bool) -> None:
+        chain = self._chain(record.writer)
         last = chain.head(record.writer)
         if record.sequence <= last.sequence:
             raise ValueError(f"comes after record {last.sequence}: it was moved or repeated")
@@ -239,7 +258,7 @@ class Verifier:
             raise ValueError(f"does not follow record {last.sequence}: one of the two was replaced")
         chain.hashes.append(bytes.fromhex(record.hash))
         self.records += 1
-        if record.deed.action == WITNESS:
+        if record.deed.action == WITNESS and notes_witness:
             self._witnesses.append(Witness(record.head, record.time, Head.parse(record.deed.details)))
 
     def _check_head(self, head: Head, by: str) -> None:

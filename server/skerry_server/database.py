@@ -94,10 +94,12 @@ class Database:
         self._bus = _bus(self.engine, hub, clock, seat)
         self.trail = trail
         self._reader = sessionmaker(_reading(self.engine), expire_on_commit=False)
+        self._snapshot = sessionmaker(_at_once(self.engine), expire_on_commit=False)
         self._writer = sessionmaker(self.engine, expire_on_commit=False)
         watch(self._writer)
         if _is_sqlite(self.engine):  # not by an event of the engine, which would cost each statement a look
             event.listen(self._reader, "after_begin", sqlite.begin_to_read)
+            event.listen(self._snapshot, "after_begin", sqlite.begin_to_read)
             event.listen(self._writer, "after_begin", sqlite.begin_to_write)
         self._turn: AbstractContextManager[Any] = sqlite.Turn(self.engine) if _is_sqlite(self.engine) else nullcontext()
 
@@ -120,6 +122,12 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         with self._reader() as session:
+            yield session
+
+    @contextmanager
+    def reading_at_once(self) -> Iterator[Session]:
+        """All statements see the database as it is at this moment, however long they take."""
+        with self._snapshot() as session:
             yield session
 
     @contextmanager
@@ -241,6 +249,10 @@ def _bus(engine: Engine, hub: Hub, clock: Callable[[], datetime], seat: Seat) ->
 def _reading(engine: Engine) -> Engine:
     """On PostgreSQL each statement by itself: READ COMMITTED looks anew at each, and a transaction costs two calls."""
     return engine if _is_sqlite(engine) else engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _at_once(engine: Engine) -> Engine:
+    return engine if _is_sqlite(engine) else engine.execution_options(isolation_level="REPEATABLE READ")
 
 
 def _open(text: str, connections: int) -> Engine:

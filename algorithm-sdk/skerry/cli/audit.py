@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -34,10 +35,11 @@ def verify(files: tuple[Path, ...], servers: tuple[Path, ...], nodes: tuple[Path
     """
     if not (files or servers or nodes):
         raise click.UsageError("Name a FILE, or --server or --node with a configuration.")
-    verifier = Verifier()
-    for where, lines in _sources(files, servers, nodes):
-        for number, line in enumerate(lines, start=1):
-            verifier.feed(line, f"{where}, line {number}")
+    verifier, live = Verifier(), list(_live(servers, nodes))
+    _feed(verifier, ((str(file), _lines(file)) for file in files))
+    _feed(verifier, ((where, trail()) for where, trail in live))
+    if verifier.behind:
+        _feed(verifier, ((where, trail()) for where, trail in live), again=True)
     heads = verifier.finish()
     for head in heads:
         guard = "its noted end" if head.writer in verifier.guarded else "no end was noted: a cut there can't be seen"
@@ -47,14 +49,17 @@ def verify(files: tuple[Path, ...], servers: tuple[Path, ...], nodes: tuple[Path
     click.echo(f"{verifier.records} records hold; {len(verifier.witnesses)} heads witnessed by others fit.")
 
 
-def _sources(
-    files: Iterable[Path], servers: Iterable[Path], nodes: Iterable[Path]
-) -> Iterator[tuple[str, Iterable[bytes]]]:
-    for file in files:
-        yield str(file), _lines(file)
+def _feed(verifier: Verifier, sources: Iterable[tuple[str, Iterable[bytes]]], *, again: bool = False) -> None:
+    for where, lines in sources:
+        for number, line in enumerate(lines, start=1):
+            verifier.feed(line, f"{where}, line {number}", again=again)
+
+
+def _live(servers: Iterable[Path], nodes: Iterable[Path]) -> Iterator[tuple[str, Callable[[], Iterable[bytes]]]]:
+    """What each is called, and what reads it as it is then."""
     for kind, paths in (("server", servers), ("node", nodes)):
         for path in paths:
-            yield f"{kind} {path}", _trail(kind)(path)
+            yield f"{kind} {path}", partial(_trail(kind), path)
 
 
 def _lines(file: Path) -> Iterator[bytes]:

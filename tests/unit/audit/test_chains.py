@@ -155,6 +155,46 @@ def test_a_witness_shows_a_cut(seen: int, kept: int) -> None:
     assert text.endswith("as server-1 witnessed at 2026-01-02T03:04:05.000006Z (its record 2).")
 
 
+def read_again(first: list[bytes], others: list[bytes], second: list[bytes]) -> tuple[Verifier, bool]:
+    """A chain, what others say of it, and the chain once more; whether it was behind before that."""
+    verifier = Verifier()
+    for line in [*first, *others]:
+        verifier.feed(line)
+    was_behind = verifier.behind
+    for line in second:
+        verifier.feed(line, again=True)
+    return verifier, was_behind
+
+
+@given(st.integers(1, LENGTH), st.integers(1, LENGTH), st.integers(1, LENGTH))
+def test_a_chain_that_went_on_while_it_was_read(seen: int, read: int, length: int) -> None:
+    node = chain("node-1")
+    server = lines(chain("server-1", [deed(WITNESS, **node[seen - 1].head.as_dict())]))
+    whole = max(read, length)
+    second = lines(node[:whole], node[whole - 1].head)
+    verifier, was_behind = read_again(lines(node[:read], node[read - 1].head), server, second)
+    assert was_behind == (seen > read)
+    assert verifier.behind == (seen > whole)
+    if not verifier.behind:
+        assert verifier.finish()[0] == node[whole - 1].head
+        return
+    with pytest.raises(BrokenChain, match="was cut at its end"):
+        verifier.finish()
+
+
+def test_a_chain_is_the_same_when_it_is_read_again() -> None:
+    node, other = chain("node-1"), chain("node-1", [deed(number="another")])
+    with pytest.raises(BrokenChain, match="Record 1 of node-1 was changed while it was read"):
+        read_again(lines(node), [], lines(other))
+
+
+def test_what_is_witnessed_while_chains_are_read_again_is_left_for_the_next_time() -> None:
+    node = chain("node-1")
+    server = chain("server-1", [deed(), deed(WITNESS, **node[3].head.as_dict())])
+    verifier, _ = read_again([*lines(server[:1]), *lines(node[:2])], [], lines(server))
+    assert [head.sequence for head in verifier.finish()] == [2, 2]
+
+
 def test_a_chain_that_is_not_there_at_all_is_named() -> None:
     verifier = Verifier()
     for line in lines(chain("server-1", [deed(WITNESS, **chain("node-1")[3].head.as_dict())])):

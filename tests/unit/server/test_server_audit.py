@@ -24,7 +24,7 @@ from skerry.keys import Identity
 from skerry.wire import canonical
 from skerry_server.cli import server as server_command
 from skerry_server.models import Base, Organization
-from skerry_server.server import Server, open_server
+from skerry_server.server import Server, open_server, reading_database
 from skerry_server.services.audit import read_heads, read_trail
 from skerry_server.trail import add_rows
 
@@ -492,6 +492,17 @@ def test_export_and_verify_on_the_command_line(federation: Federation, researche
     broken = subprocess.run([SKERRY, "audit", "verify", file], capture_output=True, text=True, check=False)
     assert broken.returncode == 1
     assert re.search(r"line 7: Record 7 of server-\w+ was changed", broken.stderr), broken.stderr
+
+
+def test_what_is_exported_is_of_one_moment(federation: Federation, researcher: Api) -> None:
+    """Records of several writers come out of order: who looks again and again would miss one."""
+    server = federation.server
+    with reading_database(server.settings) as session:
+        before = read_heads(session), len(list(read_trail(session)))
+        federation.make_task(researcher)
+        assert (read_heads(session), len(list(read_trail(session)))) == before
+    with reading_database(server.settings) as session:
+        assert len(list(read_trail(session))) > before[1]
 
 
 def test_verify_without_a_source() -> None:
