@@ -187,14 +187,14 @@ class Verifier:
     def feed(self, line: bytes | str, where: str = "", *, again: bool = False) -> None:
         """One line: a record, or ``{"head": …}``. ``where`` is for the error's text.
 
-        ``again``: of a chain that was read before, which has to be the same as far as it was, and may have gone on.
+        ``again``: of a chain that was read before: what is read once more has to be the same, and it may have gone on.
         """
         at = f"{where}: " if where else ""
         try:
             value = _read(line)
             if isinstance(value, dict) and set(value) == {"head"}:
                 head = Head.parse(value["head"])
-                self._chain(head.writer).said = head
+                self._note_end(head, again=again)
                 return
             record = Record.parse(value)
         except (ValueError, RecursionError) as error:
@@ -239,6 +239,12 @@ class Verifier:
 
     def _chain(self, writer: str) -> _Chain:
         return self._chains.setdefault(writer, _Chain())
+
+    def _note_end(self, head: Head, *, again: bool) -> None:
+        """A chain goes on, it does not go back: what was noted first holds where the second is not behind it."""
+        chain = self._chain(head.writer)
+        if not again or chain.said is None or head.sequence > chain.said.sequence:
+            chain.said = head
 
     def _compare(self, record: Record) -> None:
         if not record.holds or record.hash != self._chain(record.writer).hashes[record.sequence - 1].hex():

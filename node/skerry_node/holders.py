@@ -217,7 +217,7 @@ class Holders:
                 self._changed.notify_all()
 
     def _make(self) -> Holder:
-        """Tries twice: what dies while it is being started, the next may not."""
+        """Tries twice: that one died while it was being started says nothing of the next."""
         try:
             return self._start(self._create())
         except _NotStartedError as error:

@@ -53,7 +53,7 @@ class OnlyFor(Section):
 
 
 LEAST_PROCESSES = 32
-"""Less is no use: the threads of the engine's runtime, which becomes the container, are counted until it has."""
+"""Less can't be meant: the threads of the engine's runtime, which becomes the container, are counted until it has."""
 
 _Processes = TypeAdapter(Annotated[int, Field(ge=LEAST_PROCESSES, lt=1 << 20)])
 _OpenFiles = TypeAdapter(Annotated[int, Field(ge=4, lt=1 << 20)])

@@ -99,7 +99,7 @@ def inspect_sandbox(config: Config, launcher: Launcher, folder: Path, user: int)
 
 
 def _try_probes(reference: str, launcher: Launcher, folder: Path, user: int) -> dict[str, str]:
-    """Once more where the namespace ended before the probes were started in it, as for a run."""
+    """Once more where the namespace or the container is gone before its time, as for a run."""
     try:
         return _run_probes(reference, launcher, folder, user)
     except Vanished as error:

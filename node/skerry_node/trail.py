@@ -7,6 +7,7 @@ cut. Nothing here is ever deleted.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,10 +15,11 @@ import re
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from skerry.audit import Deed, Head, Record, What, Who, follow
 from skerry.errors import ConfigurationError, NotRecorded
@@ -31,6 +33,7 @@ _HEAD = "head"
 _ASIDE = re.compile(r"audit\.(\d{12})\.jsonl")
 _LARGEST = 16 << 20
 _CLOSED = -1
+_TRIES = 10
 _REMEDY = "run skerry audit verify --node, keep the folder as evidence, and move it away to begin a new chain."
 
 
@@ -172,13 +175,24 @@ def read_lines(folder: Path) -> Iterator[bytes]:
     """
     try:
         said = _noted_head(folder)
-        for path in files_of(folder):
-            with path.open("rb") as file:
+        with ExitStack() as opened:
+            for file in _open_all(folder, opened):
                 yield from (line for line in file if line.endswith(b"\n"))
     except OSError as error:
         raise ConfigurationError(f"{folder}: the audit journal can't be read ({error.strerror}).") from error
     if said is not None:
         yield canonical({"head": said.as_dict()}) + b"\n"
+
+
+def _open_all(folder: Path, opened: ExitStack) -> Sequence[BinaryIO]:
+    """The files of one moment, oldest first: none has been put aside while they were opened. Raises OSError."""
+    for _ in range(_TRIES):
+        paths = files_of(folder)
+        with suppress(FileNotFoundError):
+            files = [opened.enter_context(path.open("rb")) for path in paths]
+            if files_of(folder) == paths:
+                return files
+    raise FileNotFoundError(errno.ENOENT, "one of its files is not there")
 
 
 def _find_head(folder: Path) -> Head:

@@ -1,9 +1,9 @@
 """The database: how it is opened, brought up to date, and used by one transaction at a time.
 
 SQLite here means WAL, synchronous=FULL (an acknowledged commit survives a power cut), foreign keys, and writers that
-take their lock when they begin, so that none fails half-way. PostgreSQL means READ COMMITTED: services lock the rows
-whose state they change. A transaction that lost to another one is repeated. What is special to either stays in this
-module, in ``locks``, ``sqlite``, ``listening`` and ``tailing``.
+take their lock when they begin, so that none fails half-way. PostgreSQL means READ COMMITTED (but for exports, which
+are of one moment): services lock the rows whose state they change. A transaction that lost to another one is repeated.
+What is special to either stays in this module, in ``locks``, ``sqlite``, ``listening`` and ``tailing``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, DateTime, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Connection, DateTime, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
@@ -72,6 +72,7 @@ _DISK_FULL = "53100"
 _RESTS_SINCE = "skerry_rests_since"
 _TRUSTED_SECONDS = 1.0
 _Answer = TypeVar("_Answer")
+_TAKES_ITS_TIME = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 _NOW = select(func.timezone("UTC", func.clock_timestamp(), type_=DateTime()))
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -126,8 +127,10 @@ class Database:
 
     @contextmanager
     def reading_at_once(self) -> Iterator[Session]:
-        """All statements see the database as it is at this moment, however long they take."""
+        """All statements see the database as it is at the first of them, however long their reader takes."""
         with self._snapshot() as session:
+            if not _is_sqlite(self.engine):
+                session.execute(_TAKES_ITS_TIME)
             yield session
 
     @contextmanager

@@ -114,7 +114,8 @@ class DevFederation:
         raise AssertionError(f"task {task_id} made no child")
 
     def node_logs(self) -> str:
-        logs = [path for path in below(self.folder) if path.suffix == ".log" and "node" in str(path)]
+        logs = [path for path in below(self.folder) if path.suffix == ".log" and path.name.startswith("node-")]
+        assert logs
         return "".join(path.read_text() for path in logs)
 
     def wait_for_line(self, words: str) -> None:

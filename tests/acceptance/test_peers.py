@@ -139,13 +139,15 @@ def test_another_job_is_not_reached(peers: DevFederation, peer_probe: str) -> No
         input_={"method": "hold", "kwargs": {"seconds": 600}},
         databases=[],
     )
-    peers.wait_for_status(held["id"], "active")
-    run = client.run.list(task=held["id"])["data"][0]
-    [port] = run["ports"]
-    assert port["port"] == 8888
-    [reached] = ask(peers, peer_probe, ids[:1], "sweep", port=8888)
+    try:
+        peers.wait_for_status(held["id"], "active")
+        run = client.run.list(task=held["id"])["data"][0]
+        [port] = run["ports"]
+        assert port["port"] == 8888
+        [reached] = ask(peers, peer_probe, ids[:1], "sweep", port=8888)
+    finally:
+        client.task.kill(held["id"])
     assert reached == {"known": [], "reached": []}
-    client.task.kill(held["id"])
 
 
 def test_without_the_owners_word_there_is_no_vpn(federation: DevFederation, peer_probe: str) -> None:

@@ -211,6 +211,7 @@ def _facts(folder: Folder, state: State, founded: founding.Founded, password: st
 
 def _resume(folder: Folder, state: State, report: Report) -> Federation:
     dead = [part for part, process in state.processes.items() if not process.alive()]
+    _end_unrecorded(folder, state)
     report(f"{state.plan.name} runs already" + (f"; starting again: {', '.join(dead)}" if dead else ""))
     if SERVER in dead:
         machine.choose_port(state.port)
@@ -344,9 +345,9 @@ def _last_line(folder: Folder, part: str) -> str:
 
 def _clean(folder: Folder, state: State | None) -> None:
     """Nodes before their server, so that they can say goodbye; before both, what nobody lived to record."""
-    parts = dict(state.processes) if state is not None else {}
-    processes.stop([one for one in processes.find(_PROGRAM, folder.path) if one not in parts.values()])
+    _end_unrecorded(folder, state)
     if state is not None:
+        parts = dict(state.processes)
         server = [parts.pop(SERVER)] if SERVER in parts else []
         processes.stop(list(parts.values()))
         processes.stop(server)
@@ -356,6 +357,12 @@ def _clean(folder: Folder, state: State | None) -> None:
             found = [nodes.installation(folder, number) for number in numbers]
             leftovers.remove_containers(one for one in found if one is not None)
     leftovers.remove_folder(folder.path)
+
+
+def _end_unrecorded(folder: Folder, state: State | None) -> None:
+    """Parts that began to live in the moment in which their start was killed."""
+    recorded = state.processes.values() if state is not None else ()
+    processes.stop([one for one in processes.find(_PROGRAM, folder.path) if one not in recorded])
 
 
 def alive(name: str, places: Places) -> dict[str, bool]:

@@ -70,16 +70,27 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str], wor
 
 
 def find(program: Sequence[str], folder: Path) -> list[Process]:
-    """Those of this program, by whichever interpreter, that were given a path in the folder."""
+    """What ``start`` started of this program, by whichever interpreter, with a path in the folder.
+
+    Anybody may call a process what they like: so it has to be this user's, of this container, and lead its session.
+    """
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             stat = _stat(int(entry.name))
+            if not stat or stat[3] != entry.name or not _is_ours(entry):
+                continue
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             own, given = words[1 : len(program)] == list(program[1:]), words[len(program) :]
-            if stat and own and any(Path(word).is_relative_to(folder) for word in given):
+            if own and any(Path(word).is_relative_to(folder) for word in given):
                 found.append(Process(int(entry.name), int(stat[19])))
     return found
+
+
+def _is_ours(entry: Path) -> bool:
+    """Raises OSError for some that are not."""
+    mounts, ours = (entry / "ns/mnt").stat(), Path("/proc/self/ns/mnt").stat()
+    return entry.stat().st_uid == os.geteuid() and (mounts.st_dev, mounts.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def finish(process: Process) -> int:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.audit import WITNESS, Deed, Head, Record, Verifier, What, Who, follow, lines_of
+from skerry.cli.main import main
 from skerry.errors import BrokenChain
 from skerry.wire import canonical
 
@@ -188,6 +189,13 @@ def test_a_chain_is_the_same_when_it_is_read_again() -> None:
         read_again(lines(node), [], lines(other))
 
 
+def test_an_end_that_was_noted_is_not_forgotten() -> None:
+    node = chain("node-1")
+    verifier, _ = read_again(lines(node[:4], node[-1].head), [], lines(node[:4], node[3].head))
+    with pytest.raises(BrokenChain, match="was cut at its end"):
+        verifier.finish()
+
+
 def test_what_is_witnessed_while_chains_are_read_again_is_left_for_the_next_time() -> None:
     node = chain("node-1")
     server = chain("server-1", [deed(), deed(WITNESS, **node[3].head.as_dict())])
@@ -230,3 +238,18 @@ def test_a_witness_shows_a_chain_that_was_written_anew() -> None:
 )
 def test_what_is_no_record_is_refused_with_a_sentence(line: bytes, named: str) -> None:
     assert named in broken([line])
+
+
+# --- the command line --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "code"), [(LENGTH, 0), (3, 1)])
+def test_trails_of_what_runs_are_read_once_more(length: int, code: int, monkeypatch, capsys) -> None:
+    """The server's has gone on when the node's is read; or it was cut, and stays so."""
+    records = chain("server-1")
+    node = lines(chain("node-1", [deed(WITNESS, **records[-1].head.as_dict())]))
+    looks = {"server": [lines(records[:3]), lines(records[:length])], "node": [node, node]}
+    monkeypatch.setattr("skerry.cli.audit._trail", lambda kind: lambda _: iter(looks[kind].pop(0)))
+    assert main(["audit", "verify", "--server", "server.yaml", "--node", "node.yaml"]) == code
+    assert ("was cut at its end" in capsys.readouterr().err) == (code == 1)
+    assert looks == {"server": [], "node": []}

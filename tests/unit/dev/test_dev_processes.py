@@ -63,8 +63,8 @@ def test_it_hears_its_words_and_its_exit_code_is_told(tmp_path) -> None:
 
 
 def test_what_a_start_left_is_found_by_its_program_and_folder(tmp_path) -> None:
-    """Not those of other folders, nor other programs that look into this one."""
-    program, environment = (PYTHON, "-c", "import time; time.sleep(600)"), {"PATH": os.environ["PATH"]}
+    """Not those of other folders, nor other programs that look into this one, nor what a part has forked."""
+    program, environment = (PYTHON, "-c", "import os, time; os.fork(); time.sleep(600)"), {"PATH": os.environ["PATH"]}
     own, other = tmp_path / "own", tmp_path / "own-too"
     log = tmp_path / "log"
     wanted = processes.start((*program, "--config", str(own / "node.yaml")), log, environment)

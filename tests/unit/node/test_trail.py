@@ -87,6 +87,27 @@ def test_a_full_file_is_put_aside_and_the_chain_goes_on(folder: Path) -> None:
         verify(folder)
 
 
+def test_a_file_that_is_put_aside_while_the_journal_is_read(folder: Path) -> None:
+    trail = fill(folder, 8, largest=1500)
+    lines = read_lines(folder)
+    first, before = next(lines), len(files_of(folder))
+    for number in range(12):
+        trail.write("run.order", RUN, number=number, durable=False)
+    trail.close()
+    assert len(files_of(folder)) > before
+    verifier = Verifier()
+    for line in (first, *lines):
+        verifier.feed(line)
+    assert verifier.finish()[0].sequence >= 8
+
+
+def test_a_file_that_is_not_there(folder: Path) -> None:
+    fill(folder, 2).close()
+    (folder / "audit.000000000009.jsonl").symlink_to("nowhere")
+    with pytest.raises(ConfigurationError, match="one of its files is not there"):
+        list(read_lines(folder))
+
+
 def test_a_node_that_died_right_after_putting_a_file_aside(folder: Path) -> None:
     fill(folder, 4).close()
     (folder / "audit.jsonl").rename(folder / "audit.000000000004.jsonl")
