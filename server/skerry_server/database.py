@@ -95,12 +95,12 @@ class Database:
         self._bus = _bus(self.engine, hub, clock, seat)
         self.trail = trail
         self._reader = sessionmaker(_reading(self.engine), expire_on_commit=False)
-        self._snapshot = sessionmaker(_at_once(self.engine), expire_on_commit=False)
+        self._snapshots = sessionmaker(_repeatable(self.engine), expire_on_commit=False)
         self._writer = sessionmaker(self.engine, expire_on_commit=False)
         watch(self._writer)
         if _is_sqlite(self.engine):  # not by an event of the engine, which would cost each statement a look
             event.listen(self._reader, "after_begin", sqlite.begin_to_read)
-            event.listen(self._snapshot, "after_begin", sqlite.begin_to_read)
+            event.listen(self._snapshots, "after_begin", sqlite.begin_to_read)
             event.listen(self._writer, "after_begin", sqlite.begin_to_write)
         self._turn: AbstractContextManager[Any] = sqlite.Turn(self.engine) if _is_sqlite(self.engine) else nullcontext()
 
@@ -126,9 +126,9 @@ class Database:
             yield session
 
     @contextmanager
-    def reading_at_once(self) -> Iterator[Session]:
+    def snapshot(self) -> Iterator[Session]:
         """All statements see the database as it is at the first of them, however long their reader takes."""
-        with self._snapshot() as session:
+        with self._snapshots() as session:
             if not _is_sqlite(self.engine):
                 session.execute(_TAKES_ITS_TIME)
             yield session
@@ -254,7 +254,8 @@ def _reading(engine: Engine) -> Engine:
     return engine if _is_sqlite(engine) else engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def _at_once(engine: Engine) -> Engine:
+def _repeatable(engine: Engine) -> Engine:
+    """As SQLite does unasked: all statements of a transaction see what the first one saw."""
     return engine if _is_sqlite(engine) else engine.execution_options(isolation_level="REPEATABLE READ")
 
 

@@ -182,7 +182,7 @@ def reading_database(settings: Settings) -> Iterator[Session]:
     """One reading transaction on the database of a server, which may run meanwhile. Raises ConfigurationError."""
     database = Database(settings.database_url, Hub(), Trail(kept_writer(settings.state), utcnow), utcnow, connections=1)
     try:
-        with database.reading_at_once() as session:
+        with database.snapshot() as session:
             yield session
     except DatabaseError as error:
         where = database.engine.url.render_as_string(hide_password=True)
